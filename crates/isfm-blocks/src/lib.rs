@@ -1,0 +1,1 @@
+//! The building blocks of the ISFM image-fusion network, for Candle

@@ -1,0 +1,1 @@
+//! Differentiable discrete wavelet transforms for Candle tensors

@@ -1,0 +1,1 @@
+//! Training losses for infrared-visible image fusion, for Candle

@@ -1,0 +1,1 @@
+//! The ISFM image-fusion network for Candle: configuration, presets, checkpoints

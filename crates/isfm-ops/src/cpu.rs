@@ -1,0 +1,28 @@
+//! What a CPU kernel needs from Candle's storage; shared by the crates above this one.
+
+use candle_core::{CpuStorage, DType, Layout, WithDType};
+
+use crate::{Error, Result};
+
+/// The elements of a contiguous tensor.
+///
+/// # Errors
+/// If the tensor is not contiguous or not of type `E`.
+pub fn slice<'a, E: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [E]> {
+    let data = storage.as_slice::<E>()?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => Err(Error::Candle(candle_core::Error::RequiresContiguous { op: "cpu kernel" })),
+    }
+}
+
+/// Refuses element types that have no CPU kernel.
+///
+/// # Errors
+/// [`Error::DType`] for anything but `F32` and `F64`.
+pub fn require_float(op: &'static str, dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 | DType::F64 => Ok(()),
+        got => Err(Error::DType { op, got }),
+    }
+}

@@ -1,0 +1,1 @@
+//! Training for the ISFM image-fusion network: data, schedule, optimiser, resumable checkpoints
