@@ -1,1 +1,192 @@
-//! Training losses for infrared-visible image fusion, for Candle
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod filter;
+pub mod plain;
+mod term;
+
+use candle_core::Tensor;
+
+pub use error::{Error, Result};
+use term::{Term, TermOp};
+
+/// What each loss counts in [`fusion_loss`]'s total.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossWeights {
+    /// Weight of [`content_loss`].
+    pub content: f64,
+    /// Weight of [`intensity_loss`].
+    pub intensity: f64,
+    /// Weight of [`gradient_loss`].
+    pub gradient: f64,
+    /// Weight of [`ssim_loss`].
+    pub ssim: f64,
+}
+
+impl Default for LossWeights {
+    /// The released network's: 1, 5, 5 and ½.
+    fn default() -> Self {
+        Self {
+            content: 1.,
+            intensity: 5.,
+            gradient: 5.,
+            ssim: 0.5,
+        }
+    }
+}
+
+/// The losses of one batch, each a scalar (0-d) tensor that gradients flow through.
+#[derive(Clone, Debug)]
+pub struct FusionLoss {
+    /// [`content_loss`], unweighted.
+    pub content: Tensor,
+    /// [`intensity_loss`], unweighted.
+    pub intensity: Tensor,
+    /// [`gradient_loss`], unweighted.
+    pub gradient: Tensor,
+    /// [`ssim_loss`], unweighted.
+    pub ssim: Tensor,
+    /// The weighted sum.
+    pub total: Tensor,
+}
+
+/// The four losses and their weighted sum.
+///
+/// `fused` is taken as it is: put a network's output through [`clamp_unit`] first.
+///
+/// # Shapes
+/// All images B×1×H×W in \[0, 1\], F32 or F64; the results are scalars.
+///
+/// # Errors
+/// If the images differ in shape, type or device, or are not of the shape and type above.
+///
+/// Source: the paper's loss section, as released (weights 1, 5, 5, ½).
+pub fn fusion_loss(
+    fused: &Tensor,
+    visible: &Tensor,
+    infrared: &Tensor,
+    weights: &LossWeights,
+) -> Result<FusionLoss> {
+    let content = content_loss(fused, visible, infrared)?;
+    let intensity = intensity_loss(fused, visible, infrared)?;
+    let gradient = gradient_loss(fused, visible, infrared)?;
+    let ssim = ssim_loss(fused, visible, infrared)?;
+    let first =
+        (content.affine(weights.content, 0.)? + intensity.affine(weights.intensity, 0.)?)?;
+    let last = (gradient.affine(weights.gradient, 0.)? + ssim.affine(weights.ssim, 0.)?)?;
+    let total = (first + last)?;
+    Ok(FusionLoss {
+        content,
+        intensity,
+        gradient,
+        ssim,
+        total,
+    })
+}
+
+/// mean|f − ir| + mean|f − vi|.
+///
+/// The slope of |x| at 0 is 0, as PyTorch's. Shapes and errors as for [`fusion_loss`]; a NaN pixel
+/// makes the loss NaN. No gradient flows to the sources.
+///
+/// # Errors
+/// As [`fusion_loss`].
+pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Content, fused, visible, infrared)
+}
+
+/// mean|f − max(ir, vi)|, the maximum taken pixel by pixel.
+///
+/// Shapes, slope at 0 and NaN as for [`content_loss`].
+///
+/// # Errors
+/// As [`fusion_loss`].
+pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Intensity, fused, visible, infrared)
+}
+
+/// mean|G(f) − target|: the fused image's edges against the stronger of the sources' edges.
+///
+/// G(x) = 3·(Kx∗x + Ky∗x) with zero padding 1, Kx = \[\[−.2, 0, .2\], \[−1, 0, 1\], \[−.2, 0, .2\]\],
+/// Ky = \[\[.2, 1, .2\], \[0, 0, 0\], \[−.2, −1, −.2\]\] (∗ does not flip the kernel). The target is,
+/// pixel by pixel and with its sign, whichever of G(vi) and G(ir) has the larger magnitude; G(vi)
+/// on a tie. Shapes, slope at 0 and NaN as for [`content_loss`].
+///
+/// # Errors
+/// As [`fusion_loss`].
+pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Gradient, fused, visible, infrared)
+}
+
+/// ½(1 − SSIM(f, vi)) + ½(1 − SSIM(f, ir)); between 0 and 2.
+///
+/// SSIM's window is the product of two rows of 12 taps exp(−(i−6)²/(2·1.5²)), normalised, with
+/// zero padding 6, so its map is (H+1)×(W+1); C1 = .01², C2 = .03²; the map's mean counts. Shapes
+/// and NaN as for [`content_loss`].
+///
+/// # Errors
+/// As [`fusion_loss`].
+pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Ssim, fused, visible, infrared)
+}
+
+/// `x` limited to \[0, 1\], with PyTorch's gradient: 1 inside and at both bounds, 0 outside.
+///
+/// Candle's `clamp` halves the gradient at the bounds, where many pixels of an image lie. NaN stays
+/// NaN. Any shape, F32 or F64, any device.
+///
+/// # Errors
+/// If Candle cannot compare elements of this type.
+pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
+    // Detached, because a comparison in the graph is a node that never gets a gradient.
+    let value = x.detach();
+    let outside = (value.lt(0f64)? + value.gt(1f64)?)?;
+    Ok(outside.where_cond(&value.clamp(0f64, 1f64)?, x)?)
+}
+
+fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let op = term.name();
+    if fused.dims() != visible.dims() || fused.dims() != infrared.dims() {
+        return Err(Error::ShapeMismatch {
+            op,
+            fused: fused.dims().to_vec(),
+            visible: visible.dims().to_vec(),
+            infrared: infrared.dims().to_vec(),
+        });
+    }
+    match *fused.dims() {
+        [b, 1, h, w] if b > 0 && h > 0 && w > 0 => {}
+        _ => {
+            return Err(Error::Shape {
+                op,
+                got: fused.dims().to_vec(),
+            });
+        }
+    }
+    let dtype = fused.dtype();
+    let known = matches!(dtype, candle_core::DType::F32 | candle_core::DType::F64);
+    if !known || visible.dtype() != dtype || infrared.dtype() != dtype {
+        return Err(Error::DType {
+            op,
+            fused: dtype,
+            visible: visible.dtype(),
+            infrared: infrared.dtype(),
+        });
+    }
+    for source in [visible, infrared] {
+        if !source.device().same_device(fused.device()) {
+            let (lhs, rhs) = (fused.device().location(), source.device().location());
+            return Err(candle_core::Error::DeviceMismatchBinaryOp { lhs, rhs, op }.into());
+        }
+    }
+    if !fused.device().is_cpu() {
+        return Ok(plain::term(term, fused, visible, infrared)?);
+    }
+    let visible = visible.detach().contiguous()?;
+    let infrared = infrared.detach().contiguous()?;
+    Ok(fused.contiguous()?.apply_op1(TermOp {
+        term,
+        visible,
+        infrared,
+    })?)
+}

@@ -1,0 +1,60 @@
+use candle_core::DType;
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The three images are not of one shape.
+    #[error(
+        "{op}: fused is {fused:?}, visible {visible:?}, infrared {infrared:?}; \
+         needs one shape B×1×H×W for all three"
+    )]
+    ShapeMismatch {
+        /// The loss.
+        op: &'static str,
+        /// The fused image's shape.
+        fused: Vec<usize>,
+        /// The visible image's shape.
+        visible: Vec<usize>,
+        /// The infrared image's shape.
+        infrared: Vec<usize>,
+    },
+    /// A shape that is not a batch of single-channel images.
+    #[error("{op}: images are {got:?}, needs B×1×H×W with B, H and W at least 1")]
+    Shape {
+        /// The loss.
+        op: &'static str,
+        /// The shape given.
+        got: Vec<usize>,
+    },
+    /// Element types that differ or that have no kernel.
+    #[error(
+        "{op}: fused is {fused:?}, visible {visible:?}, infrared {infrared:?}; \
+         needs F32 or F64, the same for all three"
+    )]
+    DType {
+        /// The loss.
+        op: &'static str,
+        /// The fused image's type.
+        fused: DType,
+        /// The visible image's type.
+        visible: DType,
+        /// The infrared image's type.
+        infrared: DType,
+    },
+    /// An error of Candle's own.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for candle_core::Error {
+    fn from(e: Error) -> Self {
+        match e {
+            Error::Candle(e) => e,
+            e => candle_core::Error::wrap(e),
+        }
+    }
+}

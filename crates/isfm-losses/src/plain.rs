@@ -1,0 +1,83 @@
+//! The same losses from ordinary Candle operations.
+//!
+//! Slow on the CPU, but they run on any device; the functions at the crate's root use them for
+//! images that are not on the CPU. They are also what the fast ones are tested against. Arguments
+//! and results are as at the root, errors are Candle's own.
+
+use candle_core::{Result, Tensor};
+
+use crate::filter::{GRADIENT, PAD, TAPS, gaussian};
+use crate::term::{C1, C2, Term};
+
+pub(crate) fn term(term: Term, f: &Tensor, v: &Tensor, i: &Tensor) -> Result<Tensor> {
+    match term {
+        Term::Content => content_loss(f, v, i),
+        Term::Intensity => intensity_loss(f, v, i),
+        Term::Gradient => gradient_loss(f, v, i),
+        Term::Ssim => ssim_loss(f, v, i),
+    }
+}
+
+/// See [`content_loss`](crate::content_loss).
+///
+/// # Errors
+/// If Candle refuses the shapes, types or devices.
+pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let (v, i) = (visible.detach(), infrared.detach());
+    abs(&(fused - i)?)?.mean_all()? + abs(&(fused - v)?)?.mean_all()?
+}
+
+/// See [`intensity_loss`](crate::intensity_loss).
+///
+/// # Errors
+/// If Candle refuses the shapes, types or devices.
+pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let (v, i) = (visible.detach(), infrared.detach());
+    abs(&(fused - select(&i.gt(&v)?, &i, &v)?)?)?.mean_all()
+}
+
+/// See [`gradient_loss`](crate::gradient_loss).
+///
+/// # Errors
+/// If Candle refuses the shapes, types or devices.
+pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let kernel = Tensor::new(&GRADIENT, fused.device())?
+        .to_dtype(fused.dtype())?
+        .reshape((1, 1, 3, 3))?;
+    let gradient = |x: &Tensor| x.contiguous()?.conv2d(&kernel, 1, 1, 1, 1);
+    let (v, i) = (gradient(&visible.detach())?, gradient(&infrared.detach())?);
+    let target = select(&i.abs()?.gt(&v.abs()?)?, &i, &v)?;
+    abs(&(gradient(fused)? - target)?)?.mean_all()
+}
+
+/// See [`ssim_loss`](crate::ssim_loss).
+///
+/// # Errors
+/// If Candle refuses the shapes, types or devices.
+pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let taps = gaussian();
+    let kernel: Vec<f64> = taps.iter().flat_map(|a| taps.map(|b| a * b)).collect();
+    let kernel = Tensor::from_vec(kernel, (1, 1, TAPS, TAPS), fused.device())?;
+    let kernel = kernel.to_dtype(fused.dtype())?;
+    let blur = |x: &Tensor| x.contiguous()?.conv2d(&kernel, PAD, 1, 1, 1);
+    let ssim = |y: &Tensor| -> Result<Tensor> {
+        let (mx, my) = (blur(fused)?, blur(y)?);
+        let (mxx, myy, mxy) = (mx.sqr()?, my.sqr()?, (&mx * &my)?);
+        let variances = ((blur(&fused.sqr()?)? - &mxx)? + (blur(&y.sqr()?)? - &myy)?)?;
+        let covariance = (blur(&(fused * y)?)? - &mxy)?;
+        let above = (mxy.affine(2., C1)? * covariance.affine(2., C2)?)?;
+        let below = ((mxx + myy)?.affine(1., C1)? * variances.affine(1., C2)?)?;
+        (above / below)?.mean_all()
+    };
+    (ssim(&visible.detach())? + ssim(&infrared.detach())?)?.affine(-0.5, 1.)
+}
+
+/// |x| with slope 0 at 0; Candle's own has slope 1 there.
+fn abs(x: &Tensor) -> Result<Tensor> {
+    x * x.detach().sign()?
+}
+
+/// `a` where `mask`, else `b`; NaN where either is, which the comparison behind `mask` forgets.
+fn select(mask: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    mask.where_cond(a, b)? + ((a - a)? + (b - b)?)?
+}

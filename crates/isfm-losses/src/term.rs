@@ -1,0 +1,353 @@
+//! The four losses as one custom operation each: the value, and the gradient by hand.
+//!
+//! Candle's own convolutions would take most of a training step here, and its |x| has slope 1 at
+//! 0, where PyTorch's has 0.
+
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Storage, Tensor, WithDType};
+use rayon::prelude::*;
+
+use crate::filter::{Size, Window, gradient};
+
+pub(crate) const C1: f64 = 1e-4;
+pub(crate) const C2: f64 = 9e-4;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Term {
+    Content,
+    Intensity,
+    Gradient,
+    Ssim,
+}
+
+impl Term {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Term::Content => "content_loss",
+            Term::Intensity => "intensity_loss",
+            Term::Gradient => "gradient_loss",
+            Term::Ssim => "ssim_loss",
+        }
+    }
+}
+
+/// One loss as a function of the fused image (B×1×H×W). The sources are constants of the same
+/// shape and type, contiguous and on the CPU.
+pub(crate) struct TermOp {
+    pub(crate) term: Term,
+    pub(crate) visible: Tensor,
+    pub(crate) infrared: Tensor,
+}
+
+impl CustomOp1 for TermOp {
+    fn name(&self) -> &'static str {
+        self.term.name()
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let value = match s {
+            CpuStorage::F64(_) => CpuStorage::F64(vec![self.value::<f64>(s, l)?]),
+            _ => CpuStorage::F32(vec![self.value::<f32>(s, l)? as f32]),
+        };
+        Ok((value, Shape::from(())))
+    }
+
+    fn bwd(&self, fused: &Tensor, _: &Tensor, up: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let fused = fused.contiguous()?;
+        let slope = match fused.dtype() {
+            DType::F64 => self.slope::<f64>(&fused)?,
+            _ => self.slope::<f32>(&fused)?,
+        };
+        Ok(Some(slope.broadcast_mul(up)?))
+    }
+}
+
+impl TermOp {
+    /// The mean over the batch. Images are summed apart and in order, so that the value does not
+    /// depend on the number of threads.
+    fn value<E: WithDType>(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<f64> {
+        let (_, _, h, w) = l.shape().dims4()?;
+        let size = Size { h, w };
+        let (visible, infrared) = (Source::of(&self.visible), Source::of(&self.infrared));
+        let (v, i) = (visible.slice::<E>()?, infrared.slice::<E>()?);
+        let sums: Vec<f64> = slice::<E>(s, l)?
+            .par_chunks_exact(size.len())
+            .zip(v.par_chunks_exact(size.len()))
+            .zip(i.par_chunks_exact(size.len()))
+            .map(|((fused, visible), infrared)| {
+                let images = Images {
+                    fused,
+                    visible,
+                    infrared,
+                    size,
+                };
+                match self.term {
+                    Term::Content => images.content(),
+                    Term::Intensity => images.intensity(),
+                    Term::Gradient => images.gradient(),
+                    Term::Ssim => images.ssim(),
+                }
+            })
+            .collect();
+        let mean = sums.iter().sum::<f64>() / self.count(size, sums.len());
+        Ok(match self.term {
+            Term::Ssim => 1. - 0.5 * mean,
+            _ => mean,
+        })
+    }
+
+    /// ∂loss/∂fused.
+    fn slope<E: WithDType>(&self, fused: &Tensor) -> candle_core::Result<Tensor> {
+        let (batch, _, h, w) = fused.dims4()?;
+        let size = Size { h, w };
+        let sources = [fused, &self.visible, &self.infrared].map(Source::of);
+        let [f, v, i] = sources.each_ref().map(Source::slice::<E>);
+        let scale = E::from_f64(1. / self.count(size, batch));
+        let mut out = vec![E::zero(); batch * size.len()];
+        out.par_chunks_exact_mut(size.len())
+            .zip(f?.par_chunks_exact(size.len()))
+            .zip(v?.par_chunks_exact(size.len()))
+            .zip(i?.par_chunks_exact(size.len()))
+            .for_each(|(((out, fused), visible), infrared)| {
+                let images = Images {
+                    fused,
+                    visible,
+                    infrared,
+                    size,
+                };
+                match self.term {
+                    Term::Content => images.content_slope(scale, out),
+                    Term::Intensity => images.intensity_slope(scale, out),
+                    Term::Gradient => images.gradient_slope(scale, out),
+                    Term::Ssim => images.ssim_slope(scale, out),
+                }
+            });
+        Tensor::from_vec(out, fused.shape(), fused.device())
+    }
+
+    /// How many values the mean is over.
+    fn count(&self, size: Size, batch: usize) -> f64 {
+        let each = match self.term {
+            Term::Ssim => size.windowed().len(),
+            _ => size.len(),
+        };
+        (each * batch) as f64
+    }
+}
+
+/// A tensor's storage, held for reading.
+struct Source<'a>(candle_core::StorageRef<'a>, &'a Layout);
+
+impl<'a> Source<'a> {
+    fn of(t: &'a Tensor) -> Self {
+        let (storage, layout) = t.storage_and_layout();
+        Self(storage, layout)
+    }
+
+    fn slice<E: WithDType>(&self) -> candle_core::Result<&[E]> {
+        match &*self.0 {
+            Storage::Cpu(s) => slice(s, self.1),
+            _ => candle_core::bail!("a loss's source image left the CPU"),
+        }
+    }
+}
+
+fn slice<'a, E: WithDType>(s: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [E]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&s.as_slice::<E>()?[start..end]),
+        None => Err(candle_core::Error::RequiresContiguous { op: "fusion loss" }),
+    }
+}
+
+/// One image of each kind. Each loss has a method for the sum of its map, and one that writes
+/// `scale` times the gradient of that sum (of −½ the sum for SSIM).
+#[derive(Clone, Copy)]
+struct Images<'a, E> {
+    fused: &'a [E],
+    visible: &'a [E],
+    infrared: &'a [E],
+    size: Size,
+}
+
+impl<E: WithDType> Images<'_, E> {
+    fn pixels(&self) -> impl Iterator<Item = (E, E, E)> {
+        let sources = self.visible.iter().zip(self.infrared);
+        self.fused
+            .iter()
+            .zip(sources)
+            .map(|(&f, (&v, &i))| (f, v, i))
+    }
+
+    fn content(&self) -> f64 {
+        self.pixels()
+            .map(|(f, v, i)| (abs(f - i) + abs(f - v)).to_f64())
+            .sum()
+    }
+
+    fn content_slope(&self, scale: E, out: &mut [E]) {
+        for (out, (f, v, i)) in out.iter_mut().zip(self.pixels()) {
+            *out = scale * (sign(f - i) + sign(f - v));
+        }
+    }
+
+    fn intensity(&self) -> f64 {
+        self.pixels()
+            .map(|(f, v, i)| abs(f - larger(v, i)).to_f64())
+            .sum()
+    }
+
+    fn intensity_slope(&self, scale: E, out: &mut [E]) {
+        for (out, (f, v, i)) in out.iter_mut().zip(self.pixels()) {
+            *out = scale * sign(f - larger(v, i));
+        }
+    }
+
+    /// G(fused) − target.
+    fn gradient_residual(&self) -> Vec<E> {
+        let mut residual = gradient(self.fused, self.size);
+        let v = gradient(self.visible, self.size);
+        let i = gradient(self.infrared, self.size);
+        for ((r, v), i) in residual.iter_mut().zip(v).zip(i) {
+            *r -= if abs(i) > abs(v) || is_nan(i) { i } else { v };
+        }
+        residual
+    }
+
+    fn gradient(&self) -> f64 {
+        self.gradient_residual()
+            .into_iter()
+            .map(|r| abs(r).to_f64())
+            .sum()
+    }
+
+    fn gradient_slope(&self, scale: E, out: &mut [E]) {
+        let mut signs = self.gradient_residual();
+        for s in &mut signs {
+            *s = sign(*s);
+        }
+        for (out, g) in out.iter_mut().zip(gradient(&signs, self.size)) {
+            // The operator's adjoint is its negative.
+            *out = E::zero() - scale * g;
+        }
+    }
+
+    fn ssim(&self) -> f64 {
+        let window = Window::new();
+        let fused = Moments::of(&window, self.fused, self.size);
+        let mut sum = 0.;
+        for source in [self.visible, self.infrared] {
+            let source_moments = Moments::of(&window, source, self.size);
+            let cross = window.apply(&product(self.fused, source), self.size);
+            for (p, &cross) in cross.iter().enumerate() {
+                sum += Ssim::at(&fused, &source_moments, cross, p).value().to_f64();
+            }
+        }
+        sum
+    }
+
+    fn ssim_slope(&self, scale: E, out: &mut [E]) {
+        let window = Window::new();
+        let two = E::from_f64(2.);
+        let scale = E::from_f64(-0.5) * scale;
+        let fused = Moments::of(&window, self.fused, self.size);
+        // ∂/∂ the windowed fused image and its windowed square, over both sources.
+        let mut d_mean = vec![E::zero(); fused.mean.len()];
+        let mut d_square = vec![E::zero(); fused.mean.len()];
+        for source in [self.visible, self.infrared] {
+            let moments = Moments::of(&window, source, self.size);
+            let mut cross = window.apply(&product(self.fused, source), self.size);
+            for (p, cross) in cross.iter_mut().enumerate() {
+                let s = Ssim::at(&fused, &moments, *cross, p);
+                let (m1, m2) = (fused.mean[p], moments.mean[p]);
+                let (value, cd) = (s.value(), s.c * s.d);
+                let one = E::one();
+                d_mean[p] +=
+                    scale * two * (m2 * (s.b - s.a) / cd - value * m1 * (one / s.c - one / s.d));
+                d_square[p] -= scale * value / s.d;
+                *cross = scale * two * s.a / cd;
+            }
+            for ((out, d), &source) in out
+                .iter_mut()
+                .zip(window.adjoint(&cross, self.size))
+                .zip(source)
+            {
+                *out += d * source;
+            }
+        }
+        let d_mean = window.adjoint(&d_mean, self.size);
+        let d_square = window.adjoint(&d_square, self.size);
+        for (((out, m), s), &f) in out.iter_mut().zip(d_mean).zip(d_square).zip(self.fused) {
+            *out += m + two * f * s;
+        }
+    }
+}
+
+/// An image and its square under the SSIM window.
+struct Moments<E> {
+    mean: Vec<E>,
+    square: Vec<E>,
+}
+
+impl<E: WithDType> Moments<E> {
+    fn of(window: &Window<E>, image: &[E], size: Size) -> Self {
+        let square = window.apply(&product(image, image), size);
+        Self {
+            mean: window.apply(image, size),
+            square,
+        }
+    }
+}
+
+/// The four factors of SSIM = a·b / (c·d) at one place.
+struct Ssim<E> {
+    a: E,
+    b: E,
+    c: E,
+    d: E,
+}
+
+impl<E: WithDType> Ssim<E> {
+    fn at(x: &Moments<E>, y: &Moments<E>, cross: E, p: usize) -> Self {
+        let two = E::from_f64(2.);
+        let (c1, c2) = (E::from_f64(C1), E::from_f64(C2));
+        let (m1, m2) = (x.mean[p], y.mean[p]);
+        Self {
+            a: two * m1 * m2 + c1,
+            b: two * (cross - m1 * m2) + c2,
+            c: m1 * m1 + m2 * m2 + c1,
+            d: (x.square[p] - m1 * m1) + (y.square[p] - m2 * m2) + c2,
+        }
+    }
+
+    fn value(&self) -> E {
+        self.a * self.b / (self.c * self.d)
+    }
+}
+
+fn product<E: WithDType>(a: &[E], b: &[E]) -> Vec<E> {
+    a.iter().zip(b).map(|(&a, &b)| a * b).collect()
+}
+
+fn abs<E: WithDType>(x: E) -> E {
+    if x < E::zero() { E::zero() - x } else { x }
+}
+
+/// −1, 0 or 1; NaN stays NaN.
+fn sign<E: WithDType>(x: E) -> E {
+    if x > E::zero() {
+        E::one()
+    } else if x < E::zero() {
+        E::zero() - E::one()
+    } else {
+        x
+    }
+}
+
+/// The larger; NaN if either is.
+fn larger<E: WithDType>(a: E, b: E) -> E {
+    if a > b || is_nan(a) { a } else { b }
+}
+
+#[expect(clippy::eq_op, reason = "what NaN means, for a type without is_nan")]
+fn is_nan<E: WithDType>(x: E) -> bool {
+    x != x
+}
