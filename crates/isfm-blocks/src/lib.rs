@@ -1,1 +1,15 @@
-//! The building blocks of the ISFM image-fusion network, for Candle
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod extractor;
+mod frequency;
+mod interactive;
+mod reconstruction;
+
+pub use error::{Error, Result};
+pub use extractor::{Features, ModalitySpecificExtractor, Source};
+pub use frequency::{
+    Frequencies, Hffb, Lffb, MffLayer, MffOutput, band_averages, hffb, lffb, mff_layer,
+};
+pub use interactive::{FgBlock, Fgg, Fgm, IsfLayer, fg_block, fgg, fgm, isf_layer};
+pub use reconstruction::{Reconstruction, reconstruction};

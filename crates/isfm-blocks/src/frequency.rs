@@ -1,0 +1,184 @@
+//! Multi-scale frequency fusion: LFFB, HFFB and the layer around them (spec §3, eqs. 3 to 12).
+
+use candle_core::{Module, Tensor};
+use candle_nn::VarBuilder;
+use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
+use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, silu};
+
+use crate::error::same_shape;
+use crate::{Features, Result};
+
+/// The averaged wavelet sub-bands that every fusion layer reads.
+#[derive(Clone, Debug)]
+pub struct Frequencies {
+    /// LL, B×⌊H/2⌋×⌊W/2⌋×C.
+    pub low: Tensor,
+    /// LH, HL and HH side by side, B×⌊H/2⌋×⌊W/2⌋×3C.
+    pub high: Tensor,
+}
+
+/// The one-level Haar sub-bands of both pictures' deep and shallow features, averaged over the
+/// four (spec §3; the paper's eqs. 3 and 7 sum the deep features' bands only).
+///
+/// The transform is linear, so the four feature maps are averaged first and transformed once.
+///
+/// # Shapes
+/// - all features: B×H×W×C, H and W at least 2; an odd last row or column is dropped
+///
+/// # Errors
+/// If the shapes differ or are too small.
+pub fn band_averages(visible: &Features, infrared: &Features) -> Result<Frequencies> {
+    const BLOCK: &str = "band averages";
+    same_shape(BLOCK, ("visible", &visible.deep), ("infrared", &infrared.deep))?;
+    same_shape(BLOCK, ("deep", &visible.deep), ("shallow", &visible.shallow))?;
+    same_shape(BLOCK, ("deep", &infrared.deep), ("shallow", &infrared.shallow))?;
+    let deep = (&visible.deep + &infrared.deep)?;
+    let shallow = (&visible.shallow + &infrared.shallow)?;
+    let mean = ((deep + shallow)? * 0.25)?;
+    let bands = isfm_dwt::dwt2(&mean, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?;
+    Ok(Frequencies { low: bands.approx, high: bands.details })
+}
+
+/// The low-frequency fusion block (released name `LFB`).
+#[derive(Clone, Debug)]
+pub struct Lffb {
+    before: Conv2d,
+    gate: Conv2d,
+    depthwise_3: DepthwiseConv2d,
+    pointwise_3: Conv2d,
+    depthwise_5: DepthwiseConv2d,
+    pointwise_5: Conv2d,
+    after: Conv2d,
+}
+
+/// Builds an [`Lffb`] on `dim` channels.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub fn lffb(dim: usize, vb: VarBuilder) -> Result<Lffb> {
+    Ok(Lffb {
+        before: conv2d(dim, dim, 1, vb.pp("conv_before.0"))?,
+        gate: conv2d(2 * dim, dim, 3, vb.pp("conv1.0"))?,
+        depthwise_3: depthwise_conv2d(dim, 3, vb.pp("dw_conv_3"))?,
+        pointwise_3: conv2d(dim, dim, 1, vb.pp("conv2.0"))?,
+        depthwise_5: depthwise_conv2d(dim, 5, vb.pp("dw_conv_5"))?,
+        pointwise_5: conv2d(dim, dim, 1, vb.pp("conv3.0"))?,
+        after: conv2d(dim, dim, 1, vb.pp("conv_after.0"))?,
+    })
+}
+
+impl Lffb {
+    /// Fuses the LL band; B×H×W×C in and out.
+    ///
+    /// # Errors
+    /// If the number of channels is another.
+    pub fn forward(&self, low: &Tensor) -> Result<Tensor> {
+        let x = silu(&self.before.forward(low)?)?;
+        let pooled = Tensor::cat(&[&avg_pool2d(&x, 3)?, &max_pool2d(&x, 3)?], 3)?;
+        let gate = silu(&self.gate.forward(&pooled)?)?;
+        let fine = self.pointwise_3.forward(&silu(&self.depthwise_3.forward(&x)?)?)?;
+        let coarse = self.pointwise_5.forward(&silu(&self.depthwise_5.forward(&x)?)?)?;
+        let detail = (silu(&fine)? + silu(&coarse)?)?;
+        let x = (x + sigmoid_gate(&detail, &gate)?)?;
+        Ok(silu(&self.after.forward(&x)?)?)
+    }
+}
+
+/// The high-frequency fusion block (released name `GFHB`).
+#[derive(Clone, Debug)]
+pub struct Hffb {
+    before: Conv2d,
+    edge_3: Conv2d,
+    edge_5: Conv2d,
+    after: Conv2d,
+}
+
+/// Builds an [`Hffb`] on the three detail bands of `dim` channels each.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub fn hffb(dim: usize, vb: VarBuilder) -> Result<Hffb> {
+    let conv = |name: &str| conv2d(3 * dim, 3 * dim, 1, vb.pp(name));
+    Ok(Hffb {
+        before: conv("conv_before.0")?,
+        edge_3: conv("conv2.0")?,
+        edge_5: conv("conv3.0")?,
+        after: conv("conv_after.0")?,
+    })
+}
+
+impl Hffb {
+    /// Fuses LH, HL and HH; B×H×W×3C in and out.
+    ///
+    /// # Errors
+    /// If the number of channels is another.
+    pub fn forward(&self, high: &Tensor) -> Result<Tensor> {
+        let x = silu(&self.before.forward(high)?)?;
+        let edges = |conv: &Conv2d, k: usize| -> Result<Tensor> {
+            let edges = (&x - avg_pool2d(&x, k)?)?;
+            Ok(silu(&conv.forward(&edges)?)?)
+        };
+        let edges = (edges(&self.edge_3, 3)? + edges(&self.edge_5, 5)?)?;
+        Ok(silu(&self.after.forward(&(x + edges)?)?)?)
+    }
+}
+
+/// What a frequency layer gives to the reconstruction and to the guidance.
+#[derive(Clone, Debug)]
+pub struct MffOutput {
+    /// The frequency branch's feature map, B×H×W×C.
+    pub fused: Tensor,
+    /// The fused bands, at half the size: the guidance of the interactive fusion.
+    pub bands: Frequencies,
+}
+
+impl MffOutput {
+    /// The mean of the three fused detail bands, B×⌊H/2⌋×⌊W/2⌋×C (spec §3; eq. 16 sums them). The
+    /// network never forms it: [`Fgg`](crate::Fgg) folds the mean into its first linear layer.
+    ///
+    /// # Errors
+    /// If the bands are not three of one width.
+    pub fn high_mean(&self) -> Result<Tensor> {
+        let (b, h, w, c) = self.bands.high.dims4()?;
+        Ok(self.bands.high.reshape((b, h, w, 3, c / 3))?.mean(3)?)
+    }
+}
+
+/// One multi-scale frequency fusion layer (`MFF_layers.k`).
+#[derive(Clone, Debug)]
+pub struct MffLayer {
+    low: Lffb,
+    high: Hffb,
+    conv: Conv2d,
+}
+
+/// Builds an [`MffLayer`] on `dim` channels.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub fn mff_layer(dim: usize, vb: VarBuilder) -> Result<MffLayer> {
+    Ok(MffLayer {
+        low: lffb(dim, vb.pp("LFB"))?,
+        high: hffb(dim, vb.pp("GFHB"))?,
+        conv: conv2d(dim, dim, 3, vb.pp("conv2.0"))?,
+    })
+}
+
+impl MffLayer {
+    /// Fuses the averaged bands and brings them back to `height`×`width`: by the inverse transform,
+    /// and where that is smaller (odd sizes) by bilinear interpolation.
+    ///
+    /// # Errors
+    /// If the number of channels is another.
+    pub fn forward(&self, bands: &Frequencies, height: usize, width: usize) -> Result<MffOutput> {
+        let low = self.low.forward(&bands.low)?;
+        let high = self.high.forward(&bands.high)?;
+        let mut x = isfm_dwt::idwt2(&low, &high, &Wavelet::haar(), Layout::ChannelsLast)?;
+        if (x.dim(1)?, x.dim(2)?) != (height, width) {
+            x = resize_bilinear(&x, height, width)?;
+        }
+        let fused = silu(&self.conv.forward(&x)?)?;
+        Ok(MffOutput { fused, bands: Frequencies { low, high } })
+    }
+}
