@@ -1,0 +1,168 @@
+//! Gradients: finite differences, the adjoint identity, and what an orthogonal transform keeps.
+
+mod common;
+
+use candle_core::{DType, Result, Tensor, Var};
+use common::{LAYOUTS, difference, dot, from_nchw, odd_filters, padded_haar, random, values};
+use isfm_dwt::{Border, Layout, Subbands, Wavelet, dwt2, idwt2, wavedec2, waverec2};
+use proptest::prelude::*;
+
+const DROP: Border = Border::Drop;
+
+/// A loss whose gradient is different everywhere.
+fn loss(parts: &[&Tensor]) -> Result<Tensor> {
+    let mut sum = Tensor::zeros((), DType::F64, &candle_core::Device::Cpu)?;
+    for (k, x) in parts.iter().enumerate() {
+        let weights = random(x.dims(), 100 + k as u64);
+        sum = (sum + x.sqr()?.mul(&weights)?.sum_all()? + x.mul(&weights)?.sum_all()?)?;
+    }
+    Ok(sum)
+}
+
+/// The gradient of `f` by backward and by central differences, which are exact for the quadratic
+/// loss up to rounding: 1e-16 × 100 terms / step 1e-3.
+fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let grads = f(&tensors).unwrap().backward().unwrap();
+    for (which, var) in vars.iter().enumerate() {
+        let got = values(grads.get(var).unwrap());
+        let base = values(var);
+        for (i, got) in got.iter().enumerate() {
+            let at = |step: f64| {
+                let mut moved = base.clone();
+                moved[i] += step;
+                let mut all = inputs.to_vec();
+                all[which] = Tensor::from_vec(moved, var.dims(), var.device()).unwrap();
+                f(&all).unwrap().to_scalar::<f64>().unwrap()
+            };
+            let want = (at(1e-3) - at(-1e-3)) / 2e-3;
+            assert!((got - want).abs() < 1e-9, "input {which}, element {i}: {got}, not {want}");
+        }
+    }
+}
+
+fn wavelets() -> [Wavelet; 3] {
+    [Wavelet::haar(), padded_haar(), odd_filters()]
+}
+
+#[test]
+fn of_dwt2() {
+    for layout in LAYOUTS {
+        for wavelet in wavelets() {
+            for dims in [[2, 2, 5, 4], [1, 3, 2, 7], [1, 1, 2, 2]] {
+                let x = from_nchw(&random(&dims, 1), layout);
+                let run =
+                    |x: &[Tensor]| -> Result<Subbands> { Ok(dwt2(&x[0], &wavelet, DROP, layout)?) };
+                check(&[x.clone()], |x| run(x).and_then(|b| loss(&[&b.approx, &b.details])));
+                check(&[x.clone()], |x| loss(&[&run(x)?.approx]));
+                check(&[x.clone()], |x| loss(&[&run(x)?.details]));
+                // A view in front of the loss: the gradient arrives with strides.
+                check(&[x], |x| loss(&[&run(x)?.approx.transpose(1, 2)?]));
+            }
+        }
+    }
+}
+
+#[test]
+fn of_idwt2() {
+    for layout in LAYOUTS {
+        for wavelet in wavelets() {
+            for (c, h, w) in [(2, 2, 3), (1, 1, 1)] {
+                let approx = from_nchw(&random(&[2, c, h, w], 1), layout);
+                let details = from_nchw(&random(&[2, 3 * c, h, w], 2), layout);
+                let run = |a: &Tensor, d: &Tensor| loss(&[&idwt2(a, d, &wavelet, layout)?]);
+                check(&[approx.clone(), details.clone()], |x| run(&x[0], &x[1]));
+                check(&[approx.clone()], |x| run(&x[0], &details));
+                check(&[details.clone()], |x| run(&approx, &x[0]));
+            }
+        }
+    }
+}
+
+#[test]
+fn of_levels() {
+    for layout in LAYOUTS {
+        for wavelet in wavelets() {
+            let x = from_nchw(&random(&[1, 2, 7, 12], 1), layout);
+            check(&[x], |x| {
+                let levels = wavedec2(&x[0], &wavelet, DROP, layout, 2)?;
+                let back = waverec2(&levels, &wavelet, layout)?;
+                loss(&[&levels[0], &levels[1], &levels[2], &back])
+            });
+        }
+    }
+}
+
+/// A loss on the transform of a tensor that is no leaf and of which one half is unused.
+#[test]
+fn inside_a_graph() {
+    let x = random(&[1, 4, 4, 2], 1);
+    check(&[x], |x| {
+        let inner = (x[0].sqr()? * 0.5)?;
+        let bands = dwt2(&inner, &Wavelet::haar(), DROP, Layout::ChannelsLast)?;
+        let out = idwt2(
+            &bands.approx,
+            &bands.hl()?.repeat((1, 1, 1, 3))?,
+            &Wavelet::haar(),
+            Layout::ChannelsLast,
+        )?;
+        // Linear, so that the whole stays quadratic and differences exact.
+        out.mul(&random(out.dims(), 9))?.sum_all()
+    });
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    prop_oneof![Just(Layout::ChannelsLast), Just(Layout::ChannelsFirst)]
+}
+
+fn wavelet() -> impl Strategy<Value = Wavelet> {
+    prop_oneof![Just(Wavelet::haar()), Just(padded_haar()), Just(odd_filters())]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// ⟨Wx, y⟩ = ⟨x, Wᵀy⟩, where Wᵀy is the gradient of ⟨Wx, y⟩; any filters, any size.
+    #[test]
+    fn adjoint(
+        (b, c, h, w) in (1usize..3, 1usize..20, 2usize..12, 2usize..40),
+        layout in layout(), wavelet in wavelet(), seed in 0u64..1000,
+    ) {
+        let x = Var::from_tensor(&from_nchw(&random(&[b, c, h, w], seed), layout)).unwrap();
+        let bands = dwt2(&x, &wavelet, DROP, layout).unwrap();
+        let y = random(bands.approx.dims(), seed + 1);
+        let z = random(bands.details.dims(), seed + 2);
+        let forward = dot(&bands.approx, &y) + dot(&bands.details, &z);
+        let sum = ((bands.approx * &y).unwrap().sum_all().unwrap()
+            + (bands.details * &z).unwrap().sum_all().unwrap()).unwrap();
+        let grads = sum.backward().unwrap();
+        let backward = dot(&x, grads.get(&x).unwrap());
+        // Rounding of sums of up to 20,000 products of order 1.
+        prop_assert!((forward - backward).abs() < 1e-10, "{forward} {backward}");
+
+        // The same for the inverse.
+        let (y, z) = (Var::from_tensor(&y).unwrap(), Var::from_tensor(&z).unwrap());
+        let out = idwt2(&y, &z, &wavelet, layout).unwrap();
+        let u = random(out.dims(), seed + 3);
+        let forward = dot(&out, &u);
+        let grads = (out * u).unwrap().sum_all().unwrap().backward().unwrap();
+        let backward = dot(&y, grads.get(&y).unwrap()) + dot(&z, grads.get(&z).unwrap());
+        prop_assert!((forward - backward).abs() < 1e-10, "{forward} {backward}");
+    }
+
+    /// Haar is orthogonal: even sizes come back, and the energy stays.
+    #[test]
+    fn orthogonal(
+        (b, c, h, w) in (1usize..3, 1usize..20, 1usize..5, 1usize..12),
+        levels in 0usize..3, layout in layout(), general: bool, seed in 0u64..1000,
+    ) {
+        let wavelet = if general { padded_haar() } else { Wavelet::haar() };
+        let x = from_nchw(&random(&[b, c, h << levels, w << levels], seed), layout);
+        let coefficients = wavedec2(&x, &wavelet, DROP, layout, levels).unwrap();
+        let energy: f64 = coefficients.iter().map(|c| dot(c, c)).sum();
+        prop_assert!((energy - dot(&x, &x)).abs() <= 1e-13 * energy);
+        let back = waverec2(&coefficients, &wavelet, layout).unwrap();
+        prop_assert!(difference(&back, &x) < 1e-14);
+    }
+}
