@@ -1,1 +1,15 @@
-//! The ISFM image-fusion network for Candle: configuration, presets, checkpoints
+#![doc = include_str!("../README.md")]
+
+mod checkpoint;
+mod config;
+mod error;
+mod init;
+mod network;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use error::{Error, Result};
+pub use init::initial_weights;
+pub use network::{Network, ParameterCounts, Stages, tensor_shapes};
+pub use weights::Weights;

@@ -1,0 +1,154 @@
+//! The network against the authors' program: every stage, the losses and all gradients.
+//!
+//! Agreement is asked in ‖difference‖/‖reference‖: an independent f32 implementation reaches 1e-7
+//! on stages and 5e-6 on gradients, and f32 itself differs from f64 by 5e-7 and 1.3e-6 on
+//! `strong_c32`; looser bounds let a scan with B and C swapped pass.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor, Var};
+use isfm_losses::{LossWeights, clamp_unit, fusion_loss};
+use isfm_model::{Checkpoint, Config, Network, Weights};
+
+const STAGE: f64 = 2e-6;
+const LOSS: f64 = 1e-6;
+const GRADIENT: f64 = 1e-5;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+struct Case {
+    checkpoint: Checkpoint,
+    numbers: HashMap<String, Tensor>,
+}
+
+fn case(name: &str) -> Case {
+    let config = Config::read(fixture(&format!("{name}.json"))).unwrap();
+    let weights = fixture(&format!("{name}.weights.safetensors"));
+    let checkpoint = Checkpoint::read(weights, Some(&config), &Device::Cpu).unwrap();
+    let numbers = fixture(&format!("{name}.case.safetensors"));
+    Case { checkpoint, numbers: candle_core::safetensors::load(numbers, &Device::Cpu).unwrap() }
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// ‖got − want‖ / ‖want‖ in f64.
+fn difference(got: &Tensor, want: &Tensor) -> f64 {
+    let (got, want) = (values(got), values(want));
+    assert_eq!(got.len(), want.len());
+    let norm = |xs: &mut dyn Iterator<Item = f64>| xs.map(|x| x * x).sum::<f64>().sqrt();
+    let wrong = norm(&mut got.iter().zip(&want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
+    wrong / norm(&mut want.iter().map(|&w| f64::from(w)))
+}
+
+/// B×C×H×W from B×H×W×C.
+fn channels_first(x: &Tensor) -> Tensor {
+    x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+}
+
+impl Case {
+    fn agree(&self, name: &str, got: &Tensor, bound: f64) {
+        let d = difference(got, &self.numbers[name]);
+        assert!(d <= bound, "{name}: {d:.2e}, needs {bound:.0e}");
+    }
+
+    fn check_stages(&self) {
+        let Checkpoint { config, weights, .. } = &self.checkpoint;
+        let network = Network::from_weights(config, weights).unwrap();
+        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
+        let stages = network.forward_stages(visible, infrared).unwrap();
+        self.agree("out.conv1_before", &channels_first(&stages.visible.shallow), STAGE);
+        self.agree("out.conv2_before", &channels_first(&stages.infrared.shallow), STAGE);
+        self.agree("out.BMM_layers1.1", &stages.visible.deep, STAGE);
+        self.agree("out.BMM_layers2.1", &stages.infrared.deep, STAGE);
+        for (k, mff) in stages.frequency.iter().enumerate() {
+            let name = |part: &str| format!("out.MFF_layers.{k}.{part}");
+            self.agree(&name("fused"), &channels_first(&mff.fused), STAGE);
+            self.agree(&name("low"), &channels_first(&mff.bands.low), STAGE);
+            self.agree(&name("high"), &channels_first(&mff.high_mean().unwrap()), STAGE);
+        }
+        for (k, isf) in stages.interactive.iter().enumerate() {
+            self.agree(&format!("out.ISF_layers.{k}"), isf, STAGE);
+        }
+        self.agree("out.fused", &stages.fused, STAGE);
+        let alone = network.forward(visible, infrared).unwrap();
+        assert_eq!(values(&alone), values(&stages.fused));
+    }
+
+    fn check_gradients(&self) {
+        let Checkpoint { config, weights, .. } = &self.checkpoint;
+        let variables: HashMap<String, Var> =
+            weights.iter().map(|(k, v)| (k.clone(), Var::from_tensor(v).unwrap())).collect();
+        let connected: Weights =
+            variables.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
+        let network = Network::from_weights(config, &connected).unwrap();
+        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
+        let fused = clamp_unit(&network.forward(visible, infrared).unwrap()).unwrap();
+        let loss = fusion_loss(&fused, visible, infrared, &LossWeights::default()).unwrap();
+        self.agree("loss.pixel_loss", &loss.content, LOSS);
+        self.agree("loss.max_pixel_loss", &loss.intensity, LOSS);
+        self.agree("loss.grad_loss", &loss.gradient, LOSS);
+        self.agree("loss.ssim_loss", &loss.ssim, LOSS);
+        self.agree("loss.loss", &loss.total, LOSS);
+        let gradients = loss.total.backward().unwrap();
+        let mut compared = 0;
+        for (name, want) in &self.numbers {
+            let Some(name) = name.strip_prefix("grad.") else { continue };
+            let Some(variable) = variables.get(name) else { continue };
+            let got = gradients.get(variable.as_tensor());
+            let got = got.unwrap_or_else(|| panic!("{name} has no gradient"));
+            assert_eq!(got.dims(), want.dims(), "{name}");
+            let d = difference(got, want);
+            assert!(d <= GRADIENT, "gradient of {name}: {d:.2e}, needs {GRADIENT:.0e}");
+            compared += 1;
+        }
+        assert_eq!(compared, variables.len(), "every parameter's gradient is compared");
+    }
+}
+
+#[test]
+fn strong_c32() {
+    let case = case("strong_c32");
+    case.check_stages();
+    case.check_gradients();
+}
+
+#[test]
+fn tiny_k4() {
+    let case = case("tiny_k4");
+    case.check_stages();
+    case.check_gradients();
+}
+
+#[test]
+fn tiny_odd() {
+    case("tiny_odd").check_stages();
+}
+
+#[test]
+fn tiny_depth2() {
+    let case = case("tiny_depth2");
+    case.check_stages();
+    if case.numbers.keys().any(|k| k.starts_with("grad.")) {
+        case.check_gradients();
+    }
+}
+
+#[test]
+fn tiny_pth_reads_as_its_safetensors() {
+    let case = case("tiny_pth");
+    case.check_stages();
+    let pth = Checkpoint::read(fixture("tiny_pth.pth"), None, &Device::Cpu).unwrap();
+    assert_eq!(pth.config, case.checkpoint.config, "inferred from the shapes");
+    assert_eq!(
+        pth.weights.keys().collect::<Vec<_>>(),
+        case.checkpoint.weights.keys().collect::<Vec<_>>()
+    );
+    for (name, tensor) in &pth.weights {
+        assert_eq!(values(tensor), values(&case.checkpoint.weights[name]), "{name}");
+    }
+}
