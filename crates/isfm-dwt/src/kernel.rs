@@ -295,39 +295,45 @@ fn butterfly<S: Simd>(s: S, a: S::V, b: S::V, c: S::V, d: S::V) -> [S::V; 4] {
     ]
 }
 
-/// The even and the odd elements of up to `LANES` pairs.
+/// The first, second, … elements of up to `LANES` tuples that lie one after another.
 #[inline(always)]
-fn unzip<S: Simd>(s: S, pairs: &[S::E]) -> (S::V, S::V) {
-    let mut even = [S::E::of(0.); MAX_LANES];
-    let mut odd = even;
-    if pairs.len() == 2 * S::LANES {
-        // A loop of constant length becomes a few shuffles.
-        for l in 0..S::LANES {
-            (even[l], odd[l]) = (pairs[2 * l], pairs[2 * l + 1]);
+fn unzip<S: Simd, const N: usize>(s: S, tuples: &[S::E]) -> [S::V; N] {
+    let mut parts = [[S::E::of(0.); MAX_LANES]; N];
+    let mut split = |n: usize| {
+        let tuples = &tuples[..N * n];
+        for (k, part) in parts.iter_mut().enumerate() {
+            for (l, x) in part[..n].iter_mut().enumerate() {
+                *x = tuples[N * l + k];
+            }
         }
+    };
+    // Loops of constant length become a few shuffles.
+    if tuples.len() == N * S::LANES {
+        split(S::LANES)
     } else {
-        for (l, pair) in pairs.chunks_exact(2).enumerate() {
-            (even[l], odd[l]) = (pair[0], pair[1]);
-        }
+        split(tuples.len() / N)
     }
-    (s.load(&even), s.load(&odd))
+    parts.map(|part| s.load(&part))
 }
 
 /// Undoes [`unzip`].
 #[inline(always)]
-fn zip<S: Simd>(s: S, even: S::V, odd: S::V, pairs: &mut [S::E]) {
-    let (mut a, mut b) = ([S::E::of(0.); MAX_LANES], [S::E::of(0.); MAX_LANES]);
-    s.store(even, &mut a);
-    s.store(odd, &mut b);
-    if pairs.len() == 2 * S::LANES {
-        for l in 0..S::LANES {
-            (pairs[2 * l], pairs[2 * l + 1]) = (a[l], b[l]);
+fn zip<S: Simd, const N: usize>(s: S, parts: [S::V; N], tuples: &mut [S::E]) {
+    let parts = parts.map(|v| {
+        let mut part = [S::E::of(0.); MAX_LANES];
+        s.store(v, &mut part);
+        part
+    });
+    let count = tuples.len() / N;
+    let mut join = |n: usize| {
+        let tuples = &mut tuples[..N * n];
+        for l in 0..n {
+            for (k, part) in parts.iter().enumerate() {
+                tuples[N * l + k] = part[l];
+            }
         }
-    } else {
-        for (l, pair) in pairs.chunks_exact_mut(2).enumerate() {
-            (pair[0], pair[1]) = (a[l], b[l]);
-        }
-    }
+    };
+    if count == S::LANES { join(S::LANES) } else { join(count) }
 }
 
 /// One output row of the Haar analysis.
@@ -345,19 +351,23 @@ impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { top, bottom, pixel, width, mut out } = self;
-        if let (1, DetailRow::Absent | DetailRow::Planes(_)) = (pixel, &out.details) {
+        if pixel == 1 {
             // Neighbouring columns in the lanes.
             for j in (0..width).step_by(S::LANES) {
                 let end = width.min(j + S::LANES);
-                let (a, b) = unzip(s, &top[2 * j..2 * end]);
-                let (c, d) = unzip(s, &bottom[2 * j..2 * end]);
+                let [a, b] = unzip(s, &top[2 * j..2 * end]);
+                let [c, d] = unzip(s, &bottom[2 * j..2 * end]);
                 let [ll, lh, hl, hh] = butterfly(s, a, b, c, d);
                 if let Some(out) = &mut out.approx {
                     s.store_partial(ll, &mut out[j..end]);
                 }
-                if let DetailRow::Planes(out) = &mut out.details {
-                    for (band, out) in [lh, hl, hh].into_iter().zip(out) {
-                        s.store_partial(band, &mut out[j..end]);
+                match &mut out.details {
+                    DetailRow::Absent => {}
+                    DetailRow::Interleaved(out) => zip(s, [lh, hl, hh], &mut out[3 * j..3 * end]),
+                    DetailRow::Planes(out) => {
+                        for (band, out) in [lh, hl, hh].into_iter().zip(out) {
+                            s.store_partial(band, &mut out[j..end]);
+                        }
                     }
                 }
             }
@@ -401,17 +411,18 @@ impl<E: Real> Kernel<E> for HaarSynthesis<'_, E> {
         let Self { bands, pixel, top, bottom } = self;
         let zero = s.splat(E::zero());
         let width = top.len() / pixel / 2;
-        if let (1, DetailRow::Absent | DetailRow::Planes(_)) = (pixel, &bands.details) {
+        if pixel == 1 {
             for j in (0..width).step_by(S::LANES) {
                 let end = width.min(j + S::LANES);
                 let ll = bands.approx.map_or(zero, |ll| s.load_partial(&ll[j..end]));
                 let [lh, hl, hh] = match &bands.details {
+                    DetailRow::Absent => [zero; 3],
+                    DetailRow::Interleaved(d) => unzip(s, &d[3 * j..3 * end]),
                     DetailRow::Planes(d) => d.map(|d| s.load_partial(&d[j..end])),
-                    _ => [zero; 3],
                 };
                 let [a, b, c, d] = butterfly(s, ll, lh, hl, hh);
-                zip(s, a, b, &mut top[2 * j..2 * end]);
-                zip(s, c, d, &mut bottom[2 * j..2 * end]);
+                zip(s, [a, b], &mut top[2 * j..2 * end]);
+                zip(s, [c, d], &mut bottom[2 * j..2 * end]);
             }
             return;
         }

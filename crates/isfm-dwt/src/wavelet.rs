@@ -67,7 +67,7 @@ impl Wavelet {
         let fail = |problem| Err(Error::Filters { name: name.to_string(), problem });
         let all = [dec_lo, dec_hi, rec_lo, rec_hi];
         let taps = dec_lo.len();
-        if taps < 2 || taps % 2 != 0 || all.iter().any(|f| f.len() != taps) {
+        if taps < 2 || !taps.is_multiple_of(2) || all.iter().any(|f| f.len() != taps) {
             let got = all.map(<[f64]>::len);
             return fail(format!("filters of {got:?} taps, needs one even number, at least 2"));
         }
