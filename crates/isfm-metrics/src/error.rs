@@ -1,0 +1,89 @@
+use crate::Metric;
+
+/// What can go wrong in this crate.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A plane without a pixel.
+    #[error("a plane of {width}x{height} has no pixels; needs at least 1x1")]
+    Empty {
+        /// The width given.
+        width: usize,
+        /// The height given.
+        height: usize,
+    },
+    /// Data that do not fill the plane.
+    #[error("{got} pixels for a plane of {width}x{height}; needs width times height of them")]
+    Length {
+        /// How many pixels were given.
+        got: usize,
+        /// The width given.
+        width: usize,
+        /// The height given.
+        height: usize,
+    },
+    /// A pixel that is not a grey level.
+    #[error("pixel ({x}, {y}) is {value}; needs 0 to 255")]
+    Pixel {
+        /// The pixel's value.
+        value: f64,
+        /// The pixel's column.
+        x: usize,
+        /// The pixel's row.
+        y: usize,
+    },
+    /// Three images of different sizes.
+    #[error(
+        "visible is {}x{}, infrared {}x{}, fused {}x{}; needs one size for all three",
+        visible.0, visible.1, infrared.0, infrared.1, fused.0, fused.1
+    )]
+    SizeMismatch {
+        /// Width and height of the visible image.
+        visible: (usize, usize),
+        /// Width and height of the infrared image.
+        infrared: (usize, usize),
+        /// Width and height of the fused image.
+        fused: (usize, usize),
+    },
+    /// Images too small for a metric's windows.
+    #[error("{metric} of {width}x{height} images: needs at least {needed} pixels each way")]
+    TooSmall {
+        /// The metric.
+        metric: Metric,
+        /// The images' width.
+        width: usize,
+        /// The images' height.
+        height: usize,
+        /// The smallest width and height that would do.
+        needed: usize,
+    },
+    /// A method with too few or too many scores.
+    #[error("method {row} has {got} scores; needs {needed}, one for each direction")]
+    TableRow {
+        /// The method's place in the table, from 0.
+        row: usize,
+        /// How many scores it has.
+        got: usize,
+        /// How many it needs.
+        needed: usize,
+    },
+    /// A score that cannot be ranked.
+    #[error("score {column} of method {row} is not a number and cannot be ranked")]
+    TableNan {
+        /// The method's place in the table, from 0.
+        row: usize,
+        /// The score's place in the row, from 0.
+        column: usize,
+    },
+    /// A table without scores.
+    #[error("a table of {methods} methods and {metrics} metrics has nothing to rank")]
+    TableEmpty {
+        /// How many methods the table has.
+        methods: usize,
+        /// How many metrics it has.
+        metrics: usize,
+    },
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,172 @@
+use crate::{Error, Result};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for f32 {}
+}
+
+/// A pixel type: `u8`, or `f32` on the same scale of 0 to 255.
+pub trait Sample: sealed::Sealed + Copy + Send + Sync {
+    /// The value, without rounding.
+    fn to_f64(self) -> f64;
+    /// The nearest of the 256 grey levels, halves up; what histograms count.
+    fn level(self) -> u8;
+}
+
+impl Sample for u8 {
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn level(self) -> u8 {
+        self
+    }
+}
+
+impl Sample for f32 {
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn level(self) -> u8 {
+        self.round() as u8
+    }
+}
+
+/// A borrowed grey image: row-major pixels on a scale of 0 to 255.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane<'a, T> {
+    data: &'a [T],
+    width: usize,
+    height: usize,
+}
+
+impl<'a, T: Sample> Plane<'a, T> {
+    /// An image of `height` rows of `width` pixels each.
+    ///
+    /// # Errors
+    /// If a dimension is 0, if there are not exactly width × height pixels, or if a pixel is below
+    /// 0, above 255 or not a number.
+    pub fn new(data: &'a [T], width: usize, height: usize) -> Result<Self> {
+        if width == 0 || height == 0 {
+            return Err(Error::Empty { width, height });
+        }
+        if width.checked_mul(height) != Some(data.len()) {
+            return Err(Error::Length { got: data.len(), width, height });
+        }
+        match data.iter().position(|v| !(0. ..=255.).contains(&v.to_f64())) {
+            Some(at) => {
+                let (x, y) = (at % width, at / width);
+                Err(Error::Pixel { value: data[at].to_f64(), x, y })
+            }
+            None => Ok(Self { data, width, height }),
+        }
+    }
+
+    /// The pixels, row by row.
+    pub fn data(&self) -> &'a [T] {
+        self.data
+    }
+
+    /// Pixels in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+}
+
+/// A fused image and the two it was made of, all of one size.
+#[derive(Clone, Copy, Debug)]
+pub struct Triple<'a, T> {
+    pub(crate) visible: Plane<'a, T>,
+    pub(crate) infrared: Plane<'a, T>,
+    pub(crate) fused: Plane<'a, T>,
+}
+
+impl<'a, T: Sample> Triple<'a, T> {
+    /// The images to compare. For a medical pair PET, SPECT or CT takes the visible image's place
+    /// and MRI the infrared's; no metric here changes when the two are exchanged.
+    ///
+    /// # Errors
+    /// If the images are not of one size.
+    pub fn new(visible: Plane<'a, T>, infrared: Plane<'a, T>, fused: Plane<'a, T>) -> Result<Self> {
+        let sizes = [visible.size(), infrared.size(), fused.size()];
+        if sizes[0] != sizes[2] || sizes[1] != sizes[2] {
+            let [visible, infrared, fused] = sizes;
+            return Err(Error::SizeMismatch { visible, infrared, fused });
+        }
+        Ok(Self { visible, infrared, fused })
+    }
+
+    /// The visible (or functional) source.
+    pub fn visible(&self) -> Plane<'a, T> {
+        self.visible
+    }
+
+    /// The infrared (or anatomical) source.
+    pub fn infrared(&self) -> Plane<'a, T> {
+        self.infrared
+    }
+
+    /// The fused image.
+    pub fn fused(&self) -> Plane<'a, T> {
+        self.fused
+    }
+}
+
+/// The grey level of a colour pixel, .299 R + .587 G + .114 B rounded (halves up): how a colour
+/// image is read before it is scored.
+pub fn luma_u8(r: u8, g: u8, b: u8) -> u8 {
+    ((299 * u32::from(r) + 587 * u32::from(g) + 114 * u32::from(b) + 500) / 1000) as u8
+}
+
+/// A plane in `f64`, which everything but the histograms is computed from.
+#[derive(Clone, Debug)]
+pub(crate) struct Grid {
+    pub(crate) data: Vec<f64>,
+    pub(crate) w: usize,
+    pub(crate) h: usize,
+}
+
+impl Grid {
+    pub(crate) fn of<T: Sample>(plane: &Plane<'_, T>) -> Self {
+        let data = plane.data.iter().map(|v| v.to_f64()).collect();
+        Self { data, w: plane.width, h: plane.height }
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.data.chunks_exact(self.w)
+    }
+
+    pub(crate) fn row(&self, y: usize) -> &[f64] {
+        &self.data[y * self.w..][..self.w]
+    }
+}
+
+/// The three images in `f64`.
+pub(crate) struct Grids {
+    pub(crate) visible: Grid,
+    pub(crate) infrared: Grid,
+    pub(crate) fused: Grid,
+}
+
+impl Grids {
+    pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
+        Self {
+            visible: Grid::of(&triple.visible),
+            infrared: Grid::of(&triple.infrared),
+            fused: Grid::of(&triple.fused),
+        }
+    }
+
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.fused.w, self.fused.h)
+    }
+}
