@@ -1,1 +1,11 @@
-//! Mamba selective scan for Candle: 1-D and four-direction, SS2D and VSS blocks, fast on the CPU, with gradients
+#![doc = include_str!("../README.md")]
+
+mod error;
+pub mod init;
+mod scan;
+mod scan_2d;
+mod selective_scan;
+
+pub use error::{Error, Result};
+pub use scan_2d::{Scan2dParams, selective_scan_2d_with};
+pub use selective_scan::{ScanOptions, selective_scan, selective_scan_with_state};

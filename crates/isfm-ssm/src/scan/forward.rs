@@ -1,0 +1,195 @@
+use std::ops::Range;
+
+use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
+use rayon::prelude::*;
+
+use super::{Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, prepare, state_groups};
+
+/// One group's scan over a range of channels.
+struct Task<E> {
+    b: usize,
+    k: usize,
+    channels: Range<usize>,
+    table: Table<E>,
+    /// `states` rows of `table.width` channels.
+    h: Vec<E>,
+    chunk: Chunk<E>,
+    block: Block<E>,
+    y: Vec<E>,
+}
+
+impl<E: Real> Task<E> {
+    fn new(io: &Inputs<'_, E>, b: usize, k: usize, channels: Range<usize>) -> Self {
+        let spec = io.spec;
+        let table = Table::new(io, k, channels.clone());
+        let mut h = vec![E::of(0.); spec.states * table.width];
+        if spec.init {
+            let init = &io.params[spec.params().init];
+            for (c, channel) in channels.clone().enumerate() {
+                let row = ((b * spec.groups + k) * spec.channels + channel) * spec.states;
+                for n in 0..spec.states {
+                    h[n * table.width + c] = init[row + n];
+                }
+            }
+        }
+        let y = vec![E::of(0.); CHUNK * MAX_LANES];
+        Self { b, k, channels, table, h, chunk: Chunk::new(spec), block: Block::new(), y }
+    }
+}
+
+/// The scan's output (`y`, then the last states if they were asked for), and with `keep` the state
+/// before every chunk.
+pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>) {
+    let spec = io.spec;
+    let zero = E::of(0.);
+    let mut kept = vec![zero; if keep { spec.kept_elements() } else { 0 }];
+    let last = if spec.last { spec.state_elements() } else { 0 };
+    let mut out = vec![zero; spec.elements() + last];
+    let (y, last) = out.split_at_mut(spec.elements());
+    let (y, kept_parts) = (Shared::new(y), Shared::new(&mut kept));
+
+    for (phase, groups) in spec.phases().into_iter().enumerate() {
+        let mut tasks: Vec<Task<E>> = tasks(spec, &groups)
+            .into_par_iter()
+            .map(|(b, k, channels)| Task::new(&io, b, k, channels))
+            .collect();
+        for half in 0..2 {
+            tasks.par_iter_mut().for_each(|task| {
+                let kept = keep.then_some(kept_parts);
+                dispatch(Run { io, task, y, kept, set: phase == 0 && half == 0, half });
+            });
+        }
+        if spec.last {
+            for task in &tasks {
+                for (c, channel) in task.channels.clone().enumerate() {
+                    let row =
+                        ((task.b * spec.groups + task.k) * spec.channels + channel) * spec.states;
+                    for n in 0..spec.states {
+                        last[row + n] = task.h[n * task.table.width + c];
+                    }
+                }
+            }
+        }
+    }
+    (out, kept)
+}
+
+/// What may run at once. Channels do not meet in the forward, so how many of them a task takes
+/// changes no result: few for many threads, several to read the projections less often.
+fn tasks(spec: &Spec, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
+    let blocks = spec.channels.div_ceil(MAX_LANES);
+    let all = spec.batch * groups.len() * blocks;
+    let together = (all / (4 * rayon::current_num_threads())).clamp(1, 4) * MAX_LANES;
+    let mut tasks = Vec::new();
+    for b in 0..spec.batch {
+        for start in (0..spec.channels).step_by(together) {
+            for &k in groups {
+                tasks.push((b, k, start..spec.channels.min(start + together)));
+            }
+        }
+    }
+    tasks
+}
+
+struct Run<'a, 'io, E> {
+    io: Inputs<'io, E>,
+    task: &'a mut Task<E>,
+    y: Shared<'io, E>,
+    kept: Option<Shared<'io, E>>,
+    /// Whether these are the first outputs at their positions; otherwise they are added.
+    set: bool,
+    half: usize,
+}
+
+impl<E: Real> Kernel<E> for Run<'_, '_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        let Self { io, task, y: out, kept, set, half } = self;
+        let Task { b, k, channels, table, h, chunk, block, y } = task;
+        let (b, k) = (*b, *k);
+        let spec = io.spec;
+        let steps = spec.steps(k, half);
+        let mut number = spec.first_chunk(k, half);
+        for start in steps.clone().step_by(CHUNK) {
+            chunk.gather(&io, b, k, start..steps.end.min(start + CHUNK));
+            for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
+                if let Some(kept) = kept {
+                    for n in 0..spec.states {
+                        let to = spec.kept_at(b, k, number)
+                            + n * spec.padded()
+                            + channels.start
+                            + at.column;
+                        // SAFETY: these channels of this sequence are this task's alone.
+                        let row = unsafe { kept.part(to, S::LANES) };
+                        s.store(s.load(&h[n * table.width + at.column..]), row);
+                    }
+                }
+                prepare(s, &io, table, b, at, chunk, block);
+                let skip = s.load(&table.skip[at.column..]);
+                for t in 0..chunk.len {
+                    let o = t * S::LANES;
+                    s.store(s.mul(skip, s.load(&block.u[o..])), &mut y[o..]);
+                }
+                let big = if S::LANES >= 16 { 8 } else { 4 };
+                state_groups!(spec.states, big, |G, first| recur::<S, G>(
+                    s, spec, first, at.column, table, h, chunk, block, y
+                ));
+                for (t, &p) in chunk.positions().iter().enumerate() {
+                    let to = spec.row(b, p) + at.global;
+                    // SAFETY: the opposite direction is in its other half now, so these positions
+                    // of these channels are this task's alone.
+                    let row = unsafe { out.part(to, at.live) };
+                    let v = s.load(&y[t * S::LANES..]);
+                    let v = if set { v } else { s.add(s.load_partial(row), v) };
+                    s.store_partial(v, row);
+                }
+            }
+            number += 1;
+        }
+    }
+}
+
+/// The recurrence of `G` states over a chunk; adds their share to `y`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn recur<S: Simd, const G: usize>(
+    s: S,
+    spec: &Spec,
+    first: usize,
+    column: usize,
+    table: &Table<S::E>,
+    h: &mut [S::E],
+    chunk: &Chunk<S::E>,
+    block: &Block<S::E>,
+    y: &mut [S::E],
+) {
+    let zero = s.splat(S::E::of(0.));
+    let (mut state, mut a) = ([zero; G], [zero; G]);
+    for i in 0..G {
+        let at = (first + i) * table.width + column;
+        state[i] = s.load(&h[at..]);
+        a[i] = s.load(&table.a[at..]);
+    }
+    let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
+    let rows = chunk.proj.chunks_exact(spec.proj_width());
+    let rows = rows
+        .zip(block.delta.chunks_exact(S::LANES))
+        .zip(block.w.chunks_exact(S::LANES))
+        .zip(y.chunks_exact_mut(S::LANES));
+    for (((proj, delta), w), y) in rows.take(chunk.len) {
+        let (b, c) = (&proj[b0..b0 + G], &proj[c0..c0 + G]);
+        let (delta, w) = (s.load(delta), s.load(w));
+        let mut sums = [s.load(y), zero];
+        for i in 0..G {
+            let decay = s.exp(s.mul(delta, a[i]));
+            state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
+            sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
+        }
+        s.store(s.add(sums[0], sums[1]), y);
+    }
+    for i in 0..G {
+        s.store(state[i], &mut h[(first + i) * table.width + column..]);
+    }
+}

@@ -1,0 +1,454 @@
+//! The selective scan's engine: one core for the 1-D and the four-direction scan.
+//!
+//! Channels lie in vector lanes. A sequence is walked in chunks of [`CHUNK`] steps: the chunk's
+//! inputs are gathered into small dense buffers (`u`, δ, and the rows that hold dt's factors, B
+//! and C), the recurrence runs over them with the states of a group in registers, and the outputs
+//! are written to where their positions lie. How steps map to positions is all that a direction
+//! is, so four directions never need four copies of the input.
+//!
+//! Opposite directions of the four-direction scan add to one output without a second buffer: each
+//! walks one half of the positions while the other walks the other half, then they swap. Which of
+//! them comes first at a position is thus a matter of the position, never of timing, and results
+//! are bitwise the same for any number of threads.
+
+mod backward;
+mod forward;
+mod op;
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use isfm_ops::simd::{MAX_LANES, Real, Simd};
+
+pub(crate) use op::ScanOp;
+
+/// Steps between kept states: long enough that gathering is cheap and few states are kept, short
+/// enough that the backward's buffers stay in the second-level cache.
+pub(crate) const CHUNK: usize = 32;
+
+/// How the steps of a scan map to positions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Path {
+    /// Step t is position t; group k owns the columns `k * channels ..` of `u` and `y`.
+    Line,
+    /// Four groups walk an h×w map over the same columns: row-major, column-major, and the
+    /// reverse of each.
+    Cross {
+        /// Rows.
+        h: usize,
+        /// Columns.
+        w: usize,
+    },
+}
+
+/// The sizes of a scan and which of its optional inputs are there.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) path: Path,
+    pub(crate) batch: usize,
+    pub(crate) len: usize,
+    /// Groups (directions) with B and C of their own.
+    pub(crate) groups: usize,
+    /// Channels of a group.
+    pub(crate) channels: usize,
+    pub(crate) states: usize,
+    /// Factors of dt in a row of `proj`; 0 means that dt itself follows `u` in the first input.
+    pub(crate) rank: usize,
+    pub(crate) bias: bool,
+    pub(crate) skip: bool,
+    pub(crate) init: bool,
+    pub(crate) softplus: bool,
+    /// The parameters hold ln(-A) instead of A.
+    pub(crate) log_a: bool,
+    /// The last states follow `y` in the output.
+    pub(crate) last: bool,
+}
+
+/// Where each parameter lies in the flat parameter vector.
+pub(crate) struct ParamRanges {
+    dt_weight: Range<usize>,
+    bias: Range<usize>,
+    a: Range<usize>,
+    skip: Range<usize>,
+    init: Range<usize>,
+}
+
+impl Spec {
+    /// Elements in a row of `u` and `y`.
+    pub(crate) fn width(&self) -> usize {
+        match self.path {
+            Path::Line => self.groups * self.channels,
+            Path::Cross { .. } => self.channels,
+        }
+    }
+
+    /// First column of group `k` in a row of `u` and `y`.
+    fn column(&self, k: usize) -> usize {
+        match self.path {
+            Path::Line => k * self.channels,
+            Path::Cross { .. } => 0,
+        }
+    }
+
+    /// Elements in a row of `proj`: dt's factors, B, C.
+    pub(crate) fn proj_width(&self) -> usize {
+        self.rank + 2 * self.states
+    }
+
+    /// Elements of `u`, and of `y` without the last states.
+    pub(crate) fn elements(&self) -> usize {
+        self.batch * self.len * self.width()
+    }
+
+    /// Elements of the initial or last states.
+    pub(crate) fn state_elements(&self) -> usize {
+        self.batch * self.groups * self.channels * self.states
+    }
+
+    /// Where each parameter lies: dt weights, bias, A, skip, initial states.
+    pub(crate) fn params(&self) -> ParamRanges {
+        let rows = self.groups * self.channels;
+        let mut at = 0;
+        let mut next = |size: usize| {
+            at += size;
+            at - size..at
+        };
+        ParamRanges {
+            dt_weight: next(rows * self.rank),
+            bias: next(if self.bias { rows } else { 0 }),
+            a: next(rows * self.states),
+            skip: next(if self.skip { rows } else { 0 }),
+            init: next(if self.init { self.state_elements() } else { 0 }),
+        }
+    }
+
+    /// The groups that may run at the same time, phase by phase.
+    fn phases(&self) -> Vec<Vec<usize>> {
+        match self.path {
+            Path::Line => vec![(0..self.groups).collect()],
+            Path::Cross { .. } => vec![vec![0, 2], vec![1, 3]],
+        }
+    }
+
+    /// The steps of group `k` in the first or second half of its phase. Opposite directions get
+    /// halves that cover different positions.
+    fn steps(&self, k: usize, half: usize) -> Range<usize> {
+        let middle = match self.path {
+            Path::Line => self.len,
+            Path::Cross { .. } if k < 2 => self.len / 2,
+            Path::Cross { .. } => self.len - self.len / 2,
+        };
+        if half == 0 { 0..middle } else { middle..self.len }
+    }
+
+    /// Number of the first chunk of a half.
+    fn first_chunk(&self, k: usize, half: usize) -> usize {
+        if half == 0 { 0 } else { self.steps(k, 0).len().div_ceil(CHUNK) }
+    }
+
+    /// Room for the chunks of one sequence, whichever way it is halved.
+    fn chunks(&self) -> usize {
+        self.len.div_ceil(CHUNK) + 1
+    }
+
+    /// Channels of a group, rounded up so that every vector of them is a full one.
+    fn padded(&self) -> usize {
+        self.channels.next_multiple_of(MAX_LANES)
+    }
+
+    /// Elements needed to keep the state before every chunk.
+    fn kept_elements(&self) -> usize {
+        self.batch * self.groups * self.chunks() * self.states * self.padded()
+    }
+
+    /// Where the kept states of a chunk start: `states` rows of `padded` channels.
+    fn kept_at(&self, b: usize, k: usize, chunk: usize) -> usize {
+        ((b * self.groups + k) * self.chunks() + chunk) * self.states * self.padded()
+    }
+
+    /// Where the row of a position starts in `u` and `y`.
+    fn row(&self, b: usize, position: usize) -> usize {
+        (b * self.len + position) * self.width()
+    }
+
+    /// Where the row of a position and group starts in `proj`.
+    fn proj_row(&self, b: usize, k: usize, position: usize) -> usize {
+        ((b * self.len + position) * self.groups + k) * self.proj_width()
+    }
+
+    /// The positions of the steps from `t0` on.
+    fn positions(&self, k: usize, t0: usize, out: &mut [usize]) {
+        match self.path {
+            Path::Line => {
+                for (i, p) in out.iter_mut().enumerate() {
+                    *p = t0 + i;
+                }
+            }
+            Path::Cross { h, w } => {
+                let reverse = k >= 2;
+                let first = if reverse { self.len - 1 - t0 } else { t0 };
+                if k % 2 == 0 {
+                    for (i, p) in out.iter_mut().enumerate() {
+                        *p = if reverse { first - i } else { first + i };
+                    }
+                    return;
+                }
+                let (mut column, mut row) = (first / h, first % h);
+                for p in out.iter_mut() {
+                    *p = row * w + column;
+                    if reverse {
+                        if row == 0 {
+                            row = h;
+                            column = column.wrapping_sub(1);
+                        }
+                        row -= 1;
+                    } else {
+                        row += 1;
+                        if row == h {
+                            row = 0;
+                            column += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The inputs of a scan.
+#[derive(Clone, Copy)]
+struct Inputs<'a, E> {
+    spec: &'a Spec,
+    /// B×L×width.
+    u: &'a [E],
+    /// As `u`, or empty where dt comes as factors.
+    dt: &'a [E],
+    /// B×L×groups×(rank + 2 states).
+    proj: &'a [E],
+    /// See [`Spec::params`].
+    params: &'a [E],
+}
+
+impl<'a, E: Real> Inputs<'a, E> {
+    fn new(spec: &'a Spec, first: &'a [E], proj: &'a [E], params: &'a [E]) -> Self {
+        let (u, dt) = first.split_at(spec.elements());
+        Self { spec, u, dt, proj, params }
+    }
+}
+
+/// The parameters of a range of channels, one padded row of channels per state or factor.
+struct Table<E> {
+    width: usize,
+    a: Vec<E>,
+    dt_weight: Vec<E>,
+    bias: Vec<E>,
+    skip: Vec<E>,
+}
+
+impl<E: Real> Table<E> {
+    fn new(io: &Inputs<'_, E>, k: usize, channels: Range<usize>) -> Self {
+        let spec = io.spec;
+        let at = spec.params();
+        let width = channels.len().next_multiple_of(MAX_LANES);
+        let zero = E::of(0.);
+        let rows = k * spec.channels + channels.start..k * spec.channels + channels.end;
+        let transposed = |values: &[E], n: usize| {
+            let mut out = vec![zero; n * width];
+            for (c, row) in rows.clone().enumerate() {
+                for i in 0..n {
+                    out[i * width + c] = values[row * n + i];
+                }
+            }
+            out
+        };
+        let optional = |there: bool, values: &[E]| {
+            if there { transposed(values, 1) } else { vec![zero; width] }
+        };
+        let mut a = transposed(&io.params[at.a], spec.states);
+        if spec.log_a {
+            for x in &mut a {
+                *x = -num_exp(*x);
+            }
+        }
+        Self {
+            width,
+            a,
+            dt_weight: transposed(&io.params[at.dt_weight], spec.rank),
+            bias: optional(spec.bias, &io.params[at.bias]),
+            skip: optional(spec.skip, &io.params[at.skip]),
+        }
+    }
+}
+
+/// eˣ from the standard library: parameters are few, and deserve all their digits.
+fn num_exp<E: Real>(x: E) -> E {
+    E::of(candle_core::WithDType::to_f64(x).exp())
+}
+
+/// A chunk's dense inputs for one block of lanes: `CHUNK` rows of `MAX_LANES` at most.
+struct Block<E> {
+    u: Vec<E>,
+    /// dt with its bias, before softplus.
+    raw: Vec<E>,
+    delta: Vec<E>,
+    /// δ·u.
+    w: Vec<E>,
+}
+
+impl<E: Real> Block<E> {
+    fn new() -> Self {
+        let buffer = || vec![E::of(0.); CHUNK * MAX_LANES];
+        Self { u: buffer(), raw: buffer(), delta: buffer(), w: buffer() }
+    }
+}
+
+/// One chunk of one sequence.
+struct Chunk<E> {
+    len: usize,
+    positions: [usize; CHUNK],
+    /// Rows of `proj`, dense.
+    proj: Vec<E>,
+}
+
+impl<E: Real> Chunk<E> {
+    fn new(spec: &Spec) -> Self {
+        let proj = vec![E::of(0.); CHUNK * spec.proj_width()];
+        Self { len: 0, positions: [0; CHUNK], proj }
+    }
+
+    fn gather(&mut self, io: &Inputs<'_, E>, b: usize, k: usize, steps: Range<usize>) {
+        let width = io.spec.proj_width();
+        self.len = steps.len();
+        io.spec.positions(k, steps.start, &mut self.positions[..steps.len()]);
+        for (&p, row) in self.positions[..self.len].iter().zip(self.proj.chunks_exact_mut(width)) {
+            let at = io.spec.proj_row(b, k, p);
+            row.copy_from_slice(&io.proj[at..at + width]);
+        }
+    }
+
+    fn positions(&self) -> &[usize] {
+        &self.positions[..self.len]
+    }
+}
+
+/// A block of lanes: its first column in the table, and its columns in `u` and `y`.
+#[derive(Clone, Copy)]
+struct Lanes {
+    column: usize,
+    global: usize,
+    live: usize,
+}
+
+impl Lanes {
+    /// The blocks of `lanes` channels that cover `channels` of group `k`.
+    #[inline(always)]
+    fn blocks(
+        spec: &Spec,
+        k: usize,
+        channels: Range<usize>,
+        lanes: usize,
+    ) -> impl Iterator<Item = Lanes> {
+        let first = spec.column(k) + channels.start;
+        let count = channels.len();
+        (0..count).step_by(lanes).map(move |column| Lanes {
+            column,
+            global: first + column,
+            live: lanes.min(count - column),
+        })
+    }
+}
+
+/// Gathers `u` and computes δ and δ·u for one block of lanes.
+#[inline(always)]
+fn prepare<S: Simd>(
+    s: S,
+    io: &Inputs<'_, S::E>,
+    table: &Table<S::E>,
+    b: usize,
+    at: Lanes,
+    chunk: &Chunk<S::E>,
+    block: &mut Block<S::E>,
+) {
+    let spec = io.spec;
+    let bias = s.load(&table.bias[at.column..]);
+    let rows = chunk.positions().iter().zip(chunk.proj.chunks_exact(spec.proj_width()));
+    for (t, (&p, proj)) in rows.enumerate() {
+        let row = spec.row(b, p) + at.global;
+        let o = t * S::LANES;
+        let u = s.load_partial(&io.u[row..row + at.live]);
+        let mut raw = bias;
+        if spec.rank == 0 {
+            raw = s.add(raw, s.load_partial(&io.dt[row..row + at.live]));
+        }
+        for (r, &factor) in proj[..spec.rank].iter().enumerate() {
+            let weight = s.load(&table.dt_weight[r * table.width + at.column..]);
+            raw = s.fma(s.splat(factor), weight, raw);
+        }
+        s.store(u, &mut block.u[o..]);
+        s.store(raw, &mut block.raw[o..]);
+    }
+    // In a loop of its own: independent of the loads' latency, and the compiler unrolls it.
+    for t in 0..chunk.len {
+        let o = t * S::LANES;
+        let raw = s.load(&block.raw[o..]);
+        let delta = if spec.softplus { s.softplus(raw) } else { raw };
+        s.store(delta, &mut block.delta[o..]);
+        s.store(s.mul(delta, s.load(&block.u[o..])), &mut block.w[o..]);
+    }
+}
+
+/// A slice that several threads write to, each its own elements.
+#[derive(Clone, Copy)]
+struct Shared<'a, E> {
+    start: *mut E,
+    len: usize,
+    slice: PhantomData<&'a mut [E]>,
+}
+
+// SAFETY: a `&mut [E]` may be sent to another thread if `E` may; the rule that makes sharing it
+// sound is on `part`, the only way to reach the elements.
+unsafe impl<E: Send> Send for Shared<'_, E> {}
+// SAFETY: as above.
+unsafe impl<E: Send> Sync for Shared<'_, E> {}
+
+impl<'a, E> Shared<'a, E> {
+    fn new(slice: &'a mut [E]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// The elements `at..at + len`.
+    ///
+    /// # Safety
+    /// While the result lives nobody else may hold a part with an element in common.
+    #[inline(always)]
+    unsafe fn part(self, at: usize, len: usize) -> &'a mut [E] {
+        assert!(at <= self.len && len <= self.len - at);
+        // SAFETY: inside the slice, as just checked; not shared, by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+/// Runs `$body` with `$G` a constant for every group of states: as many at once as the registers
+/// hold, then smaller groups for the rest.
+macro_rules! state_groups {
+    ($n:expr, $big:expr, |$G:ident, $first:ident| $body:expr) => {{
+        let n: usize = $n;
+        let mut $first = 0;
+        macro_rules! groups_of {
+            ($size:literal) => {
+                if $size <= $big {
+                    const $G: usize = $size;
+                    while n - $first >= $size {
+                        $body;
+                        $first += $size;
+                    }
+                }
+            };
+        }
+        groups_of!(8);
+        groups_of!(4);
+        groups_of!(1);
+    }};
+}
+use state_groups;

@@ -1,0 +1,196 @@
+use candle_core::{D, DType, Tensor};
+
+use crate::scan::{Path, ScanOp, Spec};
+use crate::{Error, Result};
+
+const OP: &str = "selective_scan";
+
+/// The optional inputs of [`selective_scan`].
+///
+/// ```
+/// # fn main() -> isfm_ssm::Result<()> {
+/// use candle_core::{DType, Device, Tensor};
+/// use isfm_ssm::{ScanOptions, selective_scan};
+/// let cpu = &Device::Cpu;
+/// let u = Tensor::randn(0f32, 1., (2, 10, 6), cpu)?; // 2 sequences of 10 steps, 6 channels
+/// let delta = Tensor::randn(-2f32, 1., (2, 10, 6), cpu)?;
+/// let a = Tensor::full(-1f32, (6, 4), cpu)?; // 4 states a channel
+/// let b = Tensor::randn(0f32, 1., (2, 10, 3, 4), cpu)?; // 3 groups of 2 channels
+/// let c = Tensor::randn(0f32, 1., (2, 10, 3, 4), cpu)?;
+/// let skip = Tensor::ones(6, DType::F32, cpu)?;
+/// let options = ScanOptions { d_skip: Some(&skip), softplus: true, ..Default::default() };
+/// let y = selective_scan(&u, &delta, &a, &b, &c, &options)?;
+/// assert_eq!(y.dims(), [2, 10, 6]);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScanOptions<'a> {
+    /// D: adds `d_skip ⊙ u` to the output.
+    pub d_skip: Option<&'a Tensor>,
+    /// D: added to `delta` before softplus.
+    pub delta_bias: Option<&'a Tensor>,
+    /// Whether `delta` (with its bias) goes through softplus.
+    pub softplus: bool,
+    /// B×D×N: the state before the first step; zero without it.
+    pub initial_state: Option<&'a Tensor>,
+}
+
+/// Mamba's selective scan along L, differentiable in every input (spec of the recurrence:
+/// Gu and Dao, "Mamba", 2023, Algorithm 2):
+///
+/// h_t = exp(δ_t A) h_{t−1} + δ_t B_t u_t, y_t = Σₙ C_t h_t + d_skip·u_t,
+/// δ = `delta` + `delta_bias`, through softplus if asked for.
+///
+/// # Shapes
+/// `u`, `delta`: B×L×D. `a`: D×N, usually negative. `b`, `c`: B×L×K×N, where the K groups divide
+/// D and channels k·D/K … (k+1)·D/K − 1 use group k. Returns B×L×D. `f32` or `f64`, all alike.
+///
+/// # Memory
+/// If an input is tracked, the states before every 32nd step are kept for the backward:
+/// about B·(L/32 + 2)·D·N elements (D/K rounded up to 16 channels).
+///
+/// # Errors
+/// If a shape or an element type does not fit, or a dimension is zero.
+pub fn selective_scan(
+    u: &Tensor,
+    delta: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    c: &Tensor,
+    options: &ScanOptions<'_>,
+) -> Result<Tensor> {
+    scan(u, delta, a, b, c, options, false)
+}
+
+/// [`selective_scan`], which also returns the state after the last step, B×D×N. Gradients flow
+/// through both results.
+///
+/// # Errors
+/// As [`selective_scan`].
+pub fn selective_scan_with_state(
+    u: &Tensor,
+    delta: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    c: &Tensor,
+    options: &ScanOptions<'_>,
+) -> Result<(Tensor, Tensor)> {
+    let packed = scan(u, delta, a, b, c, options, true)?;
+    let (batch, len, width) = u.dims3()?;
+    let states = a.dim(1)?;
+    let size = batch * len * width;
+    let y = packed.narrow(0, 0, size)?.reshape((batch, len, width))?;
+    let last = packed.narrow(0, size, batch * width * states)?.reshape((batch, width, states))?;
+    Ok((y, last))
+}
+
+fn scan(
+    u: &Tensor,
+    delta: &Tensor,
+    a: &Tensor,
+    b: &Tensor,
+    c: &Tensor,
+    options: &ScanOptions<'_>,
+    last: bool,
+) -> Result<Tensor> {
+    let (batch, len, width) = match *u.dims() {
+        [batch, len, width] if batch * len * width > 0 => (batch, len, width),
+        _ => return Err(shape(OP, "u", u, "B×L×D, none of them 0")),
+    };
+    let states = match *a.dims() {
+        [rows, states] if rows == width && states > 0 => states,
+        _ => return Err(shape(OP, "a", a, format!("[{width}, N], N at least 1"))),
+    };
+    let groups = match *b.dims() {
+        [bb, bl, groups, bn]
+            if (bb, bl, bn) == (batch, len, states) && groups > 0 && width % groups == 0 =>
+        {
+            groups
+        }
+        _ => {
+            let needed = format!("[{batch}, {len}, K, {states}], K a divisor of {width}");
+            return Err(shape(OP, "b", b, needed));
+        }
+    };
+    let dtype = u.dtype();
+    check(OP, dtype, "u", u, &[batch, len, width])?;
+    check(OP, dtype, "delta", delta, &[batch, len, width])?;
+    check(OP, dtype, "a", a, &[width, states])?;
+    check(OP, dtype, "b", b, &[batch, len, groups, states])?;
+    check(OP, dtype, "c", c, &[batch, len, groups, states])?;
+    let spec = Spec {
+        name: OP,
+        path: Path::Line,
+        batch,
+        len,
+        groups,
+        channels: width / groups,
+        states,
+        rank: 0,
+        bias: options.delta_bias.is_some(),
+        skip: options.d_skip.is_some(),
+        init: options.initial_state.is_some(),
+        softplus: options.softplus,
+        log_a: false,
+        last,
+    };
+    // In the order of `Spec::params`.
+    let mut params = Vec::with_capacity(4);
+    if let Some(bias) = options.delta_bias {
+        check(OP, dtype, "delta_bias", bias, &[width])?;
+        params.push(bias.flatten_all()?);
+    }
+    params.push(a.flatten_all()?);
+    if let Some(skip) = options.d_skip {
+        check(OP, dtype, "d_skip", skip, &[width])?;
+        params.push(skip.flatten_all()?);
+    }
+    if let Some(state) = options.initial_state {
+        check(OP, dtype, "initial_state", state, &[batch, width, states])?;
+        params.push(state.flatten_all()?);
+    }
+    let first = Tensor::stack(&[u, delta], 0)?;
+    let proj = Tensor::cat(&[b, c], D::Minus1)?;
+    apply(spec, dtype, &first, &proj, &Tensor::cat(&params, 0)?)
+}
+
+/// Runs the scan for the element type.
+pub(crate) fn apply(
+    spec: Spec,
+    dtype: DType,
+    first: &Tensor,
+    proj: &Tensor,
+    params: &Tensor,
+) -> Result<Tensor> {
+    isfm_ops::cpu::require_float(spec.name, dtype)?;
+    Ok(match dtype {
+        DType::F64 => ScanOp::<f64>::apply(spec, first, proj, params)?,
+        _ => ScanOp::<f32>::apply(spec, first, proj, params)?,
+    })
+}
+
+/// Refuses another element type or shape.
+pub(crate) fn check(
+    op: &'static str,
+    dtype: DType,
+    what: &'static str,
+    tensor: &Tensor,
+    dims: &[usize],
+) -> Result<()> {
+    if tensor.dims() != dims {
+        return Err(shape(op, what, tensor, format!("{dims:?}")));
+    }
+    if tensor.dtype() != dtype {
+        return Err(Error::MixedDTypes { op, what, got: tensor.dtype(), needed: dtype });
+    }
+    Ok(())
+}
+
+pub(crate) fn shape(
+    op: &'static str,
+    what: &'static str,
+    tensor: &Tensor,
+    needed: impl Into<String>,
+) -> Error {
+    Error::Shape { op, what, got: format!("{:?}", tensor.dims()), needed: needed.into() }
+}
