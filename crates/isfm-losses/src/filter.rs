@@ -35,10 +35,7 @@ impl Size {
     }
     /// The size after the SSIM window.
     pub(crate) fn windowed(self) -> Self {
-        Self {
-            h: self.h + 1,
-            w: self.w + 1,
-        }
+        Self { h: self.h + 1, w: self.w + 1 }
     }
 }
 
@@ -77,10 +74,7 @@ fn correlate<E: WithDType>(
 ) -> Vec<E> {
     let mut padded = vec![E::zero(); out_size.w + TAPS - 1];
     let mut rows = vec![E::zero(); size.h * out_size.w];
-    for (row, src) in rows
-        .chunks_exact_mut(out_size.w)
-        .zip(src.chunks_exact(size.w))
-    {
+    for (row, src) in rows.chunks_exact_mut(out_size.w).zip(src.chunks_exact(size.w)) {
         padded[pad..pad + size.w].copy_from_slice(src);
         for (k, &tap) in taps.iter().enumerate() {
             add_scaled(row, tap, &padded[k..]);

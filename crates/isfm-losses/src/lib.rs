@@ -26,12 +26,7 @@ pub struct LossWeights {
 impl Default for LossWeights {
     /// The released network's: 1, 5, 5 and ½.
     fn default() -> Self {
-        Self {
-            content: 1.,
-            intensity: 5.,
-            gradient: 5.,
-            ssim: 0.5,
-        }
+        Self { content: 1., intensity: 5., gradient: 5., ssim: 0.5 }
     }
 }
 
@@ -75,13 +70,7 @@ pub fn fusion_loss(
         (content.affine(weights.content, 0.)? + intensity.affine(weights.intensity, 0.)?)?;
     let last = (gradient.affine(weights.gradient, 0.)? + ssim.affine(weights.ssim, 0.)?)?;
     let total = (first + last)?;
-    Ok(FusionLoss {
-        content,
-        intensity,
-        gradient,
-        ssim,
-        total,
-    })
+    Ok(FusionLoss { content, intensity, gradient, ssim, total })
 }
 
 /// mean|f − ir| + mean|f − vi|.
@@ -157,10 +146,7 @@ fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
     match *fused.dims() {
         [b, 1, h, w] if b > 0 && h > 0 && w > 0 => {}
         _ => {
-            return Err(Error::Shape {
-                op,
-                got: fused.dims().to_vec(),
-            });
+            return Err(Error::Shape { op, got: fused.dims().to_vec() });
         }
     }
     let dtype = fused.dtype();
@@ -184,9 +170,5 @@ fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
     }
     let visible = visible.detach().contiguous()?;
     let infrared = infrared.detach().contiguous()?;
-    Ok(fused.contiguous()?.apply_op1(TermOp {
-        term,
-        visible,
-        infrared,
-    })?)
+    Ok(fused.contiguous()?.apply_op1(TermOp { term, visible, infrared })?)
 }

@@ -41,9 +41,8 @@ pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Re
 /// # Errors
 /// If Candle refuses the shapes, types or devices.
 pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    let kernel = Tensor::new(&GRADIENT, fused.device())?
-        .to_dtype(fused.dtype())?
-        .reshape((1, 1, 3, 3))?;
+    let kernel =
+        Tensor::new(&GRADIENT, fused.device())?.to_dtype(fused.dtype())?.reshape((1, 1, 3, 3))?;
     let gradient = |x: &Tensor| x.contiguous()?.conv2d(&kernel, 1, 1, 1, 1);
     let (v, i) = (gradient(&visible.detach())?, gradient(&infrared.detach())?);
     let target = select(&i.abs()?.gt(&v.abs()?)?, &i, &v)?;

@@ -39,12 +39,7 @@ fn triple(seed: u64, shape: (usize, usize, usize, usize)) -> [Tensor; 3] {
 }
 
 fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn scalar(t: &Tensor) -> f64 {
@@ -71,31 +66,19 @@ fn terms(loss: &FusionLoss) -> [(&'static str, &Tensor); 5] {
 }
 
 fn slope(loss: &Tensor, fused: &Var) -> Tensor {
-    loss.backward()
-        .unwrap()
-        .get(fused)
-        .expect("no gradient for the fused image")
-        .clone()
+    loss.backward().unwrap().get(fused).expect("no gradient for the fused image").clone()
 }
 
 /// The tolerances are what two f32 programs that sum in different orders reach, with some room.
 #[test]
 fn the_released_programs_numbers() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/losses.safetensors"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/losses.safetensors");
     let golden: HashMap<String, Tensor> =
         candle_core::safetensors::load(path, &Device::Cpu).unwrap();
-    for (dtype, case) in [DType::F32, DType::F64]
-        .into_iter()
-        .flat_map(|d| (0..3).map(move |c| (d, c)))
+    for (dtype, case) in
+        [DType::F32, DType::F64].into_iter().flat_map(|d| (0..3).map(move |c| (d, c)))
     {
-        let get = |name: &str| {
-            golden[&format!("case{case}.{name}")]
-                .to_dtype(dtype)
-                .unwrap()
-        };
+        let get = |name: &str| golden[&format!("case{case}.{name}")].to_dtype(dtype).unwrap();
         let fused = Var::from_tensor(&get("fused")).unwrap();
         let weights = LossWeights::default();
         let loss = fusion_loss(&fused, &get("vi"), &get("ir"), &weights).unwrap();
@@ -127,11 +110,7 @@ fn finite_differences() {
                 // A step of 1e-6 leaves about 1e-9 of rounding and 1e-10 of curvature.
                 let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
                 let error = (numeric - slope[p]).abs();
-                assert!(
-                    error < 1e-7,
-                    "{name} {shape:?} [{p}]: {} {numeric}",
-                    slope[p]
-                );
+                assert!(error < 1e-7, "{name} {shape:?} [{p}]: {} {numeric}", slope[p]);
             }
         }
     }
@@ -162,17 +141,9 @@ fn slope_zero_where_the_fused_image_meets_a_source() {
     for (name, loss, plain) in LOSSES {
         let ours = loss(&same, &constant, &constant).unwrap();
         assert!(scalar(&ours).abs() < 1e-15, "{name}");
-        assert!(
-            values(&slope(&ours, &same)).iter().all(|g| g.abs() < 1e-15),
-            "{name}"
-        );
+        assert!(values(&slope(&ours, &same)).iter().all(|g| g.abs() < 1e-15), "{name}");
         let theirs = plain(&same, &constant, &constant).unwrap();
-        assert!(
-            values(&slope(&theirs, &same))
-                .iter()
-                .all(|g| g.abs() < 1e-15),
-            "{name}"
-        );
+        assert!(values(&slope(&theirs, &same)).iter().all(|g| g.abs() < 1e-15), "{name}");
     }
 }
 
@@ -180,10 +151,7 @@ fn slope_zero_where_the_fused_image_meets_a_source() {
 fn the_visible_edge_wins_a_tie() {
     let visible = image(1, (1, 1, 4, 4));
     let infrared = visible.neg().unwrap();
-    assert_eq!(
-        scalar(&gradient_loss(&visible, &visible, &infrared).unwrap()),
-        0.
-    );
+    assert_eq!(scalar(&gradient_loss(&visible, &visible, &infrared).unwrap()), 0.);
     assert!(scalar(&gradient_loss(&infrared, &visible, &infrared).unwrap()) > 0.);
 }
 
@@ -191,12 +159,7 @@ fn the_visible_edge_wins_a_tie() {
 fn weights_and_upstream_gradients_scale() {
     let [fused, visible, infrared] = triple(4, (2, 1, 9, 8));
     let fused = Var::from_tensor(&fused).unwrap();
-    let weights = LossWeights {
-        content: 0.,
-        intensity: 0.,
-        gradient: 0.,
-        ssim: 3.,
-    };
+    let weights = LossWeights { content: 0., intensity: 0., gradient: 0., ssim: 3. };
     let loss = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
     assert!((scalar(&loss.total) - 3. * scalar(&loss.ssim)).abs() < 1e-14);
     let alone = ssim_loss(&fused, &visible, &infrared).unwrap();
@@ -225,10 +188,7 @@ fn views_of_larger_tensors() {
     let whole = Tensor::cat(&[&fused, &visible, &infrared], 1).unwrap();
     let [f, v, i] = [0, 1, 2].map(|c| whole.narrow(1, c, 1).unwrap());
     for (name, loss, _) in LOSSES {
-        let (a, b) = (
-            loss(&f, &v, &i).unwrap(),
-            loss(&fused, &visible, &infrared).unwrap(),
-        );
+        let (a, b) = (loss(&f, &v, &i).unwrap(), loss(&fused, &visible, &infrared).unwrap());
         assert_eq!(scalar(&a), scalar(&b), "{name}");
     }
 }
@@ -238,18 +198,12 @@ fn the_same_bits_for_any_number_of_threads() {
     let [fused, visible, infrared] =
         triple(8, (5, 1, 19, 23)).map(|t| t.to_dtype(DType::F32).unwrap());
     let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let fused = Var::from_tensor(&fused).unwrap();
             let weights = LossWeights::default();
             let loss = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
-            (
-                terms(&loss).map(|(_, t)| scalar(t)),
-                values(&slope(&loss.total, &fused)),
-            )
+            (terms(&loss).map(|(_, t)| scalar(t)), values(&slope(&loss.total, &fused)))
         })
     };
     let one = run(1);
@@ -269,10 +223,7 @@ fn nan_in_nan_out() {
         for (name, loss, plain) in LOSSES {
             let ours = loss(&fused, &images[1], &images[2]).unwrap();
             assert!(scalar(&ours).is_nan(), "{name} {which}");
-            assert!(
-                values(&slope(&ours, &fused)).iter().any(|g| g.is_nan()),
-                "{name} {which}"
-            );
+            assert!(values(&slope(&ours, &fused)).iter().any(|g| g.is_nan()), "{name} {which}");
             let theirs = plain(&fused, &images[1], &images[2]).unwrap();
             assert!(scalar(&theirs).is_nan(), "plain {name} {which}");
         }
@@ -294,57 +245,25 @@ fn images_that_do_not_fit() {
         let error = loss(&good, &good, &other).unwrap_err();
         assert!(matches!(error, Error::ShapeMismatch { .. }), "{name}");
         let text = error.to_string();
-        assert!(
-            text.contains("fused is [1, 1, 4, 6], visible [1, 1, 4, 6]"),
-            "{text}"
-        );
+        assert!(text.contains("fused is [1, 1, 4, 6], visible [1, 1, 4, 6]"), "{text}");
         assert!(text.contains("infrared [1, 1, 6, 4]"), "{text}");
 
-        for shape in [
-            &[4, 6][..],
-            &[1, 3, 4, 6],
-            &[0, 1, 4, 6],
-            &[1, 1, 0, 6],
-            &[1, 1, 4, 0],
-        ] {
+        for shape in [&[4, 6][..], &[1, 3, 4, 6], &[0, 1, 4, 6], &[1, 1, 0, 6], &[1, 1, 4, 0]] {
             let t = zeros(shape, DType::F32);
-            assert!(
-                matches!(loss(&t, &t, &t), Err(Error::Shape { .. })),
-                "{name} {shape:?}"
-            );
+            assert!(matches!(loss(&t, &t, &t), Err(Error::Shape { .. })), "{name} {shape:?}");
         }
         let double = zeros(&[1, 1, 4, 6], DType::F64);
-        assert!(
-            matches!(loss(&good, &double, &good), Err(Error::DType { .. })),
-            "{name}"
-        );
+        assert!(matches!(loss(&good, &double, &good), Err(Error::DType { .. })), "{name}");
         let half = zeros(&[1, 1, 4, 6], DType::F16);
-        assert!(
-            matches!(loss(&half, &half, &half), Err(Error::DType { .. })),
-            "{name}"
-        );
+        assert!(matches!(loss(&half, &half, &half), Err(Error::DType { .. })), "{name}");
     }
 }
 
 #[test]
 fn clamp_has_pytorchs_gradient() {
     for dtype in [DType::F32, DType::F64] {
-        let x = [
-            -0.5,
-            -0.0,
-            0.,
-            0.25,
-            1.,
-            1.5,
-            f64::INFINITY,
-            f64::NEG_INFINITY,
-        ];
-        let x = Var::from_tensor(
-            &Tensor::new(&x, &Device::Cpu)
-                .unwrap()
-                .to_dtype(dtype)
-                .unwrap(),
-        );
+        let x = [-0.5, -0.0, 0., 0.25, 1., 1.5, f64::INFINITY, f64::NEG_INFINITY];
+        let x = Var::from_tensor(&Tensor::new(&x, &Device::Cpu).unwrap().to_dtype(dtype).unwrap());
         let x = x.unwrap();
         let y = clamp_unit(&x).unwrap();
         assert_eq!(values(&y), [0., 0., 0., 0.25, 1., 1., 1., 0.]);
@@ -357,9 +276,6 @@ fn clamp_has_pytorchs_gradient() {
 
     // Not a leaf: the graph above the clamp must still be reached.
     let leaf = Var::new(&[0.2f32, 0.9], &Device::Cpu).unwrap();
-    let y = clamp_unit(&(leaf.as_tensor() * 2.).unwrap())
-        .unwrap()
-        .sum_all()
-        .unwrap();
+    let y = clamp_unit(&(leaf.as_tensor() * 2.).unwrap()).unwrap().sum_all().unwrap();
     assert_eq!(values(&slope(&y, &leaf)), [2., 0.]);
 }
