@@ -78,5 +78,5 @@ fn abs(x: &Tensor) -> Result<Tensor> {
 
 /// `a` where `mask`, else `b`; NaN where either is, which the comparison behind `mask` forgets.
 fn select(mask: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    mask.where_cond(a, b)? + ((a - a)? + (b - b)?)?
+    mask.where_cond(a, b)? + ((a * 0.)? + (b * 0.)?)?
 }
