@@ -26,6 +26,18 @@ pub enum Error {
         /// The type given.
         got: DType,
     },
+    /// Arguments of different element types.
+    #[error("{op}: {what} has elements {got:?}, needs {needed:?} as the input has")]
+    DTypeMismatch {
+        /// The operation.
+        op: &'static str,
+        /// Which argument.
+        what: &'static str,
+        /// The type given.
+        got: DType,
+        /// The input's type.
+        needed: DType,
+    },
     /// A SIMD level's name that is not one.
     #[error("unknown SIMD level {0:?}: portable, avx2 or avx512")]
     UnknownSimdLevel(String),

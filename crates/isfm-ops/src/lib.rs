@@ -1,7 +1,26 @@
 #![doc = include_str!("../README.md")]
 
+#[macro_use]
+mod shared;
+
+mod activation;
+mod conv;
 pub mod cpu;
+mod depthwise;
 mod error;
+mod linear;
+mod matmul;
+pub mod nn;
+mod norm;
+mod pool;
+mod resize;
 pub mod simd;
 
+pub use activation::{scale_add, sigmoid_gate, silu, silu_gate};
+pub use conv::conv2d;
+pub use depthwise::depthwise_conv2d;
 pub use error::{Error, Result};
+pub use linear::linear;
+pub use norm::layer_norm;
+pub use pool::{avg_pool2d, max_pool2d};
+pub use resize::resize_bilinear;

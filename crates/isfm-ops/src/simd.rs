@@ -210,6 +210,16 @@ pub trait Simd: Copy + Send + Sync {
         let n = dst.len();
         dst.copy_from_slice(&lanes[..n]);
     }
+    /// The first `n` lanes (at most `LANES`), the others 0.
+    #[inline(always)]
+    fn keep(self, v: Self::V, n: usize) -> Self::V {
+        if n >= Self::LANES {
+            return v;
+        }
+        let mut lanes = [Self::E::of(0.); MAX_LANES];
+        self.store(v, &mut lanes);
+        self.load_partial(&lanes[..n])
+    }
     /// `f` on each lane; for steps that are not worth an instruction of their own.
     #[inline(always)]
     fn map(self, v: Self::V, f: impl Fn(Self::E) -> Self::E) -> Self::V {
@@ -552,8 +562,19 @@ mod x86 {
     }
 
     simd!(
-        Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
-        _mm512_sub_ps, _mm512_mul_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_max_ps, _mm512_min_ps,
+        Avx512,
+        __m512,
+        16,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_div_ps,
+        _mm512_fmadd_ps,
+        _mm512_max_ps,
+        _mm512_min_ps,
         fn select_gt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
             // SAFETY: see the note on the tokens.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes) }
@@ -583,8 +604,19 @@ mod x86 {
     );
 
     simd!(
-        Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
-        _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
+        Avx2,
+        __m256,
+        8,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps,
+        _mm256_div_ps,
+        _mm256_fmadd_ps,
+        _mm256_max_ps,
+        _mm256_min_ps,
         fn select_gt(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
             // SAFETY: see the note on the tokens.
             unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }

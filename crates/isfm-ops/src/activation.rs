@@ -1,0 +1,437 @@
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
+use rayon::prelude::*;
+
+use crate::shared::{check_dims, check_types, rows_of, sum_rows};
+use crate::simd::{Kernel, Real, Simd, dispatch};
+use crate::{Result, cpu};
+
+/// x·sigmoid(x), element by element.
+///
+/// # Shapes
+/// - `x`: any
+/// - returns the same
+///
+/// # Errors
+/// If the elements are not `F32` or `F64`.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    check_types("silu", x, &[])?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(x.contiguous()?.apply_op1(Silu)?)
+}
+
+/// x ⊙ SiLU(z): a value gated by another.
+///
+/// # Shapes
+/// - `x`, `z`: the same, any
+/// - returns the same
+///
+/// # Errors
+/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+pub fn silu_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
+    gate("silu_gate", x, z, Gate::Silu)
+}
+
+/// x ⊙ sigmoid(z).
+///
+/// # Shapes
+/// - `x`, `z`: the same, any
+/// - returns the same
+///
+/// # Errors
+/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+pub fn sigmoid_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
+    gate("sigmoid_gate", x, z, Gate::Sigmoid)
+}
+
+fn gate(op: &'static str, x: &Tensor, z: &Tensor, gate: Gate) -> Result<Tensor> {
+    check_types(op, x, &[("z", z)])?;
+    check_dims(op, "z", z, x.dims())?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(x.contiguous()?.apply_op2(&z.contiguous()?, gate)?)
+}
+
+/// scale ⊙ x + y, with one factor for each channel: a residual connection with a learned skip.
+///
+/// # Shapes
+/// - `x`, `y`: the same, …×C
+/// - `scale`: C
+/// - returns …×C
+///
+/// # Errors
+/// If a shape does not fit, or the element types differ or are not `F32` or `F64`.
+pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Result<Tensor> {
+    const OP: &str = "scale_add";
+    check_types(OP, x, &[("scale", scale), ("y", y)])?;
+    let (_, c) = rows_of(OP, x)?;
+    check_dims(OP, "scale", scale, &[c])?;
+    check_dims(OP, "y", y, x.dims())?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &y.contiguous()?, ScaleAdd)?)
+}
+
+/// `OUT` values from `IN` values of the same place.
+trait Pointwise<const IN: usize, const OUT: usize>: Copy + Send + Sync {
+    fn apply<S: Simd>(self, s: S, v: [S::V; IN]) -> [S::V; OUT];
+}
+
+struct Chunk<'a, E, P, const IN: usize, const OUT: usize> {
+    f: P,
+    inputs: [&'a [E]; IN],
+    outputs: [&'a mut [E]; OUT],
+}
+
+impl<E, P, const IN: usize, const OUT: usize> Kernel<E> for Chunk<'_, E, P, IN, OUT>
+where
+    E: Real,
+    P: Pointwise<IN, OUT>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(mut self, s: S) {
+        let n = self.inputs[0].len();
+        for at in (0..n).step_by(S::LANES) {
+            let lanes = S::LANES.min(n - at);
+            let v = self.inputs.map(|x| s.load_partial(&x[at..][..lanes]));
+            for (out, v) in self.outputs.iter_mut().zip(self.f.apply(s, v)) {
+                s.store_partial(v, &mut out[at..][..lanes]);
+            }
+        }
+    }
+}
+
+/// Elements that one task works on.
+const TASK: usize = 16_384;
+
+/// `f` at every place; the results one after the other.
+fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(
+    f: P,
+    inputs: [&[E]; IN],
+) -> Vec<E> {
+    let n = inputs[0].len();
+    let mut out = vec![E::of(0.); OUT * n];
+    let mut rest = out.chunks_exact_mut(n.max(1)).map(|o| o.chunks_mut(TASK)).collect::<Vec<_>>();
+    let mut tasks = Vec::with_capacity(n.div_ceil(TASK));
+    for at in (0..n).step_by(TASK) {
+        let mut chunks = rest.iter_mut().filter_map(Iterator::next);
+        let outputs: [&mut [E]; OUT] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
+        tasks.push((at, outputs));
+    }
+    tasks.into_par_iter().for_each(|(at, outputs)| {
+        let inputs = inputs.map(|x| &x[at..(at + TASK).min(n)]);
+        dispatch(Chunk { f, inputs, outputs });
+    });
+    out
+}
+
+/// SiLU's value and its derivative, sigmoid(x)·(1 + x·(1 − sigmoid(x))).
+#[inline(always)]
+fn silu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
+    let one = s.splat(S::E::of(1.));
+    let sigmoid = s.sigmoid(x);
+    let value = s.mul(x, sigmoid);
+    (value, s.mul(sigmoid, s.fma(x, s.sub(one, sigmoid), one)))
+}
+
+struct Silu;
+
+#[derive(Clone, Copy)]
+struct SiluValue;
+
+impl Pointwise<1, 1> for SiluValue {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, [x]: [S::V; 1]) -> [S::V; 1] {
+        [s.mul(x, s.sigmoid(x))]
+    }
+}
+
+impl CustomOp1 for Silu {
+    fn name(&self) -> &'static str {
+        "silu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("silu", x, E => {
+            let out = pointwise(SiluValue, [cpu::slice::<E>(x, l)?]);
+            Ok((E::to_cpu_storage_owned(out), l.shape().clone()))
+        })
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &SiluGradient)?))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SiluGradient;
+
+impl Pointwise<2, 1> for SiluGradient {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, [x, grad]: [S::V; 2]) -> [S::V; 1] {
+        [s.mul(grad, silu_and_slope(s, x).1)]
+    }
+}
+
+impl CustomOp2 for SiluGradient {
+    fn name(&self) -> &'static str {
+        "silu gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("silu", x, E => {
+            let out = pointwise(*self, [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(g, lg)?]);
+            Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Gate {
+    Silu,
+    Sigmoid,
+}
+
+impl Gate {
+    /// The gate's factor and its derivative.
+    #[inline(always)]
+    fn value_and_slope<S: Simd>(self, s: S, z: S::V) -> (S::V, S::V) {
+        match self {
+            Self::Silu => silu_and_slope(s, z),
+            Self::Sigmoid => {
+                let sigmoid = s.sigmoid(z);
+                (sigmoid, s.mul(sigmoid, s.sub(s.splat(S::E::of(1.)), sigmoid)))
+            }
+        }
+    }
+}
+
+impl Pointwise<2, 1> for Gate {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, [x, z]: [S::V; 2]) -> [S::V; 1] {
+        [s.mul(x, self.value_and_slope(s, z).0)]
+    }
+}
+
+impl CustomOp2 for Gate {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Silu => "silu_gate",
+            Self::Sigmoid => "sigmoid_gate",
+        }
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        z: &CpuStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(self.name(), x, E => {
+            let out = pointwise(*self, [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(z, lz)?]);
+            Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        z: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let both = x.apply_op3_no_bwd(z, &grad.contiguous()?, &GateGradient(*self))?;
+        Ok((Some(both.get(0)?), Some(both.get(1)?)))
+    }
+}
+
+/// The gradients of x and z, stacked.
+#[derive(Clone, Copy)]
+struct GateGradient(Gate);
+
+impl Pointwise<3, 2> for GateGradient {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, [x, z, grad]: [S::V; 3]) -> [S::V; 2] {
+        let (value, slope) = self.0.value_and_slope(s, z);
+        [s.mul(grad, value), s.mul(s.mul(grad, x), slope)]
+    }
+}
+
+impl CustomOp3 for GateGradient {
+    fn name(&self) -> &'static str {
+        "gate gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        z: &CpuStorage,
+        lz: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("gate", x, E => {
+            let inputs =
+                [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(z, lz)?, cpu::slice::<E>(g, lg)?];
+            let dims = [&[2], lx.dims()].concat();
+            Ok((E::to_cpu_storage_owned(pointwise(*self, inputs)), dims.into()))
+        })
+    }
+}
+
+struct ScaleAdd;
+
+struct ScaleAddRows<'a, E> {
+    x: &'a [E],
+    scale: &'a [E],
+    y: Option<&'a [E]>,
+    out: &'a mut [E],
+}
+
+impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, _: S) {
+        let c = self.scale.len();
+        // Memory sets the pace here: the compiler's vectors are as good as ours.
+        for (r, (out, x)) in self.out.chunks_exact_mut(c).zip(self.x.chunks_exact(c)).enumerate() {
+            for ((out, &x), &scale) in out.iter_mut().zip(x).zip(self.scale) {
+                *out = x * scale;
+            }
+            if let Some(y) = self.y {
+                for (out, &y) in out.iter_mut().zip(&y[r * c..][..c]) {
+                    *out += y;
+                }
+            }
+        }
+    }
+}
+
+fn scale_rows<E: Real>(x: &[E], scale: &[E], y: Option<&[E]>) -> Vec<E> {
+    let size = TASK.div_ceil(scale.len()) * scale.len();
+    let mut out = vec![E::of(0.); x.len()];
+    out.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(i, (out, x))| {
+        let y = y.map(|y| &y[i * size..][..x.len()]);
+        dispatch(ScaleAddRows { x, scale, y, out });
+    });
+    out
+}
+
+impl CustomOp3 for ScaleAdd {
+    fn name(&self) -> &'static str {
+        "scale_add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        scale: &CpuStorage,
+        ls: &Layout,
+        y: &CpuStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("scale_add", x, E => {
+            let (scale, y) = (cpu::slice::<E>(scale, ls)?, cpu::slice::<E>(y, ly)?);
+            let out = scale_rows(cpu::slice::<E>(x, lx)?, scale, Some(y));
+            Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        scale: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let dx = grad.apply_op2_no_bwd(scale, &ScaleRows)?;
+        let dscale = x.apply_op2_no_bwd(&grad, &SumOfProducts)?;
+        Ok((Some(dx), Some(dscale), Some(grad)))
+    }
+}
+
+/// scale ⊙ x.
+struct ScaleRows;
+
+impl CustomOp2 for ScaleRows {
+    fn name(&self) -> &'static str {
+        "scale_add gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        scale: &CpuStorage,
+        ls: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("scale_add", x, E => {
+            let out = scale_rows(cpu::slice::<E>(x, lx)?, cpu::slice::<E>(scale, ls)?, None);
+            Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
+        })
+    }
+}
+
+/// Σ over rows of a ⊙ b.
+struct SumOfProducts;
+
+struct ProductRows<'a, E> {
+    a: &'a [E],
+    b: &'a [E],
+    sums: &'a mut [E],
+}
+
+impl<E: Real> Kernel<E> for ProductRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, _: S) {
+        let c = self.sums.len();
+        for (a, b) in self.a.chunks_exact(c).zip(self.b.chunks_exact(c)) {
+            for ((sum, &a), &b) in self.sums.iter_mut().zip(a).zip(b) {
+                *sum += a * b;
+            }
+        }
+    }
+}
+
+impl CustomOp2 for SumOfProducts {
+    fn name(&self) -> &'static str {
+        "scale_add scale gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        la: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("scale_add", a, E => {
+            let c = la.dims().last().copied().unwrap_or(1);
+            let (a, b) = (cpu::slice::<E>(a, la)?, cpu::slice::<E>(b, lb)?);
+            let sums = sum_rows(a.len() / c, c, |rows, sums| {
+                let (a, b) = (&a[rows.start * c..rows.end * c], &b[rows.start * c..rows.end * c]);
+                dispatch(ProductRows { a, b, sums });
+            });
+            Ok((E::to_cpu_storage_owned(sums), c.into()))
+        })
+    }
+}

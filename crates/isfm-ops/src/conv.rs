@@ -1,0 +1,320 @@
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::linear::{add_columns, linear};
+use crate::matmul::{OuterSum, Packed, Product};
+use crate::shared::{
+    check_dims, check_odd, check_types, line_blocks, map_dims, shape_error, sum_rows,
+};
+use crate::simd::{Real, dispatch};
+use crate::{Result, cpu};
+
+const OP: &str = "conv2d";
+
+/// Convolves a map with dense windows; stride 1, zero padding k/2.
+///
+/// # Shapes
+/// - `x`: B×H×W×Cin
+/// - `weight`: Cout×Cin×k×k, k odd (PyTorch's layout)
+/// - `bias`: Cout
+/// - returns B×H×W×Cout
+///
+/// # Errors
+/// If a shape does not fit, Cin is 0, k is even, or the element types differ or are not `F32` or
+/// `F64`.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check_types(OP, x, &[("weight", weight)])?;
+    let (b, h, w, cin) = map_dims(OP, x)?;
+    let (cout, k) = match *weight.dims() {
+        [cout, c, k, l] if c == cin && k == l => (cout, k),
+        _ => {
+            let needed = format!("[outputs, {cin}, k, k]");
+            return Err(shape_error(OP, "weight", weight.dims(), needed));
+        }
+    };
+    check_odd(OP, k)?;
+    if let Some(bias) = bias {
+        check_types(OP, x, &[("bias", bias)])?;
+        check_dims(OP, "bias", bias, &[cout])?;
+    }
+    if cin == 0 {
+        return Err(shape_error(OP, "x", x.dims(), "at least one channel"));
+    }
+    if k == 1 {
+        return linear(x, &weight.reshape((cout, cin))?, bias);
+    }
+    if b * h * w * cout == 0 {
+        return Ok(Tensor::zeros((b, h, w, cout), x.dtype(), x.device())?);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Conv { adjoint: false })?,
+        None => x.apply_op2(&weight, Conv { adjoint: false })?,
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Map {
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Map {
+    /// Copies a rectangle whose top left corner is at (y, x) − pad, zeros where it leaves the map.
+    fn padded_tile<E: Real>(
+        self,
+        image: &[E],
+        (y, x): (usize, usize),
+        pad: usize,
+        (lines, columns): (usize, usize),
+        tile: &mut Vec<E>,
+    ) {
+        let c = self.channels;
+        tile.clear();
+        for y in y..y + lines {
+            if y < pad || y - pad >= self.height {
+                tile.resize(tile.len() + columns * c, E::of(0.));
+                continue;
+            }
+            let end = tile.len() + columns * c;
+            let left = pad.saturating_sub(x).min(columns);
+            tile.resize(tile.len() + left * c, E::of(0.));
+            let from = (x + left - pad).min(self.width);
+            let to = (x + columns).saturating_sub(pad).min(self.width).max(from);
+            let line = &image[(y - pad) * self.width * c..][..self.width * c];
+            tile.extend_from_slice(&line[from * c..to * c]);
+            tile.resize(end, E::of(0.));
+        }
+    }
+}
+
+/// Pixels of a line that are worked on together: bounds the padded copy for maps of many channels.
+fn tile_width(channels: usize, width: usize) -> usize {
+    (32_768 / channels.max(1)).clamp(48, 192).min(width)
+}
+
+/// The convolution; as `adjoint` the one with mirrored windows and swapped channels.
+struct Conv {
+    adjoint: bool,
+}
+
+impl Conv {
+    fn run<E: Real>(
+        &self,
+        x: &[E],
+        map: Map,
+        k: usize,
+        w: &Packed<E>,
+        bias: Option<&[E]>,
+    ) -> Vec<E> {
+        let Map { height, width, channels: cin } = map;
+        let cout = w.columns();
+        let images = x.len() / (height * width * cin);
+        let mut out = vec![E::of(0.); images * height * width * cout];
+        // More lines share more of the padded copy, fewer feed more threads.
+        let lines = (images * height / 32).clamp(1, 4);
+        let blocks = line_blocks(&mut out, height * width * cout, width * cout, lines);
+        blocks.into_par_iter().for_each_init(Vec::new, |tile, (b, y, dst)| {
+            let image = &x[b * height * width * cin..][..height * width * cin];
+            let lines = dst.len() / (width * cout);
+            if let Some(bias) = bias {
+                dst.chunks_exact_mut(cout).for_each(|pixel| pixel.copy_from_slice(bias));
+            }
+            let step = tile_width(cin, width);
+            for x0 in (0..width).step_by(step) {
+                let count = step.min(width - x0);
+                let columns = count + k - 1;
+                map.padded_tile(image, (y, x0), k / 2, (lines + k - 1, columns), tile);
+                dispatch(Product {
+                    src: tile,
+                    src_line: columns * cin,
+                    step: cin,
+                    run: k * cin,
+                    reach: k,
+                    weights: w,
+                    dst: &mut dst[x0 * cout..],
+                    dst_line: width * cout,
+                    lines,
+                    count,
+                });
+            }
+        });
+        out
+    }
+
+    fn storage<E: Real>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (b, height, width, channels) = x.1.shape().dims4()?;
+        let (outputs, inputs, k, _) = weight.1.shape().dims4()?;
+        let w = cpu::slice::<E>(weight.0, weight.1)?;
+        let at = |o: usize, i: usize, tap: usize| w[(o * inputs + i) * k * k + tap];
+        let packed = if self.adjoint {
+            let at = |r, j| at(r % outputs, j, k * k - 1 - r / outputs);
+            Packed::new(k * k * outputs, inputs, at)
+        } else {
+            Packed::new(k * k * inputs, outputs, |r, j| at(j, r % inputs, r / inputs))
+        };
+        let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+        let map = Map { height, width, channels };
+        let out = self.run(cpu::slice::<E>(x.0, x.1)?, map, k, &packed, bias);
+        Ok((E::to_cpu_storage_owned(out), (b, height, width, packed.columns()).into()))
+    }
+
+    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+        let grad = grad.contiguous()?;
+        let (cout, cin, k, _) = weight.dims4()?;
+        let dx = grad.apply_op2_no_bwd(weight, &Conv { adjoint: true })?;
+        let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
+        let size = cout * cin * k * k;
+        let dw = sums.narrow(0, 0, size)?.reshape(weight.shape())?;
+        Ok([dx, dw, sums.narrow(0, size, cout)?])
+    }
+}
+
+impl CustomOp2 for Conv {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, _] = Self::gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, db] = Self::gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw), Some(db)))
+    }
+}
+
+/// The gradients of the weights (Cout×Cin×k×k) and of the bias (Cout), one after the other.
+struct WeightGradient {
+    k: usize,
+}
+
+impl WeightGradient {
+    fn run<E: Real>(&self, x: &[E], grad: &[E], map: Map, cout: usize) -> Vec<E> {
+        let Map { height, width, channels: cin } = map;
+        let (k, run) = (self.k, self.k * cin);
+        let rows = x.len() / (width * cin);
+        // Vectors run along the longer side of the outer product.
+        let by_window = run >= cout;
+        let sums = sum_rows(rows, k * run * cout + cout, |rows, sums| {
+            let (weight, bias) = sums.split_at_mut(k * run * cout);
+            let mut tile = Vec::new();
+            for row in rows {
+                let (b, y) = (row / height, row % height);
+                let image = &x[b * height * width * cin..][..height * width * cin];
+                let grad = &grad[row * width * cout..][..width * cout];
+                add_columns(grad, bias);
+                let step = tile_width(cin, width);
+                for x0 in (0..width).step_by(step) {
+                    let count = step.min(width - x0);
+                    let columns = count + k - 1;
+                    map.padded_tile(image, (y, x0), k / 2, (k, columns), &mut tile);
+                    let grad = &grad[x0 * cout..][..count * cout];
+                    let lines = tile.chunks_exact(columns * cin);
+                    for (line, sums) in lines.zip(weight.chunks_exact_mut(run * cout)) {
+                        let (g, l) = ((grad, cout, cout), (line, cin, run));
+                        let (a, b) = if by_window { (g, l) } else { (l, g) };
+                        dispatch(OuterSum {
+                            a: a.0,
+                            step_a: a.1,
+                            rows: a.2,
+                            b: b.0,
+                            step_b: b.1,
+                            columns: b.2,
+                            count,
+                            sums,
+                        });
+                    }
+                }
+            }
+        });
+        let mut out = vec![E::of(0.); sums.len()];
+        let (weight, bias) = out.split_at_mut(k * run * cout);
+        for (i, v) in weight.iter_mut().enumerate() {
+            let (o, c, ky, kx) = (i / (cin * k * k), i / (k * k) % cin, i / k % k, i % k);
+            let r = kx * cin + c;
+            let at = if by_window { o * run + r } else { r * cout + o };
+            *v = sums[ky * run * cout + at];
+        }
+        bias.copy_from_slice(&sums[k * run * cout..]);
+        out
+    }
+
+    fn storage<E: Real>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        grad: (&CpuStorage, &Layout),
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (_, height, width, channels) = x.1.shape().dims4()?;
+        let (.., cout) = grad.1.shape().dims4()?;
+        let map = Map { height, width, channels };
+        let out = self.run(cpu::slice::<E>(x.0, x.1)?, cpu::slice::<E>(grad.0, grad.1)?, map, cout);
+        let shape = Shape::from(out.len());
+        Ok((E::to_cpu_storage_owned(out), shape))
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (g, lg)))
+    }
+}

@@ -1,0 +1,411 @@
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::shared::{check_dims, check_odd, check_types, map_dims, shape_error, sum_rows, window};
+use crate::simd::{Kernel, Real, Simd, dispatch};
+use crate::{Result, cpu};
+
+const OP: &str = "depthwise_conv2d";
+
+/// Convolves every channel of a map with a window of its own; stride 1, zero padding k/2.
+///
+/// # Shapes
+/// - `x`: B×H×W×C
+/// - `weight`: C×1×k×k, k odd (PyTorch's layout)
+/// - `bias`: C
+/// - returns B×H×W×C
+///
+/// # Errors
+/// If a shape does not fit, k is even, or the element types differ or are not `F32` or `F64`.
+pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    check_types(OP, x, &[("weight", weight)])?;
+    let (.., c) = map_dims(OP, x)?;
+    let k = match *weight.dims() {
+        [channels, 1, k, l] if channels == c && k == l => k,
+        _ => return Err(shape_error(OP, "weight", weight.dims(), format!("[{c}, 1, k, k]"))),
+    };
+    check_odd(OP, k)?;
+    if let Some(bias) = bias {
+        check_types(OP, x, &[("bias", bias)])?;
+        check_dims(OP, "bias", bias, &[c])?;
+    }
+    if x.elem_count() == 0 {
+        return Ok(x.zeros_like()?);
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Depthwise { flip: false })?,
+        None => x.apply_op2(&weight, Depthwise { flip: false })?,
+    })
+}
+
+#[derive(Clone, Copy)]
+struct Dims {
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+    k: usize,
+}
+
+/// The convolution; with `flip` its adjoint, the correlation with the mirrored window.
+struct Depthwise {
+    flip: bool,
+}
+
+impl Depthwise {
+    fn run<E: Real>(&self, x: &[E], weight: &[E], bias: Option<&[E]>, d: Dims) -> Vec<E> {
+        let taps = d.k * d.k;
+        // Tap by tap, so that a vector of channels has its weights side by side.
+        let mut by_tap = vec![E::of(0.); taps * d.channels];
+        for (c, window) in weight.chunks_exact(taps).enumerate() {
+            for (t, &w) in window.iter().enumerate() {
+                let t = if self.flip { taps - 1 - t } else { t };
+                by_tap[t * d.channels + c] = w;
+            }
+        }
+        let line = d.width * d.channels;
+        let mut out = vec![E::of(0.); x.len()];
+        out.par_chunks_mut(line).enumerate().for_each(|(row, out)| {
+            let (b, y) = (row / d.height, row % d.height);
+            let image = &x[b * d.height * line..][..d.height * line];
+            dispatch(OutputRow { image, taps: &by_tap, bias, out, y, d });
+        });
+        out
+    }
+
+    fn storage<E: Real>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: Option<(&CpuStorage, &Layout)>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, height, width, channels) = x.1.shape().dims4()?;
+        let (.., k) = weight.1.shape().dims4()?;
+        let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+        let d = Dims { batch, height, width, channels, k };
+        let out =
+            self.run(cpu::slice::<E>(x.0, x.1)?, cpu::slice::<E>(weight.0, weight.1)?, bias, d);
+        Ok((E::to_cpu_storage_owned(out), x.1.shape().clone()))
+    }
+
+    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+        let grad = grad.contiguous()?;
+        let (c, _, k, _) = weight.dims4()?;
+        let dx = grad.apply_op2_no_bwd(weight, &Depthwise { flip: true })?;
+        let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
+        let dw = sums.narrow(0, 0, c * k * k)?.reshape(weight.shape())?;
+        Ok([dx, dw, sums.narrow(0, c * k * k, c)?])
+    }
+}
+
+impl CustomOp2 for Depthwise {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, _] = Self::gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Depthwise {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, db] = Self::gradients(x, w, grad)?;
+        Ok((Some(dx), Some(dw), Some(db)))
+    }
+}
+
+/// One line of the result.
+struct OutputRow<'a, E> {
+    image: &'a [E],
+    taps: &'a [E],
+    bias: Option<&'a [E]>,
+    out: &'a mut [E],
+    y: usize,
+    d: Dims,
+}
+
+/// Neighbouring pixels that share one load of the weights.
+const PIXELS: usize = 4;
+
+impl<E: Real> Kernel<E> for OutputRow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(mut self, s: S) {
+        let (k, width) = (self.d.k, self.d.width);
+        let pad = k / 2;
+        let inner = pad.min(width)..width.saturating_sub(pad).max(pad.min(width));
+        let mut x = 0;
+        while x < width {
+            if inner.contains(&x) && x + PIXELS <= inner.end {
+                self.pixels::<S, PIXELS>(s, x, 0..k);
+                x += PIXELS;
+            } else {
+                let last = k.min(width + pad - x);
+                self.pixels::<S, 1>(s, x, pad.saturating_sub(x)..last);
+                x += 1;
+            }
+        }
+    }
+}
+
+impl<E: Real> OutputRow<'_, E> {
+    /// `P` pixels from `x` on, all of which have the window columns `columns` inside the map.
+    #[inline(always)]
+    fn pixels<S: Simd<E = E>, const P: usize>(
+        &mut self,
+        s: S,
+        x: usize,
+        columns: std::ops::Range<usize>,
+    ) {
+        let channels = self.d.channels;
+        let mut c = 0;
+        while c + S::LANES <= channels {
+            self.vector::<S, P>(s, x, columns.clone(), c, S::LANES);
+            c += S::LANES;
+        }
+        if c < channels {
+            self.vector::<S, P>(s, x, columns, c, channels - c);
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd<E = E>, const P: usize>(
+        &mut self,
+        s: S,
+        x: usize,
+        columns: std::ops::Range<usize>,
+        c: usize,
+        lanes: usize,
+    ) {
+        let Dims { height, width, channels, k, .. } = self.d;
+        let pad = k / 2;
+        let rows = pad.saturating_sub(self.y)..k.min(height + pad - self.y);
+        let start = self.bias.map_or(s.splat(E::of(0.)), |b| s.load_partial(&b[c..][..lanes]));
+        let mut acc = [start; P];
+        for ky in rows {
+            let line = (self.y + ky - pad) * width;
+            for kx in columns.clone() {
+                let tap = (ky * k + kx) * channels + c;
+                let at = (line + x + kx - pad) * channels + c;
+                // SAFETY: ky, kx < k and c + lanes <= channels.
+                let w = s.load_partial(unsafe { window(self.taps, tap, lanes) });
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: `rows` and `columns` keep the window inside the image.
+                    let v = unsafe { window(self.image, at + p * channels, lanes) };
+                    *acc = s.fma(s.load_partial(v), w, *acc);
+                }
+            }
+        }
+        for (p, &acc) in acc.iter().enumerate() {
+            s.store_partial(acc, &mut self.out[(x + p) * channels + c..][..lanes]);
+        }
+    }
+}
+
+/// The gradients of the weights (C×k×k) and of the bias (C), one after the other.
+struct WeightGradient {
+    k: usize,
+}
+
+impl WeightGradient {
+    fn run<E: Real>(&self, x: &[E], grad: &[E], d: Dims) -> Vec<E> {
+        let taps = d.k * d.k;
+        let line = d.width * d.channels;
+        let sums = sum_rows(d.batch * d.height, (taps + 1) * d.channels, |rows, sums| {
+            for row in rows {
+                let (b, y) = (row / d.height, row % d.height);
+                let image = &x[b * d.height * line..][..d.height * line];
+                dispatch(GradientRow { image, grad: &grad[row * line..][..line], sums, y, d });
+            }
+        });
+        let mut out = vec![E::of(0.); sums.len()];
+        for (t, sums) in sums.chunks_exact(d.channels).enumerate() {
+            for (c, &v) in sums.iter().enumerate() {
+                out[if t < taps { c * taps + t } else { taps * d.channels + c }] = v;
+            }
+        }
+        out
+    }
+
+    fn storage<E: Real>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        grad: (&CpuStorage, &Layout),
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, height, width, channels) = x.1.shape().dims4()?;
+        let d = Dims { batch, height, width, channels, k: self.k };
+        let out = self.run(cpu::slice::<E>(x.0, x.1)?, cpu::slice::<E>(grad.0, grad.1)?, d);
+        let shape = Shape::from(out.len());
+        Ok((E::to_cpu_storage_owned(out), shape))
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "depthwise_conv2d weight gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>((x, lx), (g, lg)))
+    }
+}
+
+/// What one line of the result's gradient adds to the sums, tap by tap and then the bias.
+struct GradientRow<'a, E> {
+    image: &'a [E],
+    grad: &'a [E],
+    sums: &'a mut [E],
+    y: usize,
+    d: Dims,
+}
+
+/// Pixels that are summed in registers before the sums in memory are touched.
+const RUN: usize = 8;
+
+impl<E: Real> Kernel<E> for GradientRow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(mut self, s: S) {
+        let Dims { width, channels, k, .. } = self.d;
+        let pad = k / 2;
+        let inner = pad.min(width)..width.saturating_sub(pad).max(pad.min(width));
+        let mut x = 0;
+        while x < width {
+            let n = if inner.contains(&x) { RUN.min(inner.end - x) } else { 1 };
+            let columns = pad.saturating_sub(x)..k.min(width + pad - x);
+            let mut c = 0;
+            while c + S::LANES <= channels {
+                self.vector(s, x, n, columns.clone(), c, S::LANES);
+                c += S::LANES;
+            }
+            if c < channels {
+                self.vector(s, x, n, columns, c, channels - c);
+            }
+            x += n;
+        }
+    }
+}
+
+impl<E: Real> GradientRow<'_, E> {
+    #[inline(always)]
+    fn vector<S: Simd<E = E>>(
+        &mut self,
+        s: S,
+        x: usize,
+        n: usize,
+        columns: std::ops::Range<usize>,
+        c: usize,
+        lanes: usize,
+    ) {
+        let Dims { k, channels, .. } = self.d;
+        // A few window columns at a time: each has a sum in a register.
+        let mut kx = columns.start;
+        while kx < columns.end {
+            match columns.end - kx {
+                5.. => {
+                    self.columns::<S, 5>(s, x, n, kx, c, lanes);
+                    kx += 5;
+                }
+                3.. => {
+                    self.columns::<S, 3>(s, x, n, kx, c, lanes);
+                    kx += 3;
+                }
+                _ => {
+                    self.columns::<S, 1>(s, x, n, kx, c, lanes);
+                    kx += 1;
+                }
+            }
+        }
+        let bias = &mut self.sums[k * k * channels + c..][..lanes];
+        let mut acc = s.load_partial(bias);
+        for p in x..x + n {
+            acc = s.add(acc, s.load_partial(&self.grad[p * channels + c..][..lanes]));
+        }
+        s.store_partial(acc, bias);
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd<E = E>, const N: usize>(
+        &mut self,
+        s: S,
+        x: usize,
+        n: usize,
+        kx: usize,
+        c: usize,
+        lanes: usize,
+    ) {
+        let Dims { height, width, channels, k, .. } = self.d;
+        let pad = k / 2;
+        for ky in pad.saturating_sub(self.y)..k.min(height + pad - self.y) {
+            let line = (self.y + ky - pad) * width;
+            let tap = (ky * k + kx) * channels + c;
+            let mut acc = [s.splat(E::of(0.)); N];
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = s.load_partial(&self.sums[tap + i * channels..][..lanes]);
+            }
+            for p in x..x + n {
+                // SAFETY: p < width and c + lanes <= channels.
+                let g = s.load_partial(unsafe { window(self.grad, p * channels + c, lanes) });
+                let at = (line + p + kx - pad) * channels + c;
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: the columns given keep the window inside the image for all n pixels.
+                    let v = unsafe { window(self.image, at + i * channels, lanes) };
+                    *acc = s.fma(s.load_partial(v), g, *acc);
+                }
+            }
+            for (i, &acc) in acc.iter().enumerate() {
+                s.store_partial(acc, &mut self.sums[tap + i * channels..][..lanes]);
+            }
+        }
+    }
+}

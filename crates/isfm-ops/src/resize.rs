@@ -1,0 +1,158 @@
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::shared::{check_types, map_dims, shape_error};
+use crate::simd::{Kernel, Real, Simd, dispatch};
+use crate::{Result, cpu};
+
+const OP: &str = "resize_bilinear";
+
+/// Resizes maps by bilinear interpolation, as PyTorch's `interpolate(mode="bilinear",
+/// align_corners=False)` without antialiasing: result pixel i lies at (i + ½)·in/out − ½, at least
+/// 0, of the input.
+///
+/// # Shapes
+/// - `x`: B×H×W×C
+/// - returns B×`height`×`width`×C
+///
+/// # Errors
+/// If `x` has not four axes, a size is 0 on one side only, the result is too large to address, or
+/// the elements are not `F32` or `F64`.
+pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    check_types(OP, x, &[])?;
+    let (b, h, w, c) = map_dims(OP, x)?;
+    if (h, w) == (height, width) {
+        return Ok(x.clone());
+    }
+    let size =
+        [height, width, c, x.dtype().size_in_bytes()].iter().try_fold(b, |n, &m| n.checked_mul(m));
+    if size.is_none_or(|n| isize::try_from(n).is_err()) {
+        return Err(shape_error(OP, "result", (height, width), "a size that can be addressed"));
+    }
+    if b * c * height * width == 0 {
+        return Ok(Tensor::zeros((b, height, width, c), x.dtype(), x.device())?);
+    }
+    if h * w == 0 {
+        return Err(shape_error(OP, "x", x.dims(), "at least one pixel"));
+    }
+    Ok(x.contiguous()?.apply_op1(Resize { from: (h, w), to: (height, width), adjoint: false })?)
+}
+
+/// What one place of a result takes from an axis: places and their weights.
+type Terms<E> = Vec<Vec<(usize, E)>>;
+
+/// For each of the `to` places, the two neighbours among `from` places.
+fn interpolation<E: Real>(from: usize, to: usize) -> Terms<E> {
+    let (zero, half, one) = (E::of(0.), E::of(0.5), E::of(1.));
+    let scale = E::of(from as f64) / E::of(to as f64);
+    (0..to)
+        .map(|i| {
+            let at = scale * (E::of(i as f64) + half) - half;
+            let at = if at > zero { at } else { zero };
+            let first = num_traits::ToPrimitive::to_usize(&at).unwrap_or(0).min(from - 1);
+            let second = (first + 1).min(from - 1);
+            let weight = at - E::of(first as f64);
+            let weight = if weight < one { weight } else { one };
+            vec![(first, one - weight), (second, weight)]
+        })
+        .collect()
+}
+
+/// The same terms, by the place they come from.
+fn transposed<E: Real>(terms: &Terms<E>, from: usize) -> Terms<E> {
+    let mut out = vec![Vec::new(); from];
+    for (i, terms) in terms.iter().enumerate() {
+        for &(at, weight) in terms {
+            out[at].push((i, weight));
+        }
+    }
+    out
+}
+
+/// The interpolation, or its adjoint, which sums for every input pixel over the result pixels that
+/// it is a neighbour of.
+struct Resize {
+    from: (usize, usize),
+    to: (usize, usize),
+    adjoint: bool,
+}
+
+impl Resize {
+    fn axis<E: Real>(&self, from: usize, to: usize) -> Terms<E> {
+        let terms = interpolation(from, to);
+        if self.adjoint { transposed(&terms, from) } else { terms }
+    }
+
+    fn storage<E: Real>(
+        &self,
+        x: &CpuStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (b, h, w, c) = l.shape().dims4()?;
+        let x = cpu::slice::<E>(x, l)?;
+        let rows = self.axis::<E>(self.from.0, self.to.0);
+        let columns = self.axis::<E>(self.from.1, self.to.1);
+        let mut out = vec![E::of(0.); b * rows.len() * columns.len() * c];
+        let lines = out.par_chunks_mut(columns.len() * c).enumerate();
+        lines.for_each_init(
+            || vec![E::of(0.); w * c],
+            |scratch, (i, out)| {
+                let image = &x[i / rows.len() * h * w * c..][..h * w * c];
+                let rows = &rows[i % rows.len()];
+                dispatch(Line { image, rows, columns: &columns, scratch, out, c });
+            },
+        );
+        Ok((E::to_cpu_storage_owned(out), (b, rows.len(), columns.len(), c).into()))
+    }
+}
+
+impl CustomOp1 for Resize {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!(OP, x, E => self.storage::<E>(x, l))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let adjoint = Resize { adjoint: true, ..*self };
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&adjoint)?))
+    }
+}
+
+/// One line of the result: the lines it takes from first, then the columns.
+struct Line<'a, E> {
+    image: &'a [E],
+    rows: &'a [(usize, E)],
+    columns: &'a Terms<E>,
+    /// As large as a line of the image.
+    scratch: &'a mut [E],
+    out: &'a mut [E],
+    c: usize,
+}
+
+impl<E: Real> Kernel<E> for Line<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, _: S) {
+        let size = self.scratch.len();
+        self.scratch.fill(E::of(0.));
+        for &(y, weight) in self.rows {
+            add_scaled(self.scratch, &self.image[y * size..][..size], weight);
+        }
+        for (out, terms) in self.out.chunks_exact_mut(self.c).zip(self.columns) {
+            for &(x, weight) in terms {
+                add_scaled(out, &self.scratch[x * self.c..][..self.c], weight);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_scaled<E: Real>(acc: &mut [E], values: &[E], weight: E) {
+    for (acc, &v) in acc.iter_mut().zip(values) {
+        *acc += v * weight;
+    }
+}

@@ -1,0 +1,152 @@
+//! What the operations of this crate share: argument checks, the choice of an element type, and
+//! sums over rows whose order does not depend on the number of threads.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use crate::simd::Real;
+use crate::{Error, Result, cpu};
+
+/// Evaluates `$body` with `$e` the element type of the storage `$s`.
+macro_rules! for_float {
+    ($op:expr, $s:expr, $e:ident => $body:expr) => {
+        match candle_core::backend::BackendStorage::dtype($s) {
+            candle_core::DType::F32 => {
+                type $e = f32;
+                $body
+            }
+            candle_core::DType::F64 => {
+                type $e = f64;
+                $body
+            }
+            got => Err(candle_core::Error::from($crate::Error::DType { op: $op, got })),
+        }
+    };
+}
+
+/// A shape error.
+pub(crate) fn shape_error(
+    op: &'static str,
+    what: &'static str,
+    got: impl std::fmt::Debug,
+    needed: impl Into<String>,
+) -> Error {
+    Error::Shape { op, what, got: format!("{got:?}"), needed: needed.into() }
+}
+
+/// Refuses element types without a kernel, and arguments whose type is not the input's.
+pub(crate) fn check_types(
+    op: &'static str,
+    x: &Tensor,
+    others: &[(&'static str, &Tensor)],
+) -> Result<()> {
+    cpu::require_float(op, x.dtype())?;
+    for &(what, t) in others {
+        if t.dtype() != x.dtype() {
+            return Err(Error::DTypeMismatch { op, what, got: t.dtype(), needed: x.dtype() });
+        }
+    }
+    Ok(())
+}
+
+/// The four sizes of a feature map.
+pub(crate) fn map_dims(op: &'static str, x: &Tensor) -> Result<(usize, usize, usize, usize)> {
+    x.dims4().map_err(|_| shape_error(op, "x", x.dims(), "[batch, height, width, channels]"))
+}
+
+/// The size of the last axis, and how many rows of that size there are.
+pub(crate) fn rows_of(op: &'static str, x: &Tensor) -> Result<(usize, usize)> {
+    match x.dims() {
+        [] => Err(shape_error(op, "x", x.dims(), "at least one axis")),
+        [rows @ .., columns] => Ok((rows.iter().product(), *columns)),
+    }
+}
+
+/// Refuses a tensor whose shape is not `dims`.
+pub(crate) fn check_dims(
+    op: &'static str,
+    what: &'static str,
+    t: &Tensor,
+    dims: &[usize],
+) -> Result<()> {
+    if t.dims() == dims {
+        Ok(())
+    } else {
+        Err(shape_error(op, what, t.dims(), format!("{dims:?}")))
+    }
+}
+
+/// Refuses windows that have no middle.
+pub(crate) fn check_odd(op: &'static str, k: usize) -> Result<()> {
+    if k % 2 == 1 { Ok(()) } else { Err(shape_error(op, "window", k, "an odd size")) }
+}
+
+/// How many rows each partial sum covers: a function of the problem alone, never of the threads,
+/// so that results do not depend on them.
+pub(crate) fn rows_per_partial(rows: usize, width: usize) -> usize {
+    // Enough parts for many threads, few enough that the partial sums stay below 64 MiB of f32.
+    let parts = ((1 << 24) / width.max(1)).clamp(1, 32);
+    rows.div_ceil(parts).max(1)
+}
+
+/// Sums of `width` values over `0..rows`: `add(range, sums)` adds the terms of some rows to `sums`.
+pub(crate) fn sum_rows<E: Real>(
+    rows: usize,
+    width: usize,
+    add: impl Fn(std::ops::Range<usize>, &mut [E]) + Sync,
+) -> Vec<E> {
+    let per = rows_per_partial(rows, width);
+    let mut partials = vec![E::of(0.); width * rows.div_ceil(per).max(1)];
+    if width > 0 {
+        partials.par_chunks_mut(width).enumerate().for_each(|(i, sums)| {
+            add(i * per..((i + 1) * per).min(rows), sums);
+        });
+    }
+    add_partials(&mut partials, width);
+    partials
+}
+
+/// Adds all rows of `partials` to the first, in order, and keeps only that one.
+pub(crate) fn add_partials<E: Real>(partials: &mut Vec<E>, width: usize) {
+    const CHUNK: usize = 4096;
+    if width == 0 {
+        return;
+    }
+    let (total, rest) = partials.split_at_mut(width);
+    let rest = &*rest;
+    total.par_chunks_mut(CHUNK).enumerate().for_each(|(i, total)| {
+        for part in rest.chunks_exact(width) {
+            for (t, &v) in total.iter_mut().zip(&part[i * CHUNK..]) {
+                *t += v;
+            }
+        }
+    });
+    partials.truncate(width);
+}
+
+/// Splits the images of a batch into blocks of whole lines: (image, first line, the block).
+pub(crate) fn line_blocks<E>(
+    out: &mut [E],
+    image: usize,
+    line: usize,
+    lines: usize,
+) -> Vec<(usize, usize, &mut [E])> {
+    out.chunks_mut(image.max(1))
+        .enumerate()
+        .flat_map(|(b, image)| {
+            let blocks = image.chunks_mut((line * lines).max(1)).enumerate();
+            blocks.map(move |(i, block)| (b, i * lines, block))
+        })
+        .collect()
+}
+
+/// `n` elements of `s` from `i` on, without a check: the loads of an inner loop.
+///
+/// # Safety
+/// `i + n <= s.len()`.
+#[inline(always)]
+pub(crate) unsafe fn window<E>(s: &[E], i: usize, n: usize) -> &[E] {
+    debug_assert!(i + n <= s.len());
+    // SAFETY: the caller's promise.
+    unsafe { s.get_unchecked(i..i + n) }
+}
