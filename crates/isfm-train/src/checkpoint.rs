@@ -1,0 +1,279 @@
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use isfm_model::Config;
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use serde::{Deserialize, Serialize};
+
+use crate::adam::{Moments, values};
+use crate::{Error, Result, TrainConfig};
+
+/// The newest checkpoint and the one before it.
+pub(crate) const LAST: &str = "last.safetensors";
+pub(crate) const PREVIOUS: &str = "previous.safetensors";
+/// What unfinished files are called, so that a later run can sweep them up.
+pub(crate) const UNFINISHED: &str = ".isfm-train-";
+
+const KEY: &str = "isfm-train";
+const FORMAT: u32 = 1;
+const WEIGHT: &str = "weight.";
+const MEAN: &str = "adam.mean.";
+const SQUARE: &str = "adam.square.";
+
+/// Everything a run needs to go on exactly where it was: one safetensors file.
+///
+/// The random state is the pair of seed and step, because every random number is drawn from a
+/// stream of its own.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The model's configuration.
+    pub model: Config,
+    /// The run's settings.
+    pub train: TrainConfig,
+    /// The number of pairs in the data set.
+    pub pairs: usize,
+    /// The data set's [fingerprint](crate::PairFolder::fingerprint).
+    pub fingerprint: u64,
+    /// Steps done.
+    pub step: usize,
+    /// Time spent in steps, in seconds.
+    pub seconds: f64,
+    /// The weights by released name, `f32`.
+    pub weights: BTreeMap<String, Tensor>,
+    /// The optimiser's state by the same names.
+    pub moments: BTreeMap<String, Moments>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    model: Config,
+    train: TrainConfig,
+    pairs: usize,
+    fingerprint: String,
+    /// For people; `step` decides.
+    epoch: usize,
+    step: usize,
+    seconds: f64,
+    checksum: String,
+}
+
+struct Plane<'a> {
+    shape: &'a [usize],
+    values: Cow<'a, [f32]>,
+}
+
+impl View for Plane<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+    fn data_len(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
+}
+
+impl State {
+    /// The file's content.
+    fn bytes(&self) -> Result<Vec<u8>> {
+        let mut checksum = Fnv::default();
+        let mut planes = Vec::with_capacity(3 * self.weights.len());
+        for (name, tensor) in &self.weights {
+            let moments = self.moments.get(name).ok_or_else(|| {
+                Error::Optimiser(format!("{name} has no state to write to a checkpoint"))
+            })?;
+            let parts = [
+                (WEIGHT, Cow::Owned(values(tensor)?)),
+                (MEAN, Cow::Borrowed(moments.mean.as_slice())),
+                (SQUARE, Cow::Borrowed(moments.square.as_slice())),
+            ];
+            for (prefix, values) in parts {
+                if values.len() != tensor.elem_count() {
+                    let problem = format!("{name} and its state differ in size");
+                    return Err(Error::Optimiser(problem));
+                }
+                checksum.tensor(prefix, name, &values);
+                planes.push((format!("{prefix}{name}"), Plane { shape: tensor.dims(), values }));
+            }
+        }
+        let header = Header {
+            format: FORMAT,
+            model: self.model.clone(),
+            train: self.train.clone(),
+            pairs: self.pairs,
+            fingerprint: format!("{:016x}", self.fingerprint),
+            epoch: self.step / (self.pairs / self.train.batch.max(1)).max(1),
+            step: self.step,
+            seconds: self.seconds,
+            checksum: format!("{:016x}", checksum.finish()),
+        };
+        let packed = serde_json::to_string(&header).map_err(|e| e.to_string()).and_then(|header| {
+            let metadata = HashMap::from([(KEY.to_string(), header)]);
+            safetensors::serialize(planes, Some(metadata)).map_err(|e| e.to_string())
+        });
+        packed.map_err(|problem| Error::Checkpoint { path: LAST.into(), problem })
+    }
+
+    /// Writes the file aside, flushes it to the disk and renames it over `path`, so that `path`
+    /// is always a whole checkpoint, whenever the process is killed. What was there before becomes
+    /// `previous`.
+    ///
+    /// # Errors
+    /// If the file cannot be written; `path` and `previous` are then what they were.
+    pub fn write(&self, path: &Path, previous: Option<&Path>) -> Result<()> {
+        let bytes = self.bytes()?;
+        replace(path, &bytes, previous)
+    }
+
+    /// Reads a file that [`State::write`] wrote. The weights come to the CPU.
+    ///
+    /// # Errors
+    /// If it cannot be read, is cut short or otherwise damaged, or is not a training checkpoint.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let wrong = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let header = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
+            wrong(format!("no `{KEY}` in its metadata (a file of weights alone cannot be resumed)"))
+        })?;
+        let header: Header =
+            serde_json::from_str(header).map_err(|e| wrong(format!("metadata `{KEY}`: {e}")))?;
+        if header.format != FORMAT {
+            return Err(wrong(format!("format {}, this program reads {FORMAT}", header.format)));
+        }
+        let fingerprint = u64::from_str_radix(&header.fingerprint, 16)
+            .map_err(|e| wrong(format!("fingerprint: {e}")))?;
+
+        let mut names: Vec<&str> =
+            file.names().into_iter().filter_map(|n| n.strip_prefix(WEIGHT)).collect();
+        names.sort_unstable();
+        let mut checksum = Fnv::default();
+        let mut weights = BTreeMap::new();
+        let mut moments = BTreeMap::new();
+        for name in names {
+            let mut part = |prefix: &str| {
+                let view = file
+                    .tensor(&format!("{prefix}{name}"))
+                    .map_err(|e| wrong(format!("{prefix}{name}: {e}")))?;
+                if view.dtype() != Dtype::F32 {
+                    return Err(wrong(format!("{prefix}{name} is {:?}, needs F32", view.dtype())));
+                }
+                let (words, _) = view.data().as_chunks::<4>();
+                let values: Vec<f32> = words.iter().map(|&b| f32::from_le_bytes(b)).collect();
+                checksum.tensor(prefix, name, &values);
+                Ok((values, view.shape().to_vec()))
+            };
+            let (values, shape) = part(WEIGHT)?;
+            let state = Moments { mean: part(MEAN)?.0, square: part(SQUARE)?.0 };
+            if state.mean.len() != values.len() || state.square.len() != values.len() {
+                return Err(wrong(format!("{name} and its state differ in size")));
+            }
+            weights.insert(name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu)?);
+            moments.insert(name.to_string(), state);
+        }
+        if format!("{:016x}", checksum.finish()) != header.checksum {
+            return Err(wrong("its checksum does not fit: the file is damaged".into()));
+        }
+        Ok(Self {
+            model: header.model,
+            train: header.train,
+            pairs: header.pairs,
+            fingerprint,
+            step: header.step,
+            seconds: header.seconds,
+            weights,
+            moments,
+        })
+    }
+
+    /// The newest whole checkpoint of an output folder, its path, and what is wrong with a newer
+    /// one, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`] if there is none.
+    pub fn latest(dir: &Path) -> Result<(Self, PathBuf, Option<Error>)> {
+        let last = dir.join(LAST);
+        let problem = match Self::read(&last) {
+            Ok(state) => return Ok((state, last, None)),
+            Err(e) => e,
+        };
+        let previous = dir.join(PREVIOUS);
+        match Self::read(&previous) {
+            Ok(state) => Ok((state, previous, Some(problem))),
+            Err(other) => Err(Error::NoCheckpoint {
+                dir: dir.to_path_buf(),
+                problem: match previous.exists() {
+                    true => format!("{problem}; {other}"),
+                    false => problem.to_string(),
+                },
+            }),
+        }
+    }
+}
+
+/// Writes `bytes` aside, flushes, moves what is at `path` to `previous`, renames over `path`.
+pub(crate) fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    #[cfg(unix)]
+    {
+        // As an ordinary new file, not as a secret: the process's mask applies.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(dir).map_err(Error::io(dir))?;
+    file.write_all(bytes).map_err(Error::io(path))?;
+    file.as_file().sync_all().map_err(Error::io(path))?;
+    if let Some(previous) = previous {
+        // Killed between the two renames, a run is left with `previous` alone and resumes from it.
+        if path.exists() {
+            std::fs::rename(path, previous).map_err(Error::io(previous))?;
+        }
+    }
+    file.persist(path).map_err(|e| Error::Io { path: path.to_path_buf(), source: e.error })?;
+    #[cfg(unix)]
+    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir))?;
+    Ok(())
+}
+
+/// FNV-1a over words: tells damaged files and other data sets apart; no defence against malice.
+/// Every step is a bijection, so that a single changed word always changes the result.
+pub(crate) struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    pub(crate) fn word(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    /// With the length, so that "ab", "c" differs from "a", "bc".
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        bytes.iter().for_each(|&b| self.word(u64::from(b)));
+    }
+
+    fn tensor(&mut self, prefix: &str, name: &str, values: &[f32]) {
+        self.bytes(prefix.as_bytes());
+        self.bytes(name.as_bytes());
+        values.iter().for_each(|v| self.word(u64::from(v.to_bits())));
+    }
+
+    pub(crate) fn finish(self) -> u64 {
+        self.0
+    }
+}

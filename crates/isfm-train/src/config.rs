@@ -1,0 +1,148 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{AdamConfig, Error, Result};
+
+/// The learning rate, set once per epoch (spec: §8): a linear warm-up, then a cosine over all
+/// epochs down to a floor.
+///
+/// For epoch t of T: `start + t (peak − start) / warmup` for t < `warmup`, from then on
+/// `floor + ½ (peak − floor) (1 + cos(π t / T))`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// The rate of epoch 0.
+    pub start: f64,
+    /// The rate that the warm-up climbs to.
+    pub peak: f64,
+    /// The rate that the cosine ends at.
+    pub floor: f64,
+    /// Epochs of warm-up.
+    pub warmup: usize,
+}
+
+impl Default for Schedule {
+    /// The authors' values.
+    fn default() -> Self {
+        Self { start: 1e-5, peak: 1e-4, floor: 5e-6, warmup: 5 }
+    }
+}
+
+impl Schedule {
+    /// The rate of `epoch` (from 0) of `epochs`.
+    pub fn rate(&self, epoch: usize, epochs: usize) -> f64 {
+        let t = epoch as f64;
+        if epoch < self.warmup {
+            return self.start + t * (self.peak - self.start) / self.warmup as f64;
+        }
+        let angle = std::f64::consts::PI * t / epochs.max(1) as f64;
+        self.floor + 0.5 * (self.peak - self.floor) * (1. + angle.cos())
+    }
+}
+
+/// The weights of the loss's terms in the total (spec: §7).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossTerms {
+    /// Closeness to both sources.
+    pub content: f64,
+    /// Closeness to the brighter source.
+    pub intensity: f64,
+    /// Closeness to the stronger gradient.
+    pub gradient: f64,
+    /// Structural similarity to both.
+    pub ssim: f64,
+}
+
+impl Default for LossTerms {
+    /// The authors' values.
+    fn default() -> Self {
+        Self { content: 1., intensity: 5., gradient: 5., ssim: 0.5 }
+    }
+}
+
+/// Everything besides data and model that decides what a run computes. Two runs with equal
+/// settings, data and model give the same weights on the same machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Pairs per step. The last partial batch of an epoch is dropped.
+    pub batch: usize,
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Decides initial weights, order and augmentation.
+    pub seed: u64,
+    /// The side of the square samples.
+    pub patch: usize,
+    /// The learning rate.
+    pub schedule: Schedule,
+    /// The optimiser.
+    pub adam: AdamConfig,
+    /// The weights of the loss's terms.
+    pub loss: LossTerms,
+}
+
+impl Default for TrainConfig {
+    /// The authors' recipe.
+    fn default() -> Self {
+        Self {
+            batch: 4,
+            epochs: 100,
+            seed: 3407,
+            patch: 128,
+            schedule: Schedule::default(),
+            adam: AdamConfig::default(),
+            loss: LossTerms::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks every setting's range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for the first that is out of it.
+    pub fn validate(&self) -> Result<()> {
+        let whole = [("batch", self.batch), ("epochs", self.epochs)];
+        for (setting, got) in whole {
+            if got == 0 {
+                let needed = "at least 1".into();
+                return Err(Error::Setting { setting, got: got.to_string(), needed });
+            }
+        }
+        // Below 12 the SSIM window sees mostly padding; beyond, three patches overflow a resize.
+        if !(12..=4096).contains(&self.patch) {
+            let needed = "12 to 4096".into();
+            return Err(Error::Setting { setting: "patch", got: self.patch.to_string(), needed });
+        }
+        let (s, a, l) = (&self.schedule, &self.adam, &self.loss);
+        let any = |v: f64| v.is_finite() && v >= 0.;
+        let decay = |v: f64| (0. ..1.).contains(&v);
+        let checks: [(&'static str, f64, bool, &str); 10] = [
+            ("schedule.start", s.start, any(s.start), "a finite number, 0 or more"),
+            ("schedule.peak", s.peak, any(s.peak) && s.peak > 0., "a finite number above 0"),
+            ("schedule.floor", s.floor, any(s.floor), "a finite number, 0 or more"),
+            ("adam.beta1", a.beta1, decay(a.beta1), "0 or more and below 1"),
+            ("adam.beta2", a.beta2, decay(a.beta2), "0 or more and below 1"),
+            ("adam.eps", a.eps, any(a.eps) && a.eps > 0., "a finite number above 0"),
+            ("loss.content", l.content, any(l.content), "a finite number, 0 or more"),
+            ("loss.intensity", l.intensity, any(l.intensity), "a finite number, 0 or more"),
+            ("loss.gradient", l.gradient, any(l.gradient), "a finite number, 0 or more"),
+            ("loss.ssim", l.ssim, any(l.ssim), "a finite number, 0 or more"),
+        ];
+        for (setting, got, ok, needed) in checks {
+            if !ok {
+                return Err(Error::Setting {
+                    setting,
+                    got: got.to_string(),
+                    needed: needed.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The learning rate of an epoch, from 0.
+    pub fn rate(&self, epoch: usize) -> f64 {
+        self.schedule.rate(epoch, self.epochs)
+    }
+}

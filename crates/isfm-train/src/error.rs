@@ -1,0 +1,143 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A folder that is not a data set.
+    #[error("{}: {problem}; needs vi/NAME and ir/NAME (or train/vi and train/ir) with the same names", dir.display())]
+    Folder {
+        /// The folder given.
+        dir: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Two images of a pair that differ in size.
+    #[error(
+        "{} is {}x{}, but {} is {}x{}: the images of a pair must have the same size",
+        visible.display(), visible_size.0, visible_size.1,
+        infrared.display(), infrared_size.0, infrared_size.1
+    )]
+    PairSize {
+        /// The visible image.
+        visible: PathBuf,
+        /// Its width and height.
+        visible_size: (u32, u32),
+        /// The infrared image.
+        infrared: PathBuf,
+        /// Its width and height.
+        infrared_size: (u32, u32),
+    },
+    /// An image that cannot be decoded.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A setting outside its range.
+    #[error("setting `{setting}` is {got}, needs {needed}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// The value given.
+        got: String,
+        /// What would be right.
+        needed: String,
+    },
+    /// A fresh run into a folder that holds something already.
+    #[error("{}: the output folder is not empty; resume the run in it, or name another folder", .0.display())]
+    OutputNotEmpty(PathBuf),
+    /// An output folder that another run is writing to.
+    #[error("{}: another run is writing to this folder", .0.display())]
+    OutputInUse(PathBuf),
+    /// Resuming where no checkpoint can be read.
+    #[error("{}: no usable checkpoint to resume from ({problem})", dir.display())]
+    NoCheckpoint {
+        /// The output folder.
+        dir: PathBuf,
+        /// What was found instead.
+        problem: String,
+    },
+    /// A file that is not an undamaged training checkpoint.
+    #[error("{}: not a usable training checkpoint: {problem}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Resuming with other settings than the checkpoint's.
+    #[error("{}: made with `{setting}` = {there}, but {given} was given; a run can only be resumed with its own settings", path.display())]
+    Differs {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The setting's name.
+        setting: String,
+        /// Its value in the checkpoint.
+        there: String,
+        /// Its value now.
+        given: String,
+    },
+    /// A loss or gradient that is not a number or infinite. Weights and checkpoints are untouched.
+    #[error(
+        "step {step}: {what} is not finite; samples: {}; last good checkpoint: {} (step {checkpoint_step})",
+        samples.join(", "), checkpoint.display()
+    )]
+    NonFinite {
+        /// The step that failed, counted from 1.
+        step: usize,
+        /// The loss term, or the parameter whose gradient it is.
+        what: String,
+        /// The names of the pairs in the batch.
+        samples: Vec<String>,
+        /// The checkpoint to go back to.
+        checkpoint: PathBuf,
+        /// How many steps it holds.
+        checkpoint_step: usize,
+    },
+    /// Weights of another shape than the optimiser's state, or a loss that reaches no weight.
+    #[error("optimiser: {0}")]
+    Optimiser(String),
+    /// An image that cannot be resized.
+    #[error("resize to {width}x{height}: {problem}")]
+    Resize {
+        /// The width asked for.
+        width: u32,
+        /// The height asked for.
+        height: u32,
+        /// Why.
+        problem: String,
+    },
+    /// A thread pool or loading thread that failed.
+    #[error("threads: {0}")]
+    Threads(String),
+    /// An error of the model's.
+    #[error(transparent)]
+    Model(#[from] isfm_model::Error),
+    /// An error of the losses'.
+    #[error(transparent)]
+    Losses(#[from] isfm_losses::Error),
+    /// An error of Candle's own.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// For `map_err`: an I/O error with the path it happened at.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+}

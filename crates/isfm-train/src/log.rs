@@ -1,0 +1,104 @@
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::replace;
+use crate::{Error, Result};
+
+/// What one step did: a line of `log.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Steps done, this one included.
+    pub step: usize,
+    /// The epoch it belongs to, from 0.
+    pub epoch: usize,
+    /// The learning rate.
+    pub rate: f64,
+    /// The weighted sum of the four terms, which is minimised.
+    pub total: f32,
+    /// The content term, unweighted.
+    pub content: f32,
+    /// The intensity term, unweighted.
+    pub intensity: f32,
+    /// The gradient term, unweighted.
+    pub gradient: f32,
+    /// The SSIM term, unweighted.
+    pub ssim: f32,
+    /// The time it took.
+    pub seconds: f32,
+}
+
+impl StepReport {
+    /// The total and its terms, with their names.
+    pub fn losses(&self) -> [(&'static str, f32); 5] {
+        [
+            ("total", self.total),
+            ("content", self.content),
+            ("intensity", self.intensity),
+            ("gradient", self.gradient),
+            ("ssim", self.ssim),
+        ]
+    }
+}
+
+/// An append-only file of one JSON object per step.
+pub(crate) struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens the log of a run that has done `step` steps: what lies beyond is what a killed run
+    /// did after its last checkpoint, and is dropped.
+    pub(crate) fn open(path: PathBuf, step: usize) -> Result<Self> {
+        let kept = read(&path)?.into_iter().filter(|r| r.step <= step);
+        let mut text = Vec::new();
+        for report in kept {
+            text.extend(line(&path, &report)?);
+        }
+        replace(&path, &text, None)?;
+        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Self { path, file })
+    }
+
+    pub(crate) fn append(&mut self, report: &StepReport) -> Result<()> {
+        let line = line(&self.path, report)?;
+        self.file.write_all(&line).map_err(Error::io(&self.path))
+    }
+
+    /// Before a checkpoint: what it counts must be on the disk.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path))
+    }
+
+    pub(crate) fn reports(&self) -> Result<Vec<StepReport>> {
+        read(&self.path)
+    }
+}
+
+fn line(path: &Path, report: &StepReport) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(report)
+        .map_err(|e| Error::Io { path: path.to_path_buf(), source: e.into() })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The reports of a log; a last line that was cut short is left out. No file is no reports.
+fn read(path: &Path) -> Result<Vec<StepReport>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { path: path.to_path_buf(), source }),
+    };
+    let mut reports = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.map_err(Error::io(path))?;
+        match serde_json::from_slice(&line) {
+            Ok(report) => reports.push(report),
+            Err(_) => break,
+        }
+    }
+    Ok(reports)
+}

@@ -1,0 +1,671 @@
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor, Var};
+use indicatif::{ProgressBar, ProgressStyle};
+use isfm_losses::LossWeights;
+use isfm_model::{Checkpoint, Config, Network};
+
+use crate::augment::draw;
+use crate::checkpoint::{LAST, PREVIOUS, UNFINISHED, replace};
+use crate::log::Log;
+use crate::random::{Purpose, shuffle, stream};
+use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, curve};
+
+/// Prepares a [`Trainer`].
+pub struct TrainerBuilder {
+    model: Config,
+    data: PairFolder,
+    train: TrainConfig,
+    device: Device,
+    weights: Option<BTreeMap<String, Tensor>>,
+}
+
+impl TrainerBuilder {
+    /// The run's settings; the authors' recipe unless given.
+    #[must_use]
+    pub fn config(mut self, train: TrainConfig) -> Self {
+        self.train = train;
+        self
+    }
+
+    /// Where to compute; the CPU unless given.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// Weights to start from, by released name, instead of random ones. A resumed run has its own.
+    #[must_use]
+    pub fn weights(mut self, weights: BTreeMap<String, Tensor>) -> Self {
+        self.weights = Some(weights);
+        self
+    }
+
+    /// Starts a run whose files go to the folder `output`, which is made, or must be empty. A
+    /// first checkpoint, of step 0, is written at once.
+    ///
+    /// # Errors
+    /// [`Error::OutputNotEmpty`]; [`Error::Setting`] for settings out of range or a batch larger
+    /// than the data set; weights that do not fit the model; a folder that cannot be written.
+    pub fn create(self, output: impl AsRef<Path>) -> Result<Trainer> {
+        self.train.validate()?;
+        let dir = output.as_ref().to_path_buf();
+        std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        if std::fs::read_dir(&dir).map_err(Error::io(&dir))?.next().is_some() {
+            return Err(Error::OutputNotEmpty(dir));
+        }
+        let weights = match self.weights {
+            Some(weights) => weights,
+            None => isfm_model::initial_weights(&self.model, self.train.seed, &self.device)?,
+        };
+        let vars = variables(&weights, &self.device)?;
+        let adam = Adam::new(self.train.adam.clone(), &vars);
+        let parts = Parts { model: self.model, train: self.train, data: self.data, vars, adam };
+        let mut trainer = Trainer::assemble(parts, self.device, dir)?;
+        trainer.save()?;
+        Ok(trainer)
+    }
+
+    /// Goes on with the run in the folder `output` from its newest whole checkpoint; a damaged one
+    /// is put aside as `damaged.safetensors` and told of by [`Trainer::warnings`].
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`]; [`Error::Differs`] if model, settings or data are not the run's
+    /// own; [`Error::OutputInUse`].
+    pub fn resume(self, output: impl AsRef<Path>) -> Result<Trainer> {
+        self.train.validate()?;
+        let dir = output.as_ref().to_path_buf();
+        let (state, path, newer) = State::latest(&dir)?;
+        let given = settings(&self.model, &self.train, self.data.len(), self.data.fingerprint());
+        let there = settings(&state.model, &state.train, state.pairs, state.fingerprint);
+        for (setting, there) in &there {
+            let given = given.get(setting).map_or("nothing", String::as_str);
+            if given != there {
+                return Err(Error::Differs {
+                    path,
+                    setting: setting.clone(),
+                    there: there.clone(),
+                    given: given.to_string(),
+                });
+            }
+        }
+        // The other way round, for a setting the checkpoint lacks.
+        if let Some((setting, given)) = given.iter().find(|(s, _)| !there.contains_key(*s)) {
+            let there = "nothing".to_string();
+            let (setting, given) = (setting.clone(), given.clone());
+            return Err(Error::Differs { path, setting, there, given });
+        }
+
+        let vars = variables(&state.weights, &self.device)?;
+        let adam = Adam::restore(self.train.adam.clone(), state.step, state.moments);
+        let parts = Parts { model: self.model, train: self.train, data: self.data, vars, adam };
+        let mut trainer = Trainer::assemble(parts, self.device, dir)?;
+        trainer.seconds = state.seconds;
+        trainer.saved = (path.clone(), state.step);
+        if let Some(newer) = newer {
+            trainer.warnings.push(format!(
+                "{newer}; going on from {} (step {})",
+                path.display(),
+                state.step
+            ));
+            // Out of the way, or the next checkpoint would push it over the whole one.
+            let last = trainer.dir.join(LAST);
+            if last.exists() {
+                let aside = trainer.dir.join("damaged.safetensors");
+                std::fs::rename(&last, &aside).map_err(Error::io(&aside))?;
+            }
+        }
+        Ok(trainer)
+    }
+}
+
+/// How [`Trainer::run`] behaves; nothing here changes what is computed.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Write a checkpoint when this much time has gone by since the last. (One is also written at
+    /// the end of every epoch.)
+    pub checkpoint_every: Duration,
+    /// Write a checkpoint after this many steps, too; 0 for never.
+    pub checkpoint_steps: usize,
+    /// Stop, with a checkpoint, after this many steps of this call.
+    pub stop_after: Option<usize>,
+    /// Stop, with a checkpoint, after the step during which this becomes true.
+    pub stop: Option<Arc<AtomicBool>>,
+    /// Compute on a pool of this many threads instead of rayon's current one.
+    pub threads: Option<usize>,
+    /// Show a progress bar on a terminal, else a line per epoch, on standard error.
+    pub progress: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            checkpoint_every: Duration::from_secs(300),
+            checkpoint_steps: 0,
+            stop_after: None,
+            stop: None,
+            threads: None,
+            progress: false,
+        }
+    }
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// It was asked to stop; the run can be resumed.
+    Stopped,
+}
+
+struct Parts {
+    model: Config,
+    train: TrainConfig,
+    data: PairFolder,
+    vars: BTreeMap<String, Var>,
+    adam: Adam,
+}
+
+/// A training run, and the folder it keeps its files in:
+///
+/// | file | what |
+/// | --- | --- |
+/// | `weights.safetensors` | the weights at the end of the last whole epoch (or where the run was stopped), with their configuration |
+/// | `last.safetensors`, `previous.safetensors` | checkpoints to resume from |
+/// | `log.jsonl` | one [`StepReport`] a line |
+/// | `curve.svg` | the loss curve |
+pub struct Trainer {
+    model: Config,
+    train: TrainConfig,
+    loss_weights: LossWeights,
+    loader: Loader,
+    vars: BTreeMap<String, Var>,
+    network: Network,
+    adam: Adam,
+    device: Device,
+    dir: PathBuf,
+    log: Log,
+    seconds: f64,
+    /// The last checkpoint and its step.
+    saved: (PathBuf, usize),
+    warnings: Vec<String>,
+    /// Held, not read: the system releases it however the process ends.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer")
+            .field("dir", &self.dir)
+            .field("model", &self.model)
+            .field("train", &self.train)
+            .field("step", &self.adam.steps())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// Prepares a run of this model on this data.
+    pub fn builder(model: Config, data: PairFolder) -> TrainerBuilder {
+        let train = TrainConfig::default();
+        TrainerBuilder { model, data, train, device: Device::Cpu, weights: None }
+    }
+
+    fn assemble(parts: Parts, device: Device, dir: PathBuf) -> Result<Self> {
+        let Parts { model, train, data, vars, adam } = parts;
+        if data.len() < train.batch {
+            return Err(Error::Setting {
+                setting: "batch",
+                got: train.batch.to_string(),
+                needed: format!("at most the {} pairs there are", data.len()),
+            });
+        }
+        // Gradients flow to the variables through the network's tensors, which are the same ones.
+        let tensors =
+            vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+        let network = Network::from_weights(&model, &tensors)?;
+        let lock = lock(&dir)?;
+        sweep(&dir)?;
+        let log = Log::open(dir.join("log.jsonl"), adam.steps())?;
+        let loss_weights = LossWeights {
+            content: train.loss.content,
+            intensity: train.loss.intensity,
+            gradient: train.loss.gradient,
+            ssim: train.loss.ssim,
+        };
+        let loader = Loader { data: Arc::new(data), train: train.clone() };
+        let saved = (dir.join(LAST), adam.steps());
+        Ok(Self {
+            model,
+            train,
+            loss_weights,
+            loader,
+            vars,
+            network,
+            adam,
+            device,
+            dir,
+            log,
+            seconds: 0.,
+            saved,
+            warnings: Vec::new(),
+            _lock: lock,
+        })
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> usize {
+        self.adam.steps()
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.loader.steps_per_epoch()
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> usize {
+        self.steps_per_epoch() * self.train.epochs
+    }
+
+    /// Time spent in steps so far, earlier runs included.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// The run's settings.
+    pub fn config(&self) -> &TrainConfig {
+        &self.train
+    }
+
+    /// What went wrong without stopping the run.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The network as it is now.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// A copy of the weights as they are now, by released name.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
+    pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.vars.iter().map(|(name, var)| Ok((name.clone(), var.copy()?.detach()))).collect()
+    }
+
+    /// Does one step, and writes its line to the log, but no checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with weights and state as before the step; a file that cannot be read
+    /// or written; all epochs done already.
+    pub fn step(&mut self) -> Result<StepReport> {
+        if self.adam.steps() >= self.total_steps() {
+            return Err(Error::Setting {
+                setting: "epochs",
+                got: self.train.epochs.to_string(),
+                needed: "more than are done".into(),
+            });
+        }
+        let batch = self.loader.batch(self.adam.steps())?;
+        self.step_on(batch)
+    }
+
+    fn step_on(&mut self, batch: Batch) -> Result<StepReport> {
+        let started = Instant::now();
+        let step = self.adam.steps() + 1;
+        let epoch = self.adam.steps() / self.steps_per_epoch();
+        let rate = self.train.rate(epoch);
+        let patch = self.train.patch;
+        let shape = (batch.names.len(), 1, patch, patch);
+        let visible = Tensor::from_vec(batch.visible, shape, &self.device)?;
+        let infrared = Tensor::from_vec(batch.infrared, shape, &self.device)?;
+        let fused = isfm_losses::clamp_unit(&self.network.forward(&visible, &infrared)?)?;
+        let loss = isfm_losses::fusion_loss(&fused, &visible, &infrared, &self.loss_weights)?;
+        let value = |t: &Tensor| t.to_dtype(DType::F32)?.to_scalar::<f32>();
+        let mut report = StepReport {
+            step,
+            epoch,
+            rate,
+            total: value(&loss.total)?,
+            content: value(&loss.content)?,
+            intensity: value(&loss.intensity)?,
+            gradient: value(&loss.gradient)?,
+            ssim: value(&loss.ssim)?,
+            seconds: 0.,
+        };
+        let failed = |what: String| Error::NonFinite {
+            step,
+            what,
+            samples: batch.names.clone(),
+            checkpoint: self.saved.0.clone(),
+            checkpoint_step: self.saved.1,
+        };
+        // The terms first: the total would only say that one of them failed.
+        let bad = report.losses().into_iter().rev().find(|(_, v)| !v.is_finite());
+        if let Some((name, value)) = bad {
+            return Err(failed(format!("loss `{name}` = {value}")));
+        }
+        let grads = loss.total.backward()?;
+        // The graph and all it holds is let go before the update makes its own copies.
+        drop((loss, fused));
+        if let Some(name) = self.adam.step(&self.vars, &grads, rate)? {
+            return Err(failed(format!("the gradient of `{name}`")));
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        report.seconds = seconds as f32;
+        self.seconds += seconds;
+        self.log.append(&report)?;
+        Ok(report)
+    }
+
+    /// Writes a checkpoint; the one before it is kept.
+    ///
+    /// # Errors
+    /// If it cannot be written; the earlier ones are then untouched.
+    pub fn save(&mut self) -> Result<()> {
+        self.log.sync()?;
+        let state = State {
+            model: self.model.clone(),
+            train: self.train.clone(),
+            pairs: self.loader.data.len(),
+            fingerprint: self.loader.data.fingerprint(),
+            step: self.adam.steps(),
+            seconds: self.seconds,
+            weights: self.vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect(),
+            moments: self.adam.moments().clone(),
+        };
+        let last = self.dir.join(LAST);
+        state.write(&last, Some(&self.dir.join(PREVIOUS)))?;
+        self.saved = (last, state.step);
+        Ok(())
+    }
+
+    /// Writes `weights.safetensors` and `curve.svg`.
+    ///
+    /// # Errors
+    /// If one of them cannot be written.
+    pub fn export(&self) -> Result<()> {
+        let mut metadata = BTreeMap::new();
+        let settings = serde_json::to_string(&self.train).unwrap_or_default();
+        metadata.insert("training".to_string(), settings);
+        metadata.insert("training_step".to_string(), self.adam.steps().to_string());
+        metadata.insert("training_pairs".to_string(), self.loader.data.len().to_string());
+        metadata.insert("training_seconds".to_string(), format!("{:.0}", self.seconds));
+        let file = Checkpoint { config: self.model.clone(), weights: self.weights()?, metadata };
+        file.write(self.dir.join("weights.safetensors"), DType::F32)?;
+        let curve = curve::svg(&self.log.reports()?);
+        replace(&self.dir.join("curve.svg"), curve.as_bytes(), None)
+    }
+
+    /// Trains until all epochs are done or `options` says to stop; batches are made one ahead by
+    /// another thread. Checkpoints are written on the way, and with the weights and the curve at
+    /// the end of every epoch and when stopping.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`] and [`Trainer::save`]; the run can be resumed from the last checkpoint.
+    pub fn run(&mut self, options: &RunOptions) -> Result<Outcome> {
+        match options.threads {
+            None => self.run_here(options),
+            Some(threads) => {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let pool = pool.map_err(|e| Error::Threads(e.to_string()))?;
+                pool.install(|| self.run_here(options))
+            }
+        }
+    }
+
+    fn run_here(&mut self, options: &RunOptions) -> Result<Outcome> {
+        let loader = self.loader.clone();
+        let steps = self.adam.steps()..self.total_steps();
+        let (sender, batches) = sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for step in steps {
+                    let batch = loader.batch(step);
+                    let failed = batch.is_err();
+                    if sender.send(batch).is_err() || failed {
+                        break;
+                    }
+                }
+            });
+            // Moved in, so that the loader ends when this does.
+            self.run_on(batches, options)
+        })
+    }
+
+    fn run_on(
+        &mut self,
+        batches: mpsc::Receiver<Result<Batch>>,
+        options: &RunOptions,
+    ) -> Result<Outcome> {
+        let (first, total) = (self.adam.steps(), self.total_steps());
+        let progress = Progress::new(options.progress, first, total);
+        let mut checkpointed = Instant::now();
+        let mut means = Means::default();
+        while self.adam.steps() < total {
+            let batch = batches
+                .recv()
+                .map_err(|_| Error::Threads("the loading thread ended early".into()))??;
+            let report = self.step_on(batch)?;
+            means.add(&report);
+            progress.step(&report, self.train.epochs, &means);
+
+            let done = report.step;
+            let epoch_ends = done % self.steps_per_epoch() == 0;
+            let stop = options.stop.as_ref().is_some_and(|s| s.load(Ordering::Relaxed))
+                || options.stop_after.is_some_and(|n| done - first >= n);
+            let due = epoch_ends
+                || stop
+                || checkpointed.elapsed() >= options.checkpoint_every
+                || (options.checkpoint_steps > 0 && done % options.checkpoint_steps == 0);
+            if due {
+                self.save()?;
+                checkpointed = Instant::now();
+            }
+            if epoch_ends || stop {
+                self.export()?;
+            }
+            if epoch_ends {
+                progress.epoch(&report, self.train.epochs, &means);
+                means = Means::default();
+            }
+            if stop && done < total {
+                progress.end();
+                return Ok(Outcome::Stopped);
+            }
+        }
+        progress.end();
+        Ok(Outcome::Finished)
+    }
+}
+
+/// The samples of one step.
+struct Batch {
+    names: Vec<String>,
+    visible: Vec<f32>,
+    infrared: Vec<f32>,
+}
+
+/// Makes any step's batch from its number alone.
+#[derive(Clone)]
+struct Loader {
+    data: Arc<PairFolder>,
+    train: TrainConfig,
+}
+
+impl Loader {
+    fn steps_per_epoch(&self) -> usize {
+        self.data.len() / self.train.batch
+    }
+
+    fn batch(&self, step: usize) -> Result<Batch> {
+        let TrainConfig { batch, patch, seed, .. } = self.train;
+        let (epoch, at) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
+        let mut order: Vec<usize> = (0..self.data.len()).collect();
+        shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0), &mut order);
+        let size = batch * patch * patch;
+        let mut out = Batch {
+            names: Vec::with_capacity(batch),
+            visible: Vec::with_capacity(size),
+            infrared: Vec::with_capacity(size),
+        };
+        for &index in order.iter().skip(at * batch).take(batch) {
+            let pair = self.data.pair(index)?;
+            let sample = draw(&pair, patch, seed, epoch, index)?;
+            out.names.push(self.data.name(index).unwrap_or_default().to_string());
+            out.visible.extend(sample.visible);
+            out.infrared.extend(sample.infrared);
+        }
+        Ok(out)
+    }
+}
+
+/// Running means of an epoch's losses.
+#[derive(Default)]
+struct Means {
+    steps: usize,
+    sums: [f64; 5],
+    seconds: f64,
+}
+
+impl Means {
+    fn add(&mut self, report: &StepReport) {
+        self.steps += 1;
+        self.seconds += f64::from(report.seconds);
+        for (sum, (_, loss)) in self.sums.iter_mut().zip(report.losses()) {
+            *sum += f64::from(loss);
+        }
+    }
+}
+
+impl std::fmt::Display for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let n = self.steps.max(1) as f64;
+        let [total, content, intensity, gradient, ssim] = self.sums.map(|s| s / n);
+        write!(
+            f,
+            "loss {total:.4} (content {content:.4} intensity {intensity:.4} \
+             gradient {gradient:.4} ssim {ssim:.4})"
+        )
+    }
+}
+
+/// A bar on a terminal, lines elsewhere, or nothing.
+struct Progress {
+    bar: ProgressBar,
+    lines: bool,
+    total: usize,
+}
+
+impl Progress {
+    fn new(wanted: bool, first: usize, total: usize) -> Self {
+        let bar = match wanted {
+            true => ProgressBar::new(total as u64),
+            false => ProgressBar::hidden(),
+        };
+        let style = ProgressStyle::with_template(
+            "{elapsed_precise} {bar:24} {pos}/{len} {msg} · {eta} left",
+        );
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar.set_position(first as u64);
+        bar.reset_eta();
+        let lines = wanted && bar.is_hidden();
+        Self { bar, lines, total }
+    }
+
+    fn step(&self, report: &StepReport, epochs: usize, means: &Means) {
+        let epoch = report.epoch + 1;
+        self.bar.set_message(format!("epoch {epoch}/{epochs} lr {:.3e} {means}", report.rate));
+        self.bar.set_position(report.step as u64);
+    }
+
+    fn epoch(&self, report: &StepReport, epochs: usize, means: &Means) {
+        if self.lines {
+            let each = means.seconds / means.steps.max(1) as f64;
+            let minutes = each * (self.total - report.step) as f64 / 60.;
+            eprintln!(
+                "epoch {}/{epochs} step {}/{} lr {:.3e} {means} · {each:.2} s a step, \
+                 {minutes:.0} min left",
+                report.epoch + 1,
+                report.step,
+                self.total,
+                report.rate
+            );
+        }
+    }
+
+    fn end(&self) {
+        self.bar.abandon();
+    }
+}
+
+fn variables(weights: &BTreeMap<String, Tensor>, device: &Device) -> Result<BTreeMap<String, Var>> {
+    let variable = |tensor: &Tensor| {
+        let tensor = tensor.to_dtype(DType::F32)?.to_device(device)?.contiguous()?;
+        // A copy of its own: updates must not reach the caller's tensor.
+        Var::from_tensor(&tensor.copy()?.detach())
+    };
+    weights.iter().map(|(name, tensor)| Ok((name.clone(), variable(tensor)?))).collect()
+}
+
+/// Every setting of a run by its dotted name, as text.
+fn settings(
+    model: &Config,
+    train: &TrainConfig,
+    pairs: usize,
+    fingerprint: u64,
+) -> BTreeMap<String, String> {
+    fn flatten(name: &str, value: serde_json::Value, out: &mut BTreeMap<String, String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (field, value) in fields {
+                    let dot = if name.is_empty() { "" } else { "." };
+                    flatten(&format!("{name}{dot}{field}"), value, out);
+                }
+            }
+            value => {
+                out.insert(name.to_string(), value.to_string());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    flatten("model", serde_json::to_value(model).unwrap_or_default(), &mut out);
+    flatten("", serde_json::to_value(train).unwrap_or_default(), &mut out);
+    out.insert("data.pairs".into(), pairs.to_string());
+    out.insert("data.fingerprint".into(), format!("{fingerprint:016x}"));
+    out
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::OutputInUse(dir.to_path_buf())),
+        // A file system without locks: the lock is a kindness, not a need.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Removes unfinished files that a killed run left. The lock is held: nobody is writing them.
+fn sweep(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let entry = entry.map_err(Error::io(dir))?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            std::fs::remove_file(entry.path()).map_err(Error::io(dir))?;
+        }
+    }
+    Ok(())
+}
