@@ -1,7 +1,9 @@
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
-use super::{Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, prepare, state_groups};
+use super::{
+    Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+};
 
 /// States that the adjoint walks at once; their decays and states fill half the first-level cache.
 const STATES: usize = 8;
@@ -174,11 +176,16 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         let first_chunk = spec.first_chunk(k, half);
         for number in (0..steps.len().div_ceil(CHUNK)).rev() {
             let start = steps.start + number * CHUNK;
-            chunk.gather(&io, b, k, start..steps.end.min(start + CHUNK));
+            let next = start.saturating_sub(CHUNK).max(steps.start)..start;
+            chunk.gather(s, &io, b, k, start..steps.end.min(start + CHUNK), next);
             let from = spec.kept_at(b, k, first_chunk + number);
             let kept = &kept[from..from + spec.states * spec.padded()];
             for at in Lanes::blocks(spec, k, 0..spec.channels, S::LANES) {
-                prepare(s, &io, table, b, at, chunk, block);
+                let also = |row| {
+                    lanes::prefetch(dy.as_ptr(), dy.len(), row);
+                    out.u.prefetch(row);
+                };
+                prepare(s, &io, also, table, b, k, at, chunk, block);
                 gather_dy(s, spec, b, at, chunk, dy, scratch);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 if at.column == 0 {
@@ -245,13 +252,13 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         carry[i] = s.load(&sums.carry[at..]);
     }
     for t in 0..chunk.len {
-        let delta = s.load(&block.delta[t * lanes..]);
+        let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]));
         let w = s.load(&block.w[t * lanes..]);
-        let b = &chunk.proj[t * width + b0..][..G];
+        let b = &chunk.proj[t * chunk.stride + b0..][..G];
         let decay = &mut decay[t * G * lanes..][..G * lanes];
         let carried = &mut carried[t * G * lanes..][..G * lanes];
         for i in 0..G {
-            let e = s.exp(s.mul(delta, a[i]));
+            let e = lanes::decay(s, scaled, a[i]);
             let eh = s.mul(e, state[i]);
             state[i] = s.fma(w, s.splat(b[i]), eh);
             s.store(e, &mut decay[i * lanes..]);
@@ -263,8 +270,8 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         let o = t * lanes;
         let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
         let delta = s.load(&block.delta[o..]);
-        let b = &chunk.proj[t * width + b0..][..G];
-        let c = &chunk.proj[t * width + c0..][..G];
+        let b = &chunk.proj[t * chunk.stride + b0..][..G];
+        let c = &chunk.proj[t * chunk.stride + c0..][..G];
         let decay = &decay[o * G..][..G * lanes];
         let carried = &carried[o * G..][..G * lanes];
         let rows = &mut dproj[(t * width + b0) * lanes..];
@@ -363,7 +370,7 @@ fn finish<S: Simd>(
             let dfactor = s.mul(draw, weight);
             let dfactor = if at.column == 0 { dfactor } else { s.add(s.load(row), dfactor) };
             s.store(dfactor, row);
-            dweight = s.fma(draw, s.splat(chunk.proj[t * width + r]), dweight);
+            dweight = s.fma(draw, s.splat(chunk.proj[t * chunk.stride + r]), dweight);
         }
         let total = s.add(s.load(&sums.dt_weight[column..]), dweight);
         s.store(total, &mut sums.dt_weight[column..]);
@@ -386,29 +393,6 @@ fn sum_lanes<S: Simd>(
     for (&p, row) in chunk.positions().iter().zip(rows) {
         // SAFETY: the rows of one group are written by its task only.
         let to = unsafe { out.proj.part(spec.proj_row(b, k, p), width) };
-        match S::LANES {
-            16 => sum_rows::<S::E, 16>(row, to),
-            8 => sum_rows::<S::E, 8>(row, to),
-            _ => {
-                for (to, lanes) in to.iter_mut().zip(row.chunks_exact(S::LANES)) {
-                    *to = s.sum(s.load(lanes));
-                }
-            }
-        }
-    }
-}
-
-/// `out[i]` = the sum of row i. Kept out of line: inside a kernel the compiler vectorises across
-/// rows, with a scalar load for every lane.
-#[inline(never)]
-fn sum_rows<E: Real, const LANES: usize>(rows: &[E], out: &mut [E]) {
-    for (row, out) in rows.chunks_exact(LANES).zip(out) {
-        let mut sum = [E::of(0.); 4];
-        for lanes in row.chunks_exact(4) {
-            for i in 0..4 {
-                sum[i] += lanes[i];
-            }
-        }
-        *out = (sum[0] + sum[2]) + (sum[1] + sum[3]);
+        lanes::sum_rows(s, row, to);
     }
 }

@@ -3,7 +3,9 @@ use std::ops::Range;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
-use super::{Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, prepare, state_groups};
+use super::{
+    Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+};
 
 /// One group's scan over a range of channels.
 struct Task<E> {
@@ -79,7 +81,7 @@ pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>
 fn tasks(spec: &Spec, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
     let blocks = spec.channels.div_ceil(MAX_LANES);
     let all = spec.batch * groups.len() * blocks;
-    let together = (all / (4 * rayon::current_num_threads())).clamp(1, 4) * MAX_LANES;
+    let together = (all / (2 * rayon::current_num_threads())).clamp(1, 4) * MAX_LANES;
     let mut tasks = Vec::new();
     for b in 0..spec.batch {
         for start in (0..spec.channels).step_by(together) {
@@ -113,7 +115,8 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         let steps = spec.steps(k, half);
         let mut number = spec.first_chunk(k, half);
         for start in steps.clone().step_by(CHUNK) {
-            chunk.gather(&io, b, k, start..steps.end.min(start + CHUNK));
+            let end = steps.end.min(start + CHUNK);
+            chunk.gather(s, &io, b, k, start..end, end..steps.end.min(end + CHUNK));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 if let Some(kept) = kept {
                     for n in 0..spec.states {
@@ -126,7 +129,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                         s.store(s.load(&h[n * table.width + at.column..]), row);
                     }
                 }
-                prepare(s, &io, table, b, at, chunk, block);
+                prepare(s, &io, |row| out.prefetch(row), table, b, k, at, chunk, block);
                 let skip = s.load(&table.skip[at.column..]);
                 for t in 0..chunk.len {
                     let o = t * S::LANES;
@@ -173,17 +176,17 @@ fn recur<S: Simd, const G: usize>(
         a[i] = s.load(&table.a[at..]);
     }
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
-    let rows = chunk.proj.chunks_exact(spec.proj_width());
+    let rows = chunk.proj.chunks_exact(chunk.stride);
     let rows = rows
         .zip(block.delta.chunks_exact(S::LANES))
         .zip(block.w.chunks_exact(S::LANES))
         .zip(y.chunks_exact_mut(S::LANES));
     for (((proj, delta), w), y) in rows.take(chunk.len) {
         let (b, c) = (&proj[b0..b0 + G], &proj[c0..c0 + G]);
-        let (delta, w) = (s.load(delta), s.load(w));
+        let (scaled, w) = (lanes::scaled(s, s.load(delta)), s.load(w));
         let mut sums = [s.load(y), zero];
         for i in 0..G {
-            let decay = s.exp(s.mul(delta, a[i]));
+            let decay = lanes::decay(s, scaled, a[i]);
             state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
             sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
         }

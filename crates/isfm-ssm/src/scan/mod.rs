@@ -13,6 +13,7 @@
 
 mod backward;
 mod forward;
+mod lanes;
 mod op;
 
 use std::marker::PhantomData;
@@ -307,23 +308,43 @@ impl<E: Real> Block<E> {
 struct Chunk<E> {
     len: usize,
     positions: [usize; CHUNK],
-    /// Rows of `proj`, dense.
+    /// How many of `positions` the chunk walked next has, and its positions.
+    next_len: usize,
+    next: [usize; CHUNK],
+    /// Rows of `proj`, each padded to `stride` elements.
     proj: Vec<E>,
+    stride: usize,
 }
 
 impl<E: Real> Chunk<E> {
     fn new(spec: &Spec) -> Self {
-        let proj = vec![E::of(0.); CHUNK * spec.proj_width()];
-        Self { len: 0, positions: [0; CHUNK], proj }
+        let stride = spec.proj_width().next_multiple_of(MAX_LANES);
+        let proj = vec![E::of(0.); CHUNK * stride];
+        Self { len: 0, positions: [0; CHUNK], next_len: 0, next: [0; CHUNK], proj, stride }
     }
 
-    fn gather(&mut self, io: &Inputs<'_, E>, b: usize, k: usize, steps: Range<usize>) {
+    /// Takes the chunk of `steps`; `next` are the steps of the chunk after it.
+    #[inline(always)]
+    fn gather<S: Simd<E = E>>(
+        &mut self,
+        s: S,
+        io: &Inputs<'_, E>,
+        b: usize,
+        k: usize,
+        steps: Range<usize>,
+        next: Range<usize>,
+    ) {
         let width = io.spec.proj_width();
         self.len = steps.len();
+        self.next_len = next.len();
         io.spec.positions(k, steps.start, &mut self.positions[..steps.len()]);
-        for (&p, row) in self.positions[..self.len].iter().zip(self.proj.chunks_exact_mut(width)) {
-            let at = io.spec.proj_row(b, k, p);
-            row.copy_from_slice(&io.proj[at..at + width]);
+        io.spec.positions(k, next.start, &mut self.next[..next.len()]);
+        let rows = self.proj.chunks_exact_mut(self.stride);
+        for (&p, row) in self.positions[..self.len].iter().zip(rows) {
+            let from = &io.proj[io.spec.proj_row(b, k, p)..][..width];
+            for (to, from) in row.chunks_exact_mut(S::LANES).zip(from.chunks(S::LANES)) {
+                s.store(s.load_partial(from), to);
+            }
         }
     }
 
@@ -359,20 +380,24 @@ impl Lanes {
     }
 }
 
-/// Gathers `u` and computes δ and δ·u for one block of lanes.
+/// Gathers `u` and computes δ and δ·u for one block of lanes. Asks for what the next chunk will
+/// need (`also` for what else has a row per position): walking columns, no hardware foresees it.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn prepare<S: Simd>(
     s: S,
     io: &Inputs<'_, S::E>,
+    also: impl Fn(usize),
     table: &Table<S::E>,
     b: usize,
+    k: usize,
     at: Lanes,
     chunk: &Chunk<S::E>,
     block: &mut Block<S::E>,
 ) {
     let spec = io.spec;
     let bias = s.load(&table.bias[at.column..]);
-    let rows = chunk.positions().iter().zip(chunk.proj.chunks_exact(spec.proj_width()));
+    let rows = chunk.positions().iter().zip(chunk.proj.chunks_exact(chunk.stride));
     for (t, (&p, proj)) in rows.enumerate() {
         let row = spec.row(b, p) + at.global;
         let o = t * S::LANES;
@@ -388,13 +413,25 @@ fn prepare<S: Simd>(
         s.store(u, &mut block.u[o..]);
         s.store(raw, &mut block.raw[o..]);
     }
-    // In a loop of its own: independent of the loads' latency, and the compiler unrolls it.
+    let line = 64 / size_of::<S::E>();
+    // In a loop of its own: arithmetic enough to hide the next chunk's way from memory.
     for t in 0..chunk.len {
         let o = t * S::LANES;
         let raw = s.load(&block.raw[o..]);
-        let delta = if spec.softplus { s.softplus(raw) } else { raw };
+        let delta = if spec.softplus { lanes::softplus(s, raw) } else { raw };
         s.store(delta, &mut block.delta[o..]);
         s.store(s.mul(delta, s.load(&block.u[o..])), &mut block.w[o..]);
+        if t < chunk.next_len {
+            let row = spec.row(b, chunk.next[t]) + at.global;
+            lanes::prefetch(io.u.as_ptr(), io.u.len(), row);
+            also(row);
+            if at.column == 0 {
+                let row = spec.proj_row(b, k, chunk.next[t]);
+                for i in (0..chunk.stride).step_by(line) {
+                    lanes::prefetch(io.proj.as_ptr(), io.proj.len(), row + i);
+                }
+            }
+        }
     }
 }
 
@@ -415,6 +452,12 @@ unsafe impl<E: Send> Sync for Shared<'_, E> {}
 impl<'a, E> Shared<'a, E> {
     fn new(slice: &'a mut [E]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// Asks for the cache line of an element.
+    #[inline(always)]
+    fn prefetch(self, at: usize) {
+        lanes::prefetch(self.start, self.len, at);
     }
 
     /// The elements `at..at + len`.

@@ -1,0 +1,166 @@
+//! The scan's own vector arithmetic: what [`Simd`] offers for any kernel, done with fewer
+//! instructions where the scan spends its time.
+
+use isfm_ops::simd::{Real, Simd};
+
+/// Whether vectors are AVX-512 registers of f32.
+///
+/// Only `isfm_ops::simd::dispatch` starts a kernel, so `S` is one of its tokens; among them only
+/// the AVX-512 one has vectors of 64 bytes that are aligned like a register.
+#[inline(always)]
+const fn is_avx512<S: Simd>() -> bool {
+    cfg!(target_arch = "x86_64")
+        && S::LANES == 16
+        && size_of::<S::E>() == 4
+        && size_of::<S::V>() == 64
+        && align_of::<S::V>() == 64
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+    use std::mem::transmute_copy;
+
+    use isfm_ops::simd::Simd;
+
+    // 2^r = 1 + r ln 2 + r² P(r) on [-1/2, 1/2], relative error 1.1e-7. The first two terms are
+    // exact, so that decays near 1 (which act over thousands of steps) are as good as f32 has them.
+    const EXP2: [f32; 4] = [1.330_026_3e-3, 9.669_708e-3, 5.550_56e-2, 0.240_222_82];
+
+    /// # Safety
+    /// `S` must be the AVX-512 token.
+    #[inline(always)]
+    pub(super) unsafe fn exp2<S: Simd>(v: S::V) -> S::V {
+        // SAFETY: `S::V` is `__m512`, and the processor has AVX-512.
+        unsafe {
+            let v: __m512 = transmute_copy(&v);
+            // Below, 2^v is 0 anyway, and an infinite v would leave no fraction.
+            let v = _mm512_max_ps(_mm512_set1_ps(-200.), v);
+            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
+            let r = _mm512_sub_ps(v, n);
+            let mut p = _mm512_set1_ps(EXP2[0]);
+            for &k in &EXP2[1..] {
+                p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(k));
+            }
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(std::f32::consts::LN_2));
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.));
+            transmute_copy(&_mm512_scalef_ps(p, n))
+        }
+    }
+
+    /// The sums of 16 rows of 16 elements each.
+    ///
+    /// # Safety
+    /// `S` must be the AVX-512 token, and 256 elements readable at `rows`.
+    #[inline(always)]
+    pub(super) unsafe fn sum_rows<S: Simd>(rows: *const S::E) -> S::V {
+        // SAFETY: `S::V` is `__m512`, the processor has AVX-512, the reads are the caller's.
+        unsafe {
+            let row = |i: usize| _mm512_loadu_ps(rows.cast::<f32>().add(16 * i));
+            let mut quarters = [_mm512_setzero_ps(); 4];
+            for (q, sum) in quarters.iter_mut().enumerate() {
+                // Four rows to one register: lane 4j + i holds quarter j's share of row 4q + i.
+                let (a, b) = (row(4 * q), row(4 * q + 1));
+                let (c, d) = (row(4 * q + 2), row(4 * q + 3));
+                let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                *sum = _mm512_add_ps(
+                    _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                );
+            }
+            let [a, b, c, d] = quarters;
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d),
+            );
+            transmute_copy(&_mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            ))
+        }
+    }
+}
+
+/// What δ is multiplied with before [`decay`] takes it: log₂e where that computes 2ˣ.
+#[inline(always)]
+pub(super) fn scaled<S: Simd>(s: S, delta: S::V) -> S::V {
+    if is_avx512::<S>() { s.mul(delta, s.splat(S::E::of(std::f64::consts::LOG2_E))) } else { delta }
+}
+
+/// exp(δ·A), given δ as [`scaled`] made it.
+#[inline(always)]
+pub(super) fn decay<S: Simd>(s: S, scaled_delta: S::V, a: S::V) -> S::V {
+    let x = s.mul(scaled_delta, a);
+    #[cfg(target_arch = "x86_64")]
+    if is_avx512::<S>() {
+        // SAFETY: as just checked.
+        return unsafe { avx512::exp2::<S>(x) };
+    }
+    s.exp(x)
+}
+
+// ln(1 + y)/y on [0, 1], relative error 3e-8.
+const LOG1P: [f64; 9] = [
+    5.232690027468886e-3,
+    -2.9505219919230236e-2,
+    7.822591750629002e-2,
+    -1.3663242502300021e-1,
+    1.9106004994412523e-1,
+    -2.4842981692976743e-1,
+    3.331909673175758e-1,
+    -4.9999493136559914e-1,
+    9.999999698798083e-1,
+];
+
+/// ln(1 + eˣ). In f32 max(x, 0) + ln(1 + e^−|x|), which needs no division and has no overflow;
+/// above 20 it rounds to x, as the definition (spec.md §2) asks.
+#[inline(always)]
+pub(super) fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
+    if size_of::<S::E>() != 4 {
+        return s.softplus(x);
+    }
+    let zero = s.splat(S::E::of(0.));
+    // `min` and `max` return their second argument on NaN, which here is the one that carries it.
+    let y = s.exp(s.min(s.sub(zero, x), x));
+    let mut p = s.splat(S::E::of(LOG1P[0]));
+    for &k in &LOG1P[1..] {
+        p = s.fma(p, y, s.splat(S::E::of(k)));
+    }
+    s.fma(p, y, s.max(zero, x))
+}
+
+/// `out[i]` = the sum of the lanes of row i, in a fixed order.
+#[inline(always)]
+pub(super) fn sum_rows<S: Simd>(s: S, rows: &[S::E], out: &mut [S::E]) {
+    assert!(rows.len() >= out.len() * S::LANES);
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if is_avx512::<S>() {
+        for (rows, out) in rows.chunks_exact(16 * 16).zip(out.chunks_exact_mut(16)) {
+            // SAFETY: as just checked; `rows` has 256 elements.
+            s.store(unsafe { avx512::sum_rows::<S>(rows.as_ptr()) }, out);
+            done += 16;
+        }
+    }
+    for (row, out) in rows.chunks_exact(S::LANES).zip(out).skip(done) {
+        *out = s.sum(s.load(row));
+    }
+}
+
+/// Asks for the cache line of element `at` of the `len` from `start` on, if there is one.
+#[inline(always)]
+pub(super) fn prefetch<E>(start: *const E, len: usize, at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if at < len {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint only; it reads nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len, at);
+}
