@@ -54,12 +54,13 @@ fn gate(op: &'static str, x: &Tensor, z: &Tensor, gate: Gate) -> Result<Tensor> 
     Ok(x.contiguous()?.apply_op2(&z.contiguous()?, gate)?)
 }
 
-/// scale ⊙ x + y, with one factor for each channel: a residual connection with a learned skip.
+/// scale ⊙ x + y, with one factor for each channel, of all images (a residual connection with a
+/// learned skip) or of each image (a modulation).
 ///
 /// # Shapes
-/// - `x`, `y`: the same, …×C
-/// - `scale`: C
-/// - returns …×C
+/// - `x`, `y`: the same, …×C, or B×…×C if the scale is B×C
+/// - `scale`: C or B×C
+/// - returns the shape of `x`
 ///
 /// # Errors
 /// If a shape does not fit, or the element types differ or are not `F32` or `F64`.
@@ -67,7 +68,10 @@ pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Result<Tensor> {
     const OP: &str = "scale_add";
     check_types(OP, x, &[("scale", scale), ("y", y)])?;
     let (_, c) = rows_of(OP, x)?;
-    check_dims(OP, "scale", scale, &[c])?;
+    match *x.dims() {
+        [batch, _, ..] if scale.rank() == 2 => check_dims(OP, "scale", scale, &[batch, c])?,
+        _ => check_dims(OP, "scale", scale, &[c])?,
+    }
     check_dims(OP, "y", y, x.dims())?;
     if x.elem_count() == 0 {
         return Ok(x.clone());
@@ -321,14 +325,25 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
     }
 }
 
-fn scale_rows<E: Real>(x: &[E], scale: &[E], y: Option<&[E]>) -> Vec<E> {
-    let size = TASK.div_ceil(scale.len()) * scale.len();
+/// Scales the part of `x` that belongs to each line of `c` factors.
+fn scale_rows<E: Real>(x: &[E], scale: &[E], c: usize, y: Option<&[E]>) -> Vec<E> {
+    let size = TASK.div_ceil(c) * c;
+    let image = x.len() / (scale.len() / c);
     let mut out = vec![E::of(0.); x.len()];
-    out.par_chunks_mut(size).zip(x.par_chunks(size)).enumerate().for_each(|(i, (out, x))| {
-        let y = y.map(|y| &y[i * size..][..x.len()]);
-        dispatch(ScaleAddRows { x, scale, y, out });
+    out.par_chunks_mut(image).enumerate().for_each(|(b, out)| {
+        let (first, scale) = (b * image, &scale[b * c..][..c]);
+        out.par_chunks_mut(size).enumerate().for_each(|(i, out)| {
+            let from = first + i * size;
+            let x = &x[from..][..out.len()];
+            let y = y.map(|y| &y[from..][..out.len()]);
+            dispatch(ScaleAddRows { x, scale, y, out });
+        });
     });
     out
+}
+
+fn channels(layout: &Layout) -> usize {
+    layout.dims().last().copied().unwrap_or(1)
 }
 
 impl CustomOp3 for ScaleAdd {
@@ -347,7 +362,7 @@ impl CustomOp3 for ScaleAdd {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!("scale_add", x, E => {
             let (scale, y) = (cpu::slice::<E>(scale, ls)?, cpu::slice::<E>(y, ly)?);
-            let out = scale_rows(cpu::slice::<E>(x, lx)?, scale, Some(y));
+            let out = scale_rows(cpu::slice::<E>(x, lx)?, scale, channels(ls), Some(y));
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
     }
@@ -362,7 +377,9 @@ impl CustomOp3 for ScaleAdd {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let dx = grad.apply_op2_no_bwd(scale, &ScaleRows)?;
-        let dscale = x.apply_op2_no_bwd(&grad, &SumOfProducts)?;
+        let images = scale.elem_count() / scale.dim(candle_core::D::Minus1)?;
+        let dscale = x.apply_op2_no_bwd(&grad, &SumOfProducts { images })?;
+        let dscale = dscale.reshape(scale.shape())?;
         Ok((Some(dx), Some(dscale), Some(grad)))
     }
 }
@@ -383,14 +400,17 @@ impl CustomOp2 for ScaleRows {
         ls: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!("scale_add", x, E => {
-            let out = scale_rows(cpu::slice::<E>(x, lx)?, cpu::slice::<E>(scale, ls)?, None);
+            let (x, scale) = (cpu::slice::<E>(x, lx)?, cpu::slice::<E>(scale, ls)?);
+            let out = scale_rows(x, scale, channels(ls), None);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
     }
 }
 
-/// Σ over rows of a ⊙ b.
-struct SumOfProducts;
+/// Σ over the rows of each image of a ⊙ b.
+struct SumOfProducts {
+    images: usize,
+}
 
 struct ProductRows<'a, E> {
     a: &'a [E],
@@ -425,13 +445,18 @@ impl CustomOp2 for SumOfProducts {
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!("scale_add", a, E => {
-            let c = la.dims().last().copied().unwrap_or(1);
+            let c = channels(la);
             let (a, b) = (cpu::slice::<E>(a, la)?, cpu::slice::<E>(b, lb)?);
-            let sums = sum_rows(a.len() / c, c, |rows, sums| {
-                let (a, b) = (&a[rows.start * c..rows.end * c], &b[rows.start * c..rows.end * c]);
-                dispatch(ProductRows { a, b, sums });
-            });
-            Ok((E::to_cpu_storage_owned(sums), c.into()))
+            let image = a.len() / self.images;
+            let mut out = Vec::with_capacity(self.images * c);
+            for (a, b) in a.chunks_exact(image).zip(b.chunks_exact(image)) {
+                out.extend(sum_rows(image / c, c, |rows, sums| {
+                    let rows = rows.start * c..rows.end * c;
+                    dispatch(ProductRows { a: &a[rows.clone()], b: &b[rows], sums });
+                }));
+            }
+            let shape = out.len().into();
+            Ok((E::to_cpu_storage_owned(out), shape))
         })
     }
 }

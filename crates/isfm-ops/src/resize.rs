@@ -41,19 +41,17 @@ pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor
 /// What one place of a result takes from an axis: places and their weights.
 type Terms<E> = Vec<Vec<(usize, E)>>;
 
-/// For each of the `to` places, the two neighbours among `from` places.
+/// For each of the `to` places, the two neighbours among `from` places. In f64: rounding in f32
+/// would move the places of a long axis by 1e-5 of a pixel and more.
 fn interpolation<E: Real>(from: usize, to: usize) -> Terms<E> {
-    let (zero, half, one) = (E::of(0.), E::of(0.5), E::of(1.));
-    let scale = E::of(from as f64) / E::of(to as f64);
+    let scale = from as f64 / to as f64;
     (0..to)
         .map(|i| {
-            let at = scale * (E::of(i as f64) + half) - half;
-            let at = if at > zero { at } else { zero };
-            let first = num_traits::ToPrimitive::to_usize(&at).unwrap_or(0).min(from - 1);
+            let at = (scale * (i as f64 + 0.5) - 0.5).max(0.);
+            let first = (at as usize).min(from - 1);
             let second = (first + 1).min(from - 1);
-            let weight = at - E::of(first as f64);
-            let weight = if weight < one { weight } else { one };
-            vec![(first, one - weight), (second, weight)]
+            let weight = (at - first as f64).min(1.);
+            vec![(first, E::of(1. - weight)), (second, E::of(weight))]
         })
         .collect()
 }
