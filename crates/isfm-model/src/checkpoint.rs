@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use candle_core::safetensors::Load;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use safetensors::SafeTensors;
 
 use crate::weights::{Weights, check, infer_config, is_unused};
@@ -40,9 +40,9 @@ impl Checkpoint {
     pub fn read(path: impl AsRef<Path>, config: Option<&Config>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let origin = path.display().to_string();
-        let mut file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
         let mut magic = Vec::with_capacity(4);
-        let head = file.by_ref().take(4).read_to_end(&mut magic);
+        let head = file.take(4).read_to_end(&mut magic);
         head.map_err(|e| Error::io("read", path, e))?;
         if magic.starts_with(b"PK") {
             let weights = read_torch(path, &origin, device)?;

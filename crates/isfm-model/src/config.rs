@@ -108,7 +108,10 @@ impl Config {
     pub fn read(path: impl AsRef<std::path::Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        serde_json::from_str(&text)
+        // An object first: serde would take an empty array for a struct of defaults.
+        let object = serde_json::from_str::<serde_json::Map<_, _>>(&text);
+        object
+            .and_then(|object| serde_json::from_value(object.into()))
             .map_err(|e| Error::ConfigFile { path: path.to_path_buf(), message: e.to_string() })
     }
 
