@@ -1,1 +1,19 @@
-//! Fuse an infrared and a visible picture into one, in three lines: the ISFM network with weights inside
+#![doc = include_str!("../README.md")]
+
+mod colour;
+#[cfg(feature = "embedded-weights")]
+mod embedded;
+mod error;
+mod files;
+mod fuse;
+mod memory;
+mod normalise;
+mod plane;
+mod tiling;
+
+pub use error::{Error, Result, Side};
+pub use files::{read_image, write_image};
+pub use fuse::{Builder, Isfm};
+pub use isfm_model::{Checkpoint, Config};
+pub use normalise::Normalize;
+pub use tiling::Tiling;

@@ -1,0 +1,270 @@
+//! Stored pixels to luma planes and back (spec §1).
+
+use std::borrow::Cow;
+
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
+use rayon::prelude::*;
+
+use crate::normalise::{Normalize, Span};
+use crate::plane::Plane;
+use crate::{Error, Result, Side};
+
+/// A type pixels are stored in.
+trait Stored: Copy + Send + Sync {
+    /// The value as stored.
+    fn stored(self) -> f32;
+    /// What stores `unit`, a value in [0, 1].
+    fn from_unit(unit: f32) -> Self;
+}
+
+impl Stored for u8 {
+    fn stored(self) -> f32 {
+        f32::from(self)
+    }
+    fn from_unit(unit: f32) -> Self {
+        (unit * 255.).round() as u8
+    }
+}
+
+impl Stored for u16 {
+    fn stored(self) -> f32 {
+        f32::from(self)
+    }
+    fn from_unit(unit: f32) -> Self {
+        (unit * 65535.).round() as u16
+    }
+}
+
+impl Stored for f32 {
+    fn stored(self) -> f32 {
+        self
+    }
+    fn from_unit(unit: f32) -> Self {
+        unit
+    }
+}
+
+enum Data<'a> {
+    U8(&'a [u8]),
+    U16(&'a [u16]),
+    F32(Cow<'a, [f32]>),
+}
+
+/// The stored values of an image, whatever its type.
+pub(crate) struct Samples<'a> {
+    data: Data<'a>,
+    /// 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha.
+    channels: usize,
+    width: usize,
+    height: usize,
+}
+
+/// Runs `$body` with `$data` the slice of whatever type the samples are.
+macro_rules! each_type {
+    ($samples:expr, $data:ident => $body:expr) => {
+        match &$samples.data {
+            Data::U8($data) => $body,
+            Data::U16($data) => $body,
+            Data::F32($data) => {
+                let $data: &[f32] = $data;
+                $body
+            }
+        }
+    };
+}
+
+/// Y of spec §1; of stored values as well as of values in [0, 1], because it is linear.
+#[inline]
+fn luma(r: f32, g: f32, b: f32) -> f32 {
+    0.299 * r + 0.587 * g + 0.114 * b
+}
+
+/// The stored grey value or luma of a pixel.
+#[inline]
+fn pixel_luma<T: Stored>(pixel: &[T]) -> f32 {
+    match pixel {
+        [r, g, b, ..] => luma(r.stored(), g.stored(), b.stored()),
+        [grey, ..] => grey.stored(),
+        [] => 0.,
+    }
+}
+
+/// A colour pixel with its luma replaced by `y` (spec §1): its own Cr and Cb, each clamped, and
+/// the result clamped.
+#[inline]
+fn recolour(r: f32, g: f32, b: f32, y: f32) -> [f32; 3] {
+    let own = luma(r, g, b).clamp(0., 1.);
+    let cr = ((r - own) * 0.713 + 0.5).clamp(0., 1.) - 0.5;
+    let cb = ((b - own) * 0.564 + 0.5).clamp(0., 1.) - 0.5;
+    [y + 1.403 * cr, y - 0.714 * cr - 0.344 * cb, y + 1.773 * cb].map(|v| v.clamp(0., 1.))
+}
+
+impl<'a> Samples<'a> {
+    /// # Errors
+    /// [`Error::Empty`] for an image without pixels.
+    pub(crate) fn new(image: &'a DynamicImage, side: Side) -> Result<Self> {
+        let (data, channels) = match image {
+            DynamicImage::ImageLuma8(b) => (Data::U8(b), 1),
+            DynamicImage::ImageLumaA8(b) => (Data::U8(b), 2),
+            DynamicImage::ImageRgb8(b) => (Data::U8(b), 3),
+            DynamicImage::ImageRgba8(b) => (Data::U8(b), 4),
+            DynamicImage::ImageLuma16(b) => (Data::U16(b), 1),
+            DynamicImage::ImageLumaA16(b) => (Data::U16(b), 2),
+            DynamicImage::ImageRgb16(b) => (Data::U16(b), 3),
+            DynamicImage::ImageRgba16(b) => (Data::U16(b), 4),
+            DynamicImage::ImageRgb32F(b) => (Data::F32(Cow::Borrowed(b)), 3),
+            DynamicImage::ImageRgba32F(b) => (Data::F32(Cow::Borrowed(b)), 4),
+            // The enum may grow; every image can be had as floats.
+            other => (Data::F32(Cow::Owned(other.to_rgb32f().into_raw())), 3),
+        };
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        if width == 0 || height == 0 {
+            return Err(Error::Empty { side, width, height });
+        }
+        Ok(Self { data, channels, width, height })
+    }
+
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    pub(crate) fn is_16_bit(&self) -> bool {
+        matches!(self.data, Data::U16(_))
+    }
+
+    /// The stored value of full white.
+    pub(crate) fn full_scale(&self) -> f32 {
+        match self.data {
+            Data::U8(_) => 255.,
+            Data::U16(_) => 65535.,
+            Data::F32(_) => 1.,
+        }
+    }
+
+    fn is_colour(&self) -> bool {
+        self.channels >= 3
+    }
+
+    /// The values that a range is found from: every colour value of a visible image (so that no
+    /// channel is clipped more than asked for), the luma of an infrared one; alpha never.
+    pub(crate) fn values(&self, side: Side) -> Vec<f32> {
+        let n = self.channels;
+        each_type!(self, data => match side {
+            Side::Visible => {
+                let colours = if self.is_colour() { 3 } else { 1 };
+                data.chunks_exact(n).flat_map(|p| p[..colours].iter().map(|v| v.stored())).collect()
+            }
+            Side::Infrared => data.chunks_exact(n).map(pixel_luma).collect(),
+        })
+    }
+
+    /// The luma in [0, 1], after normalisation by `rule`, and the span it used.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for a NaN or an infinity in a float image.
+    pub(crate) fn to_luma(&self, side: Side, rule: Normalize) -> Result<(Plane, Span)> {
+        if let Data::F32(data) = &self.data
+            && let Some(index) = data.iter().position(|v| !v.is_finite())
+        {
+            return Err(Error::NotFinite { side, value: data[index], index });
+        }
+        let span = rule.range(side, self);
+        let n = self.channels;
+        let mut plane = Plane::zeros(self.width, self.height);
+        let rows = plane.data.par_chunks_mut(self.width);
+        each_type!(self, data => rows.zip(data.par_chunks(self.width * n)).for_each(|(row, from)| {
+            for (y, pixel) in row.iter_mut().zip(from.chunks_exact(n)) {
+                *y = match (side, pixel) {
+                    // Each channel is clamped before the luma is taken, as colour is put back
+                    // from the clamped channels.
+                    (Side::Visible, [r, g, b, ..]) => {
+                        let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
+                        luma(r, g, b).clamp(0., 1.)
+                    }
+                    _ => span.place(pixel_luma(pixel)),
+                };
+            }
+        }));
+        Ok((plane, span))
+    }
+
+    /// The image with its luma replaced by `fused` (in [0, 1]): colour stays colour, grey grey,
+    /// in the depth of the image itself and without alpha.
+    pub(crate) fn with_luma(&self, fused: &Plane, span: Span) -> DynamicImage {
+        let (width, height) = (self.width as u32, self.height as u32);
+        match (&self.data, self.is_colour()) {
+            (Data::U8(data), false) => {
+                let mut out = GrayImage::new(width, height);
+                self.fill(data, fused, span, &mut out);
+                DynamicImage::ImageLuma8(out)
+            }
+            (Data::U8(data), true) => {
+                let mut out = RgbImage::new(width, height);
+                self.fill(data, fused, span, &mut out);
+                DynamicImage::ImageRgb8(out)
+            }
+            (Data::U16(data), false) => {
+                let mut out = ImageBuffer::<Luma<u16>, Vec<u16>>::new(width, height);
+                self.fill(data, fused, span, &mut out);
+                DynamicImage::ImageLuma16(out)
+            }
+            (Data::U16(data), true) => {
+                let mut out = ImageBuffer::<Rgb<u16>, Vec<u16>>::new(width, height);
+                self.fill(data, fused, span, &mut out);
+                DynamicImage::ImageRgb16(out)
+            }
+            // Float images are always colour (the `image` crate has no grey ones).
+            (Data::F32(data), _) => {
+                let mut out = ImageBuffer::<Rgb<f32>, Vec<f32>>::new(width, height);
+                self.fill(data, fused, span, &mut out);
+                DynamicImage::ImageRgb32F(out)
+            }
+        }
+    }
+
+    fn fill<T: Stored>(&self, data: &[T], fused: &Plane, span: Span, out: &mut [T]) {
+        let n = self.channels;
+        let colours = if self.is_colour() { 3 } else { 1 };
+        out.par_chunks_mut(self.width * colours)
+            .zip(data.par_chunks(self.width * n))
+            .zip(fused.data.par_chunks(self.width))
+            .for_each(|((out, from), fused)| {
+                let pixels = out.chunks_exact_mut(colours).zip(from.chunks_exact(n));
+                for ((out, pixel), &y) in pixels.zip(fused) {
+                    match (out, pixel) {
+                        (out @ [_, _, _], [r, g, b, ..]) => {
+                            let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
+                            out.copy_from_slice(&recolour(r, g, b, y).map(T::from_unit));
+                        }
+                        (out, _) => out.fill(T::from_unit(y)),
+                    }
+                }
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pixel_keeps_its_colour_when_its_luma_stays() {
+        for rgb in [[0.2, 0.5, 0.9], [1., 0., 0.], [0., 0., 1.], [0.3, 0.3, 0.3], [1., 1., 1.]] {
+            let [r, g, b] = rgb;
+            let back = recolour(r, g, b, luma(r, g, b));
+            for (got, want) in back.iter().zip(rgb) {
+                // The factors of spec §1 are rounded to three digits, so it is not quite exact.
+                assert!((got - want).abs() < 2e-3, "{back:?} {rgb:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn chroma_by_hand() {
+        // Cr = (R − Y)·.713 + .5 = (1 − .299)·.713 + .5 = .999813, Cb = −.299·.564 + .5 = .331364
+        let [r, g, b] = recolour(1., 0., 0., 0.25);
+        assert!((r - (0.25 + 1.403 * 0.499_813)).abs() < 1e-6);
+        assert!((g - 0.0f32.max(0.25 - 0.714 * 0.499_813 + 0.344 * 0.168_636)).abs() < 1e-6);
+        assert!((b - 0.0f32.max(0.25 - 1.773 * 0.168_636)).abs() < 1e-6);
+    }
+}

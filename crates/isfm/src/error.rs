@@ -1,0 +1,178 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use candle_core::DType;
+
+/// Which of the two images an error speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The visible image (or PET, SPECT, CT): the one whose colour is kept.
+    Visible,
+    /// The infrared image (or MRI): used as grey.
+    Infrared,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Visible => "visible",
+            Self::Infrared => "infrared",
+        })
+    }
+}
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An image without pixels.
+    #[error("the {side} image is {width}x{height}: it has no pixels")]
+    Empty {
+        /// Which image.
+        side: Side,
+        /// Its width.
+        width: usize,
+        /// Its height.
+        height: usize,
+    },
+    /// Two images that do not lie on each other.
+    #[error(
+        "the visible image is {}x{} but the infrared one is {}x{} (width x height): give images \
+         of one size, or ask for the infrared one to be resized",
+        visible.0, visible.1, infrared.0, infrared.1
+    )]
+    SizeMismatch {
+        /// Width and height of the visible image.
+        visible: (usize, usize),
+        /// Width and height of the infrared image.
+        infrared: (usize, usize),
+    },
+    /// A NaN or an infinity among the pixels.
+    #[error("the {side} image has a pixel that is not finite ({value} at {index})")]
+    NotFinite {
+        /// Which image.
+        side: Side,
+        /// The value.
+        value: f32,
+        /// Its place among the values, row by row.
+        index: usize,
+    },
+    /// Values that are not in the range the network knows.
+    #[error("the {side} tensor has the value {value}, needs values in [0, 1]")]
+    OutOfRange {
+        /// Which image.
+        side: Side,
+        /// The value.
+        value: f32,
+    },
+    /// A tensor that is not one plane or a batch of planes.
+    #[error("the {side} tensor is {got:?}, needs HxW, 1xHxW or Bx1xHxW")]
+    TensorShape {
+        /// Which image.
+        side: Side,
+        /// Its shape.
+        got: Vec<usize>,
+    },
+    /// Two tensors of different shapes.
+    #[error("the visible tensor is {visible:?} but the infrared one is {infrared:?}")]
+    TensorShapes {
+        /// Shape of the visible tensor.
+        visible: Vec<usize>,
+        /// Shape of the infrared tensor.
+        infrared: Vec<usize>,
+    },
+    /// An element type the network does not compute in.
+    #[error("{what} is {got:?}: this build computes in F32 only")]
+    DType {
+        /// What has that type.
+        what: &'static str,
+        /// The type.
+        got: DType,
+    },
+    /// A device this build cannot use.
+    #[error("{what} is on {got}: this build computes on the CPU only")]
+    Device {
+        /// What lies there.
+        what: &'static str,
+        /// The device.
+        got: String,
+    },
+    /// An option outside its range.
+    #[error("{what} is {got}, needs {needed}")]
+    Option {
+        /// Which option.
+        what: &'static str,
+        /// Its value.
+        got: String,
+        /// What would be right.
+        needed: String,
+    },
+    /// A memory limit that not even the smallest tile fits.
+    #[error("the memory limit is {limit} bytes, but this image and this model need {needed}")]
+    MemoryLimit {
+        /// The limit, in bytes.
+        limit: usize,
+        /// The least that would do, in bytes.
+        needed: usize,
+    },
+    /// Neither weights given nor weights inside.
+    #[error(
+        "no weights: this build has none inside (feature `embedded-weights`), so name a file or \
+         give a checkpoint"
+    )]
+    NoWeights,
+    /// A configuration for which only other weights are inside.
+    #[error(
+        "the embedded weights are of the configuration {embedded}, not {wanted}: name a weights \
+         file too"
+    )]
+    NotEmbedded {
+        /// The configuration of the embedded weights.
+        embedded: String,
+        /// The configuration asked for.
+        wanted: String,
+    },
+    /// Weights that made a fused image which is not finite.
+    #[error("the network gave a value that is not finite: its weights are damaged")]
+    NotFiniteOutput,
+    /// An image file that cannot be read.
+    #[error("cannot read the image {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: image::ImageError,
+    },
+    /// An image file that cannot be written.
+    #[error("cannot write the image {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: image::ImageError,
+    },
+    /// An extension that names no picture format this crate writes.
+    #[error(
+        "cannot write {}: its extension names no format known here (png, jpg, tif, bmp, webp, \
+         pgm, ppm, pnm, pam)",
+        .0.display()
+    )]
+    Format(PathBuf),
+    /// Threads that could not be started.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What went wrong.
+        source: rayon::ThreadPoolBuildError,
+    },
+    /// An error of the network's or its weights' (with the file's name).
+    #[error(transparent)]
+    Model(#[from] isfm_model::Error),
+    /// An error of Candle's.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,51 @@
+//! One channel of an image as floats.
+
+/// One channel, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plane {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) data: Vec<f32>,
+}
+
+impl Plane {
+    /// A plane of zeros.
+    pub(crate) fn zeros(width: usize, height: usize) -> Self {
+        Self { width, height, data: vec![0.; width * height] }
+    }
+
+    /// The plane grown to `width`×`height` by repeating its last column and row, which is the
+    /// continuation that gives a 2×2 wavelet no edge to see.
+    pub(crate) fn padded(&self, width: usize, height: usize) -> Self {
+        let mut data = Vec::with_capacity(width * height);
+        for y in 0..height {
+            let row = &self.data[y.min(self.height - 1) * self.width..][..self.width];
+            data.extend_from_slice(row);
+            data.extend(std::iter::repeat_n(row[self.width - 1], width - self.width));
+        }
+        Self { width, height, data }
+    }
+
+    /// The rectangle with the top left corner `x`, `y`.
+    pub(crate) fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
+        let mut data = Vec::with_capacity(width * height);
+        for row in self.data.chunks_exact(self.width).skip(y).take(height) {
+            data.extend_from_slice(&row[x..x + width]);
+        }
+        Self { width, height, data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_repeats_the_edge_and_cropping_undoes_it() {
+        let plane = Plane { width: 3, height: 1, data: vec![1., 2., 3.] };
+        let padded = plane.padded(4, 2);
+        assert_eq!(padded.data, [1., 2., 3., 3., 1., 2., 3., 3.]);
+        assert_eq!(padded.crop(0, 0, 3, 1), plane);
+        assert_eq!(padded.crop(2, 1, 2, 1).data, [3., 3.]);
+    }
+}

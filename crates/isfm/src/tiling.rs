@@ -1,0 +1,262 @@
+//! Large images in overlapping pieces.
+//!
+//! Tiles start on even pixels, so that the 2×2 wavelet blocks of a tile are those of the whole
+//! image. Where two tiles overlap, the outer quarter on either side is thrown away (there the
+//! zero padding of the convolutions shows) and in the middle half the one fades into the other
+//! along a raised cosine; the two weights add up to one by construction.
+
+use crate::plane::Plane;
+use crate::{Error, Result};
+
+/// How an image is cut into tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Tiling {
+    /// The whole image if the memory limit allows it, else the fewest tiles that it allows.
+    #[default]
+    Auto,
+    /// Never: the whole image at once, whatever the memory.
+    Whole,
+    /// Tiles of at most so many pixels a side, whatever the memory; at least
+    /// [`Tiling::MIN_EDGE`].
+    Edge(usize),
+}
+
+impl Tiling {
+    /// The smallest edge that can be asked for: below it the overlaps are most of the work and
+    /// the network sees too little of the scene around a pixel.
+    pub const MIN_EDGE: usize = 32;
+    /// The overlap of neighbouring tiles, in pixels; a quarter of the edge for tiles below 256.
+    pub const OVERLAP: usize = 64;
+}
+
+/// The edge of the smallest tiles that a memory limit is answered with.
+pub(crate) const MIN_AUTO_EDGE: usize = 128;
+
+fn even_up(n: usize) -> usize {
+    n.next_multiple_of(2)
+}
+
+/// One direction of a tile grid: equal lengths, even starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    pub(crate) tile: usize,
+    pub(crate) starts: Vec<usize>,
+}
+
+impl Axis {
+    /// Cuts an even length into the fewest tiles of at most `edge` (at least 8).
+    fn split(len: usize, edge: usize) -> Self {
+        let edge = edge - edge % 2;
+        if len <= edge {
+            return Self { tile: len, starts: vec![0] };
+        }
+        let overlap = overlap(edge);
+        let n = (len - overlap).div_ceil(edge - overlap);
+        let tile = even_up((len + (n - 1) * overlap).div_ceil(n));
+        let last = len - tile;
+        let starts = (0..n).map(|i| 2 * (i * (last / 2) / (n - 1))).collect();
+        Self { tile, starts }
+    }
+
+    /// The weight of each pixel of tile `i`.
+    fn weights(&self, i: usize) -> Vec<f32> {
+        let mut weights = vec![1.; self.tile];
+        let start = self.starts[i];
+        if i > 0 {
+            let overlap = self.starts[i - 1] + self.tile - start;
+            for (x, w) in weights[..overlap].iter_mut().enumerate() {
+                *w = fade_in(x, overlap);
+            }
+        }
+        if let Some(next) = self.starts.get(i + 1) {
+            let overlap = start + self.tile - next;
+            for (x, w) in weights[self.tile - overlap..].iter_mut().enumerate() {
+                *w = 1. - fade_in(x, overlap);
+            }
+        }
+        weights
+    }
+}
+
+fn overlap(edge: usize) -> usize {
+    let quarter = edge / 4;
+    Tiling::OVERLAP.min(quarter - quarter % 2)
+}
+
+/// From 0 to 1 over the middle half of an overlap.
+fn fade_in(x: usize, overlap: usize) -> f32 {
+    let margin = overlap / 4;
+    let place = (x as f32 + 0.5 - margin as f32) / (overlap - 2 * margin) as f32;
+    0.5 - 0.5 * (std::f32::consts::PI * place.clamp(0., 1.)).cos()
+}
+
+/// A grid of tiles over an image of even size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) across: Axis,
+    pub(crate) down: Axis,
+}
+
+impl Plan {
+    pub(crate) fn whole(width: usize, height: usize) -> Self {
+        Self::edge(width, height, width.max(height))
+    }
+
+    pub(crate) fn edge(width: usize, height: usize, edge: usize) -> Self {
+        Self { across: Axis::split(width, edge), down: Axis::split(height, edge) }
+    }
+
+    /// The grid of the smallest tiles that a memory limit is answered with.
+    pub(crate) fn smallest(width: usize, height: usize) -> Self {
+        Self::edge(width, height, MIN_AUTO_EDGE)
+    }
+
+    /// The grid that computes the fewest pixels with tiles of at most `area` pixels; `None` if
+    /// not even the [`smallest`](Self::smallest) tiles are so small.
+    pub(crate) fn area(width: usize, height: usize, area: usize) -> Option<Self> {
+        if width.checked_mul(height).is_some_and(|all| all <= area) {
+            return Some(Self::whole(width, height));
+        }
+        let mut best = Some(Self::smallest(width, height)).filter(|p| p.tile_area() <= area);
+        let mut columns = 1;
+        loop {
+            let overlaps = (columns - 1) * Tiling::OVERLAP;
+            let edge = even_up((width + overlaps).div_ceil(columns));
+            if edge < MIN_AUTO_EDGE.min(width) {
+                return best;
+            }
+            let across = Axis::split(width, edge);
+            let room = area / across.tile;
+            if room >= MIN_AUTO_EDGE.min(height) {
+                let plan = Self { across, down: Axis::split(height, room) };
+                // Among equals the squarer one: it sees more around its middle.
+                let cost = |p: &Self| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
+                if best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
+                    best = Some(plan);
+                }
+            }
+            if edge <= MIN_AUTO_EDGE {
+                return best;
+            }
+            columns += 1;
+        }
+    }
+
+    /// Pixels computed, overlaps counted as often as they are.
+    fn pixels(&self) -> usize {
+        self.tiles() * self.tile_area()
+    }
+
+    pub(crate) fn tile_area(&self) -> usize {
+        self.across.tile * self.down.tile
+    }
+
+    pub(crate) fn tiles(&self) -> usize {
+        self.across.starts.len() * self.down.starts.len()
+    }
+
+    /// Fuses tile by tile, one after the other, and blends.
+    pub(crate) fn run(
+        &self,
+        visible: &Plane,
+        infrared: &Plane,
+        fuse: impl Fn(Plane, Plane) -> Result<Plane>,
+    ) -> Result<Plane> {
+        let (w, h) = (self.across.tile, self.down.tile);
+        if self.tiles() == 1 {
+            return fuse(visible.clone(), infrared.clone());
+        }
+        let mut out = Plane::zeros(visible.width, visible.height);
+        for (j, &y0) in self.down.starts.iter().enumerate() {
+            let rows = self.down.weights(j);
+            for (i, &x0) in self.across.starts.iter().enumerate() {
+                let columns = self.across.weights(i);
+                let tile = fuse(visible.crop(x0, y0, w, h), infrared.crop(x0, y0, w, h))?;
+                for (y, (from, wy)) in tile.data.chunks_exact(w).zip(&rows).enumerate() {
+                    let to = &mut out.data[(y0 + y) * out.width + x0..][..w];
+                    for ((to, from), wx) in to.iter_mut().zip(from).zip(&columns) {
+                        *to += wy * wx * from;
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// # Errors
+/// [`Error::Option`] for an edge below [`Tiling::MIN_EDGE`].
+pub(crate) fn validate(tiling: Tiling) -> Result<()> {
+    match tiling {
+        Tiling::Edge(edge) if edge < Tiling::MIN_EDGE => Err(Error::Option {
+            what: "the tile edge",
+            got: edge.to_string(),
+            needed: format!("at least {} pixels", Tiling::MIN_EDGE),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(axis: &Axis, len: usize, edge: usize) {
+        assert!(axis.tile <= edge && axis.tile.is_multiple_of(2));
+        assert_eq!(axis.starts[0], 0);
+        assert_eq!(axis.starts.last().unwrap() + axis.tile, len);
+        for pair in axis.starts.windows(2) {
+            assert!(pair[1].is_multiple_of(2));
+            let lap = (pair[0] + axis.tile).checked_sub(pair[1]).unwrap();
+            assert!(lap >= overlap(edge - edge % 2), "{axis:?}");
+        }
+        // A pixel belongs to two tiles at most, else three weights would not add up to one.
+        for three in axis.starts.windows(3) {
+            assert!(three[0] + axis.tile <= three[2], "{axis:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_cover_the_length_and_weights_add_up(half in 1usize..2000, edge in 64usize..700) {
+            let len = 2 * half;
+            let axis = Axis::split(len, edge);
+            check(&axis, len, edge);
+            let mut sum = vec![0f32; len];
+            for (i, &start) in axis.starts.iter().enumerate() {
+                for (s, w) in sum[start..].iter_mut().zip(axis.weights(i)) {
+                    prop_assert!((0. ..=1.).contains(&w));
+                    *s += w;
+                }
+            }
+            prop_assert!(sum.iter().all(|s| (s - 1.).abs() < 1e-6));
+        }
+
+        #[test]
+        fn a_plan_keeps_to_its_area(w in 1usize..1500, h in 1usize..1500, area in 16_384usize..1_000_000) {
+            let (width, height) = (2 * w, 2 * h);
+            let plan = Plan::area(width, height, area).unwrap();
+            prop_assert!(plan.across.tile * plan.down.tile <= area);
+            check(&plan.across, width, plan.across.tile);
+            check(&plan.down, height, plan.down.tile);
+        }
+    }
+
+    #[test]
+    fn identity_comes_back_whole() {
+        let mut plane = Plane::zeros(230, 150);
+        for (i, v) in plane.data.iter_mut().enumerate() {
+            *v = (i % 97) as f32 / 97.;
+        }
+        let plan = Plan::edge(230, 150, 64);
+        assert!(plan.tiles() > 6);
+        let back = plan.run(&plane, &plane, |visible, _| Ok(visible)).unwrap();
+        for (a, b) in back.data.iter().zip(&plane.data) {
+            assert!((a - b).abs() < 1e-6);
+        }
+        assert!(Plan::area(4000, 4000, 1000).is_none());
+    }
+}
