@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use isfm_model::{Checkpoint, Config};
 use isfm_train::{Outcome, PairFolder, RunOptions, State, TrainConfig, Trainer};
@@ -103,7 +103,7 @@ fn main() -> Result<()> {
     }
     let mut trainer = match args.resume {
         true => builder.resume(&args.output)?,
-        false => builder.create(&args.output).with_context(|| "cannot start the run")?,
+        false => builder.create(&args.output)?,
     };
     for warning in trainer.warnings() {
         eprintln!("warning: {warning}");

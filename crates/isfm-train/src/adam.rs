@@ -35,6 +35,17 @@ pub struct Moments {
     pub square: Vec<f32>,
 }
 
+/// What a call of [`Adam::step`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// The parameters were updated.
+    Done,
+    /// They were too, but by what the state remembers alone: every gradient is exactly 0.
+    Unguided,
+    /// Nothing was changed: this parameter's gradient is not finite.
+    NonFinite(String),
+}
+
 /// Adam without weight decay, in PyTorch's formula, whose state can be stored and restored.
 #[derive(Clone, Debug)]
 pub struct Adam {
@@ -72,8 +83,7 @@ impl Adam {
     }
 
     /// Updates every variable that has a gradient; one without (an unused parameter) keeps its
-    /// value and state. Nothing is changed when a gradient is not finite: its parameter's name
-    /// comes back as `Some`.
+    /// value and state. Nothing is changed when a gradient is not finite.
     ///
     /// # Errors
     /// If no variable has a gradient, or variables and state do not belong together.
@@ -82,7 +92,7 @@ impl Adam {
         vars: &BTreeMap<String, Var>,
         grads: &GradStore,
         rate: f64,
-    ) -> Result<Option<String>> {
+    ) -> Result<Update> {
         if !vars.keys().eq(self.moments.keys()) {
             return Err(Error::Optimiser("parameters and state have different names".into()));
         }
@@ -103,9 +113,11 @@ impl Adam {
         }
         for (name, gradient) in vars.keys().zip(&gradients) {
             if gradient.as_ref().is_some_and(|g| g.iter().any(|v| !v.is_finite())) {
-                return Ok(Some(name.clone()));
+                return Ok(Update::NonFinite(name.clone()));
             }
         }
+
+        let unguided = gradients.iter().flatten().flatten().all(|&g| g == 0.);
 
         let step = i32::try_from(self.step + 1).unwrap_or(i32::MAX);
         let AdamConfig { beta1, beta2, eps } = self.config;
@@ -130,7 +142,7 @@ impl Adam {
             Ok(())
         })?;
         self.step += 1;
-        Ok(None)
+        Ok(if unguided { Update::Unguided } else { Update::Done })
     }
 }
 

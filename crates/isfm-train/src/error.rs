@@ -105,6 +105,18 @@ pub enum Error {
         /// How many steps it holds.
         checkpoint_step: usize,
     },
+    /// A network whose output lies outside [0, 1] everywhere, step after step, where the clamped
+    /// image has no slope: training cannot get it back.
+    #[error(
+        "step {step}: every gradient has been exactly 0 for {steps} steps, because all of the \
+         fused image lies outside 0 to 1; start again with another seed or a lower learning rate"
+    )]
+    Stuck {
+        /// The step, counted from 1.
+        step: usize,
+        /// How many steps it has been so.
+        steps: usize,
+    },
     /// Weights of another shape than the optimiser's state, or a loss that reaches no weight.
     #[error("optimiser: {0}")]
     Optimiser(String),

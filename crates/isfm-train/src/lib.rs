@@ -11,7 +11,7 @@ mod log;
 mod random;
 mod trainer;
 
-pub use adam::{Adam, AdamConfig, Moments};
+pub use adam::{Adam, AdamConfig, Moments, Update};
 pub use augment::{Placement, Sample, draw, resize_bicubic};
 pub use checkpoint::State;
 pub use config::{LossTerms, Schedule, TrainConfig};

@@ -15,7 +15,11 @@ use crate::augment::draw;
 use crate::checkpoint::{LAST, PREVIOUS, UNFINISHED, replace};
 use crate::log::Log;
 use crate::random::{Purpose, shuffle, stream};
-use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, curve};
+use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, Update, curve};
+
+/// So many steps without a slope, and a run is given up: the optimiser's memory, which decays by
+/// a tenth a step, will not move it any more.
+const STUCK: usize = 50;
 
 /// Prepares a [`Trainer`].
 pub struct TrainerBuilder {
@@ -197,6 +201,8 @@ pub struct Trainer {
     /// The last checkpoint and its step.
     saved: (PathBuf, usize),
     warnings: Vec<String>,
+    /// For how many steps every gradient has been 0.
+    unguided: usize,
     /// Held, not read: the system releases it however the process ends.
     _lock: File,
 }
@@ -257,6 +263,7 @@ impl Trainer {
             seconds: 0.,
             saved,
             warnings: Vec::new(),
+            unguided: 0,
             _lock: lock,
         })
     }
@@ -307,7 +314,7 @@ impl Trainer {
     /// Does one step, and writes its line to the log, but no checkpoint.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with weights and state as before the step; a file that cannot be read
+    /// [`Error::NonFinite`], with weights and state as before the step; [`Error::Stuck`]; a file that cannot be read
     /// or written; all epochs done already.
     pub fn step(&mut self) -> Result<StepReport> {
         if self.adam.steps() >= self.total_steps() {
@@ -359,13 +366,20 @@ impl Trainer {
         let grads = loss.total.backward()?;
         // The graph and all it holds is let go before the update makes its own copies.
         drop((loss, fused));
-        if let Some(name) = self.adam.step(&self.vars, &grads, rate)? {
-            return Err(failed(format!("the gradient of `{name}`")));
+        match self.adam.step(&self.vars, &grads, rate)? {
+            Update::Done => self.unguided = 0,
+            Update::Unguided => self.unguided += 1,
+            Update::NonFinite(name) => {
+                return Err(failed(format!("the gradient of `{name}`")));
+            }
         }
         let seconds = started.elapsed().as_secs_f64();
         report.seconds = seconds as f32;
         self.seconds += seconds;
         self.log.append(&report)?;
+        if self.unguided >= STUCK {
+            return Err(Error::Stuck { step, steps: self.unguided });
+        }
         Ok(report)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
-use isfm_train::{Adam, AdamConfig, Schedule, TrainConfig};
+use isfm_train::{Adam, AdamConfig, Schedule, TrainConfig, Update};
 
 #[test]
 fn the_schedule_is_the_authors() {
@@ -68,7 +68,7 @@ fn step(
     vars: &BTreeMap<String, Var>,
     g: &[(&str, Vec<f32>)],
     rate: f64,
-) -> Option<String> {
+) -> Update {
     let mut loss = Tensor::new(0f32, &Device::Cpu).unwrap();
     for (name, g) in g {
         let g = Tensor::from_slice(g, g.len(), &Device::Cpu).unwrap();
@@ -89,7 +89,7 @@ fn adam_follows_its_textbook_form() {
         let g = [phase.sin(), 1e-7, 1e4 * phase.cos(), if t % 9 == 0 { 3. } else { 0. }];
         let g = g.map(|g| g as f32);
         let rate = 0.01 / f64::from(t);
-        assert_eq!(step(&mut adam, &vars, &[("w", g.to_vec())], rate), None);
+        assert_eq!(step(&mut adam, &vars, &[("w", g.to_vec())], rate), Update::Done);
         for i in 0..4 {
             let g = f64::from(g[i]);
             m[i] = 0.9 * m[i] + 0.1 * g;
@@ -124,15 +124,16 @@ fn the_first_step_is_the_rate_against_the_gradients_sign() {
 fn unused_parameters_stay_and_bad_gradients_change_nothing() {
     let vars = vars(&[("unused", vec![5.]), ("w", vec![1., 2.])]);
     let mut adam = Adam::new(AdamConfig::default(), &vars);
-    assert_eq!(step(&mut adam, &vars, &[("w", vec![1., 1.])], 0.1), None);
+    assert_eq!(step(&mut adam, &vars, &[("w", vec![1., 1.])], 0.1), Update::Done);
     assert_eq!(vars["unused"].to_vec1::<f32>().unwrap(), [5.]);
     let (weights, state): (Vec<f32>, _) = (vars["w"].to_vec1().unwrap(), adam.moments().clone());
     for bad in [f32::NAN, f32::INFINITY] {
         let g = [("unused", vec![1.]), ("w", vec![1., bad])];
-        assert_eq!(step(&mut adam, &vars, &g, 0.1), Some("w".into()));
+        assert_eq!(step(&mut adam, &vars, &g, 0.1), Update::NonFinite("w".into()));
     }
     assert_eq!(vars["w"].to_vec1::<f32>().unwrap(), weights);
     assert_eq!((adam.steps(), adam.moments()), (1, &state));
+    assert_eq!(step(&mut adam, &vars, &[("w", vec![0., 0.])], 0.1), Update::Unguided);
     let nothing = Tensor::new(0f32, &Device::Cpu).unwrap().backward().unwrap();
     assert!(adam.step(&vars, &nothing, 0.1).is_err());
 }
@@ -142,7 +143,7 @@ fn restored_state_goes_on_as_before() {
     let gradient = |t: usize| vec![("w", vec![t as f32, -1., 0.5 / t as f32])];
     let one = vars(&[("w", vec![1., 2., 3.])]);
     let mut adam = Adam::new(AdamConfig::default(), &one);
-    (1..4).for_each(|t| assert_eq!(step(&mut adam, &one, &gradient(t), 0.1), None));
+    (1..4).for_each(|t| assert_eq!(step(&mut adam, &one, &gradient(t), 0.1), Update::Done));
     let two = vars(&[("w", one["w"].to_vec1().unwrap())]);
     let mut restored = Adam::restore(AdamConfig::default(), adam.steps(), adam.moments().clone());
     for t in 4..9 {

@@ -38,7 +38,7 @@ fn training_lowers_the_loss_and_leaves_usable_weights() {
     assert_eq!(losses.len(), 24);
     let mean = |l: &[f32]| l.iter().sum::<f32>() / l.len() as f32;
     let (first, last) = (mean(&losses[..6]), mean(&losses[18..]));
-    assert!(last < 0.8 * first, "{first} to {last}: {losses:?}");
+    assert!(last < 0.6 * first, "{first} to {last}: {losses:?}");
 
     // What was written is what was trained, and it fuses alike.
     let file = Checkpoint::read(out.join("weights.safetensors"), None, &candle_core::Device::Cpu);
@@ -151,10 +151,10 @@ fn a_run_is_resumed_only_with_its_own_settings() {
     let open = || PairFolder::open(&data).unwrap();
     assert_eq!(differs(resume(&data, &out, 4).unwrap_err()), "epochs");
     let mut seed = recipe(3);
-    seed.seed = 1;
+    seed.seed = 2;
     let error = Trainer::builder(model(), open()).config(seed).resume(&out).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("`seed` = 3407, but 1 was given"), "{text}");
+    assert!(text.contains("`seed` = 1, but 2 was given"), "{text}");
     let mut rate = recipe(3);
     rate.schedule.peak *= 2.;
     let error = Trainer::builder(model(), open()).config(rate).resume(&out).unwrap_err();
@@ -172,16 +172,8 @@ fn a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint() {
     let (dir, data) = folder();
     let out = dir.path().join("out");
     let mut weights = isfm_model::initial_weights(&model(), 1, &candle_core::Device::Cpu).unwrap();
-    // The last convolution: whatever comes before, its output is not a number.
-    let (name, tensor) = weights.iter().next_back().map(|(n, t)| (n.clone(), t.clone())).unwrap();
-    let mut poisoned = None;
-    for (candidate, tensor) in &weights {
-        if candidate.contains("conv1_before") {
-            poisoned = Some((candidate.clone(), tensor.clone()));
-        }
-    }
-    let (name, tensor) = poisoned.unwrap_or((name, tensor));
-    weights.insert(name, tensor.affine(0., f64::NAN).unwrap());
+    let bias = weights.get_mut("conv1_before.0.bias").unwrap();
+    *bias = bias.affine(0., f64::NAN).unwrap();
     let folder = PairFolder::open(&data).unwrap();
     let builder = Trainer::builder(model(), folder).config(recipe(3)).weights(weights);
     let mut trainer = builder.create(&out).unwrap();
@@ -197,6 +189,20 @@ fn a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint() {
     assert_eq!(std::fs::read(checkpoint).unwrap(), before);
     assert!(!out.join("weights.safetensors").exists());
     assert_eq!(log(&out).len(), 0);
+}
+
+#[test]
+fn a_network_that_cannot_learn_is_given_up() {
+    let (dir, data) = folder();
+    let mut weights = isfm_model::initial_weights(&model(), 1, &candle_core::Device::Cpu).unwrap();
+    // The output's bias: the whole picture lies below 0 and is clamped.
+    let bias = weights.get_mut("conv_final_fuse.2.bias").unwrap();
+    *bias = bias.affine(0., -100.).unwrap();
+    let folder = PairFolder::open(&data).unwrap();
+    let builder = Trainer::builder(model(), folder).config(recipe(30)).weights(weights);
+    let mut trainer = builder.create(dir.path().join("out")).unwrap();
+    let error = trainer.run(&RunOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::Stuck { step: 50, steps: 50 }), "{error}");
 }
 
 #[test]

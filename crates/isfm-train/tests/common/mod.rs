@@ -1,5 +1,5 @@
 //! A painted data set, and a model small enough to train in a test.
-#![allow(dead_code)] // Each test file uses its part.
+#![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 
 use std::path::Path;
 
@@ -32,10 +32,11 @@ pub fn model() -> Config {
     Config { embed_dim: 16, depths: vec![1], ..Config::default() }
 }
 
-/// 7 pairs, batch 2: 3 steps an epoch, one pair left out of each.
+/// 7 pairs, batch 2: 3 steps an epoch, one pair left out of each. With some seeds so small a network
+/// begins with an image below 0 nearly everywhere, and learns slowly; not with this one.
 pub fn recipe(epochs: usize) -> TrainConfig {
-    let schedule = Schedule { start: 2e-3, peak: 4e-3, warmup: 1, ..Schedule::default() };
-    TrainConfig { batch: 2, epochs, patch: 24, schedule, ..TrainConfig::default() }
+    let schedule = Schedule { start: 2e-4, peak: 1e-3, warmup: 1, ..Schedule::default() };
+    TrainConfig { batch: 2, epochs, seed: 1, patch: 24, schedule, ..TrainConfig::default() }
 }
 
 pub fn create(data: &Path, output: &Path, epochs: usize) -> Trainer {
