@@ -4,10 +4,10 @@ use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 use isfm_dwt::{Border, Layout, Wavelet};
 use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
-use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, silu};
+use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, silu, weighted_sum};
 
 use crate::error::same_shape;
-use crate::{Features, Result};
+use crate::{Features, Result, add};
 
 /// The averaged wavelet sub-bands that every fusion layer reads.
 #[derive(Clone, Debug)]
@@ -33,9 +33,9 @@ pub fn band_averages(visible: &Features, infrared: &Features) -> Result<Frequenc
     same_shape(BLOCK, ("visible", &visible.deep), ("infrared", &infrared.deep))?;
     same_shape(BLOCK, ("deep", &visible.deep), ("shallow", &visible.shallow))?;
     same_shape(BLOCK, ("deep", &infrared.deep), ("shallow", &infrared.shallow))?;
-    let deep = (&visible.deep + &infrared.deep)?;
-    let shallow = (&visible.shallow + &infrared.shallow)?;
-    let mean = ((deep + shallow)? * 0.25)?;
+    let deep = add(&visible.deep, &infrared.deep)?;
+    let shallow = add(&visible.shallow, &infrared.shallow)?;
+    let mean = weighted_sum(&deep, 0.25, &shallow, 0.25)?;
     let bands = isfm_dwt::dwt2(&mean, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?;
     Ok(Frequencies { low: bands.approx, high: bands.details })
 }
@@ -79,8 +79,8 @@ impl Lffb {
         let gate = silu(&self.gate.forward(&pooled)?)?;
         let fine = self.pointwise_3.forward(&silu(&self.depthwise_3.forward(&x)?)?)?;
         let coarse = self.pointwise_5.forward(&silu(&self.depthwise_5.forward(&x)?)?)?;
-        let detail = (silu(&fine)? + silu(&coarse)?)?;
-        let x = (x + sigmoid_gate(&detail, &gate)?)?;
+        let detail = add(&silu(&fine)?, &silu(&coarse)?)?;
+        let x = add(&x, &sigmoid_gate(&detail, &gate)?)?;
         Ok(silu(&self.after.forward(&x)?)?)
     }
 }
@@ -116,11 +116,11 @@ impl Hffb {
     pub fn forward(&self, high: &Tensor) -> Result<Tensor> {
         let x = silu(&self.before.forward(high)?)?;
         let edges = |conv: &Conv2d, k: usize| -> Result<Tensor> {
-            let edges = (&x - avg_pool2d(&x, k)?)?;
+            let edges = weighted_sum(&x, 1., &avg_pool2d(&x, k)?, -1.)?;
             Ok(silu(&conv.forward(&edges)?)?)
         };
-        let edges = (edges(&self.edge_3, 3)? + edges(&self.edge_5, 5)?)?;
-        Ok(silu(&self.after.forward(&(x + edges)?)?)?)
+        let edges = add(&edges(&self.edge_3, 3)?, &edges(&self.edge_5, 5)?)?;
+        Ok(silu(&self.after.forward(&add(&x, &edges)?)?)?)
     }
 }
 

@@ -9,7 +9,7 @@ use isfm_ops::{scale_add, silu, silu_gate};
 use isfm_ssm::{SelectiveScan2d, Ss2dConfig, selective_scan_2d};
 
 use crate::error::same_shape;
-use crate::{Frequencies, Result};
+use crate::{Frequencies, Result, add};
 
 /// Frequency-guided gating: one gate per source from both sources' z and the fused bands.
 ///
@@ -58,7 +58,7 @@ impl Fgg {
         let high = (weight.narrow(1, c, c)? * (1. / 3.))?;
         let high = Tensor::cat(&[&high, &high, &high], 1)?;
         let x = isfm_ops::linear(&bands.low, &low, self.squeeze.bias())?;
-        let x = (x + isfm_ops::linear(&bands.high, &high, None)?)?;
+        let x = add(&x, &isfm_ops::linear(&bands.high, &high, None)?)?;
         let x = self.expand.forward(&self.squeeze_norm.forward(&x)?)?;
         let x = self.expand_norm.forward(&x)?;
         Ok(x.flatten(1, 2)?.mean(1)?)
@@ -160,7 +160,7 @@ impl FgBlock {
         };
         let first = gated(&self.branches[0], a, gate_a)?;
         let second = gated(&self.branches[1], b, gate_b)?;
-        Ok(self.out_proj.forward(&(first + second)?)?)
+        Ok(self.out_proj.forward(&add(&first, &second)?)?)
     }
 }
 

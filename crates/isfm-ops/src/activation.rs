@@ -79,6 +79,70 @@ pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Result<Tensor> {
     Ok(x.contiguous()?.apply_op3(&scale.contiguous()?, &y.contiguous()?, ScaleAdd)?)
 }
 
+/// α·x + β·y, element by element: sums, differences and averages of maps.
+///
+/// Candle's own `+` waits for threads of a pool of its own, not rayon's.
+///
+/// # Shapes
+/// - `x`, `y`: the same, any
+/// - returns the same
+///
+/// # Errors
+/// If the shapes or the element types differ, or the elements are not `F32` or `F64`.
+pub fn weighted_sum(x: &Tensor, alpha: f64, y: &Tensor, beta: f64) -> Result<Tensor> {
+    const OP: &str = "weighted_sum";
+    check_types(OP, x, &[("y", y)])?;
+    check_dims(OP, "y", y, x.dims())?;
+    if x.elem_count() == 0 {
+        return Ok(x.clone());
+    }
+    Ok(x.contiguous()?.apply_op2(&y.contiguous()?, WeightedSum { alpha, beta })?)
+}
+
+#[derive(Clone, Copy)]
+struct WeightedSum {
+    alpha: f64,
+    beta: f64,
+}
+
+impl Pointwise<2, 1> for WeightedSum {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, [x, y]: [S::V; 2]) -> [S::V; 1] {
+        let (alpha, beta) = (s.splat(S::E::of(self.alpha)), s.splat(S::E::of(self.beta)));
+        [s.fma(alpha, x, s.mul(beta, y))]
+    }
+}
+
+impl CustomOp2 for WeightedSum {
+    fn name(&self) -> &'static str {
+        "weighted_sum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        y: &CpuStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        for_float!("weighted_sum", x, E => {
+            let out = pointwise(*self, [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(y, ly)?]);
+            Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let scaled = |by: f64| if by == 1. { Ok(grad.clone()) } else { grad.affine(by, 0.) };
+        Ok((Some(scaled(self.alpha)?), Some(scaled(self.beta)?)))
+    }
+}
+
 /// `OUT` values from `IN` values of the same place.
 trait Pointwise<const IN: usize, const OUT: usize>: Copy + Send + Sync {
     fn apply<S: Simd>(self, s: S, v: [S::V; IN]) -> [S::V; OUT];

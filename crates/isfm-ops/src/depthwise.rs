@@ -232,16 +232,16 @@ impl<E: Real> OutputRow<'_, E> {
                 let at = (line + x + kx - pad) * channels + c;
                 // SAFETY: ky, kx < k and c + lanes <= channels.
                 let w = s.load_partial(unsafe { window(self.taps, tap, lanes) });
-                for (p, acc) in acc.iter_mut().enumerate() {
+                unroll!(p < P, {
                     // SAFETY: `rows` and `columns` keep the window inside the image.
                     let v = unsafe { window(self.image, at + p * channels, lanes) };
-                    *acc = s.fma(s.load_partial(v), w, *acc);
-                }
+                    acc[p] = s.fma(s.load_partial(v), w, acc[p]);
+                });
             }
         }
-        for (p, &acc) in acc.iter().enumerate() {
-            s.store_partial(acc, &mut self.out[(x + p) * channels + c..][..lanes]);
-        }
+        unroll!(p < P, {
+            s.store_partial(acc[p], &mut self.out[(x + p) * channels + c..][..lanes]);
+        });
     }
 }
 
@@ -390,22 +390,22 @@ impl<E: Real> GradientRow<'_, E> {
             let line = (self.y + ky - pad) * width;
             let tap = (ky * k + kx) * channels + c;
             let mut acc = [s.splat(E::of(0.)); N];
-            for (i, acc) in acc.iter_mut().enumerate() {
-                *acc = s.load_partial(&self.sums[tap + i * channels..][..lanes]);
-            }
+            unroll!(i < N, {
+                acc[i] = s.load_partial(&self.sums[tap + i * channels..][..lanes]);
+            });
             for p in x..x + n {
                 // SAFETY: p < width and c + lanes <= channels.
                 let g = s.load_partial(unsafe { window(self.grad, p * channels + c, lanes) });
                 let at = (line + p + kx - pad) * channels + c;
-                for (i, acc) in acc.iter_mut().enumerate() {
+                unroll!(i < N, {
                     // SAFETY: the columns given keep the window inside the image for all n pixels.
                     let v = unsafe { window(self.image, at + i * channels, lanes) };
-                    *acc = s.fma(s.load_partial(v), g, *acc);
-                }
+                    acc[i] = s.fma(s.load_partial(v), g, acc[i]);
+                });
             }
-            for (i, &acc) in acc.iter().enumerate() {
-                s.store_partial(acc, &mut self.sums[tap + i * channels..][..lanes]);
-            }
+            unroll!(i < N, {
+                s.store_partial(acc[i], &mut self.sums[tap + i * channels..][..lanes]);
+            });
         }
     }
 }

@@ -16,7 +16,7 @@ mod pool;
 mod resize;
 pub mod simd;
 
-pub use activation::{scale_add, sigmoid_gate, silu, silu_gate};
+pub use activation::{scale_add, sigmoid_gate, silu, silu_gate, weighted_sum};
 pub use conv::conv2d;
 pub use depthwise::depthwise_conv2d;
 pub use error::{Error, Result};

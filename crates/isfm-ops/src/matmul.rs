@@ -154,40 +154,41 @@ impl<E: Real> Line<'_, E> {
         assert!(j + N * S::LANES <= self.width && self.depth * self.width <= self.panel.len());
         let mut acc = [[s.splat(E::of(0.)); N]; M];
         let whole = column + N * S::LANES <= self.columns;
-        for (m, acc) in acc.iter_mut().enumerate() {
+        unroll!(m < M, {
             let row = &self.dst[(p + m) * self.columns..][..self.columns];
-            for (n, acc) in acc.iter_mut().enumerate() {
+            unroll!(n < N, {
                 let from = (column + n * S::LANES).min(self.columns);
-                *acc = if whole { s.load(&row[from..]) } else { s.load_partial(&row[from..]) };
-            }
-        }
+                let row = &row[from..];
+                acc[m][n] = if whole { s.load(row) } else { s.load_partial(row) };
+            });
+        });
         for r in 0..self.depth {
             let mut w = [s.splat(E::of(0.)); N];
-            for (n, w) in w.iter_mut().enumerate() {
+            unroll!(n < N, {
+                let at = r * self.width + j + n * S::LANES;
                 // SAFETY: r < depth and j + (n+1)·LANES <= width, so this ends inside the panel.
-                *w = s.load(unsafe {
-                    window(self.panel, r * self.width + j + n * S::LANES, S::LANES)
-                });
-            }
-            for (acc, src) in acc.iter_mut().zip(&src) {
+                w[n] = s.load(unsafe { window(self.panel, at, S::LANES) });
+            });
+            unroll!(m < M, {
                 // SAFETY: each slice was cut to `depth` elements.
-                let x = s.splat(unsafe { *src.get_unchecked(r) });
-                for (acc, &w) in acc.iter_mut().zip(&w) {
-                    *acc = s.fma(x, w, *acc);
-                }
-            }
+                let x = s.splat(unsafe { *src[m].get_unchecked(r) });
+                unroll!(n < N, {
+                    acc[m][n] = s.fma(x, w[n], acc[m][n]);
+                });
+            });
         }
-        for (m, acc) in acc.iter().enumerate() {
+        unroll!(m < M, {
             let row = &mut self.dst[(p + m) * self.columns..][..self.columns];
-            for (n, &acc) in acc.iter().enumerate() {
+            unroll!(n < N, {
                 let from = (column + n * S::LANES).min(self.columns);
+                let row = &mut row[from..];
                 if whole {
-                    s.store(acc, &mut row[from..]);
+                    s.store(acc[m][n], row);
                 } else {
-                    s.store_partial(acc, &mut row[from..]);
+                    s.store_partial(acc[m][n], row);
                 }
-            }
-        }
+            });
+        });
     }
 }
 
@@ -258,32 +259,32 @@ impl<E: Real> OuterSum<'_, E> {
         let mut acc = [[s.splat(E::of(0.)); N]; M];
         for p in 0..self.count {
             let mut b = [s.splat(E::of(0.)); N];
-            for (n, b) in b.iter_mut().enumerate() {
+            unroll!(n < N, {
                 let at = p * self.step_b + j + n * S::LANES;
-                *b = if N > 1 || lanes == S::LANES {
+                b[n] = if N > 1 || lanes == S::LANES {
                     // SAFETY: within what was asserted for the last p.
                     s.load(unsafe { window(self.b, at, S::LANES) })
                 } else {
                     // SAFETY: as above.
                     s.load_partial(unsafe { window(self.b, at, lanes) })
                 };
-            }
-            for (m, acc) in acc.iter_mut().enumerate() {
+            });
+            unroll!(m < M, {
                 // SAFETY: within what was asserted for the last p.
                 let a = s.splat(unsafe { *self.a.get_unchecked(p * self.step_a + i + m) });
-                for (acc, &b) in acc.iter_mut().zip(&b) {
-                    *acc = s.fma(a, b, *acc);
-                }
-            }
+                unroll!(n < N, {
+                    acc[m][n] = s.fma(a, b[n], acc[m][n]);
+                });
+            });
         }
-        for (m, acc) in acc.iter().enumerate() {
+        unroll!(m < M, {
             let row = &mut self.sums[(i + m) * self.columns + j..][..(N - 1) * S::LANES + lanes];
-            for (n, &acc) in acc.iter().enumerate() {
+            unroll!(n < N, {
                 let row = &mut row[n * S::LANES..];
-                let sum = s.add(s.load_partial(row), acc);
+                let sum = s.add(s.load_partial(row), acc[m][n]);
                 let lanes = row.len().min(S::LANES);
                 s.store_partial(sum, &mut row[..lanes]);
-            }
-        }
+            });
+        });
     }
 }

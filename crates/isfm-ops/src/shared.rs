@@ -24,6 +24,22 @@ macro_rules! for_float {
     };
 }
 
+/// Repeats `$body` for `$i` = 0..`$n` ≤ 6 without a loop. LLVM keeps an array of vectors in registers
+/// only if it sees constant indices before it unrolls loops; otherwise a tile of sums is written
+/// to the stack in every step.
+macro_rules! unroll {
+    ($i:ident < $n:expr, $body:block) => {
+        unroll!(@ $i, $n, $body, 0 1 2 3 4 5)
+    };
+    (@ $i:ident, $n:expr, $body:block, $($at:literal)*) => {{
+        const { assert!($n <= 6) };
+        $(
+            let $i = $at;
+            if $i < $n $body
+        )*
+    }};
+}
+
 /// A shape error.
 pub(crate) fn shape_error(
     op: &'static str,

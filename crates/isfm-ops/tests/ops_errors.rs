@@ -69,6 +69,8 @@ fn wrong_shapes_are_named() {
     refused(isfm_ops::sigmoid_gate(&x, &zeros(&[1])), &["sigmoid_gate", "z"]);
     refused(isfm_ops::scale_add(&x, &zeros(&[2]), &x), &["scale_add", "scale", "[2]", "[3]"]);
     refused(isfm_ops::scale_add(&x, &zeros(&[3]), &zeros(&[3])), &["scale_add", "y"]);
+    refused(isfm_ops::scale_add(&x, &zeros(&[9, 3]), &x), &["scale_add", "scale", "[9, 3]"]);
+    refused(isfm_ops::weighted_sum(&x, 1., &zeros(&[3]), 1.), &["weighted_sum", "y", "[3]"]);
     refused(isfm_ops::scale_add(&zeros(&[]), &zeros(&[1]), &zeros(&[])), &["axis"]);
 }
 

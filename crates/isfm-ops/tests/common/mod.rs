@@ -371,6 +371,25 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
         |t| Ok(isfm_ops::scale_add(&t[0], &t[1], &t[2])?),
         |t| scale_add(&t[0], &t[1], &t[2]),
     ));
+    all.push(case(
+        "scale_add of each image".into(),
+        &[map, &[b, c], map],
+        |t| Ok(isfm_ops::scale_add(&t[0], &t[1], &t[2])?),
+        |t| {
+            let image = |i: usize| {
+                let part = |t: &Tensor| t.narrow(0, i, 1).unwrap();
+                scale_add(&part(&t[0]), &t[1].get(i).unwrap(), &part(&t[2]))
+            };
+            let images: Vec<Tensor> = (0..t[0].dims()[0]).map(image).collect();
+            Tensor::cat(&images, 0).unwrap()
+        },
+    ));
+    all.push(case(
+        "weighted_sum".into(),
+        &[map, map],
+        |t| Ok(isfm_ops::weighted_sum(&t[0], 0.25, &t[1], -1.5)?),
+        |t| zip(&t[0], &t[1], |x, y| 0.25 * x - 1.5 * y),
+    ));
     all
 }
 
