@@ -130,7 +130,11 @@ impl Checkpoint {
             _ => Path::new("."),
         };
         let failed = |e: std::io::Error| Error::io("write", path, e);
-        let mut aside = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut aside = tempfile::Builder::new();
+        // The default is 0600, right for secrets and wrong for weights; the umask still applies.
+        #[cfg(unix)]
+        aside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut aside = aside.tempfile_in(folder).map_err(failed)?;
         aside.write_all(&bytes).map_err(failed)?;
         aside.as_file().sync_all().map_err(failed)?;
         aside.persist(path).map_err(|e| failed(e.error))?;
