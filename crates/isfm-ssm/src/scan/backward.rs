@@ -2,7 +2,7 @@ use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
 use super::{
-    Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
 };
 
 /// States that the adjoint walks at once; their decays and states fill half the first-level cache.
@@ -181,20 +181,18 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
             let from = spec.kept_at(b, k, first_chunk + number);
             let kept = &kept[from..from + spec.states * spec.padded()];
             for at in Lanes::blocks(spec, k, 0..spec.channels, S::LANES) {
-                let also = |row| {
-                    lanes::prefetch(dy.as_ptr(), dy.len(), row);
-                    out.u.prefetch(row);
-                };
-                prepare(s, &io, also, table, b, k, at, chunk, block);
+                let others = [(dy.as_ptr(), dy.len()), out.u.place()];
+                let ahead = Ahead { io, others, b, k, at };
+                prepare(s, &io, table, b, at, chunk, block);
                 gather_dy(s, spec, b, at, chunk, dy, scratch);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 if at.column == 0 {
                     state_groups!(spec.states, big, |G, first| adjoint::<S, G, true>(
-                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums
+                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                     ));
                 } else {
                     state_groups!(spec.states, big, |G, first| adjoint::<S, G, false>(
-                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums
+                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                     ));
                 }
                 finish(s, spec, b, at, table, chunk, block, scratch, sums, out, set);
@@ -238,6 +236,7 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
     block: &Block<S::E>,
     scratch: &mut Scratch<S::E>,
     sums: &mut Sums<S::E>,
+    ahead: &Ahead<'_, S::E>,
 ) {
     let zero = s.splat(S::E::of(0.));
     let lanes = S::LANES;
@@ -251,8 +250,12 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         a[i] = s.load(&table.a[at..]);
         carry[i] = s.load(&sums.carry[at..]);
     }
+    let limit = s.load(&table.limit[column..]);
     for t in 0..chunk.len {
-        let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]));
+        if first == 0 {
+            ahead.step(chunk, t);
+        }
+        let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]), limit);
         let w = s.load(&block.w[t * lanes..]);
         let b = &chunk.proj[t * chunk.stride + b0..][..G];
         let decay = &mut decay[t * G * lanes..][..G * lanes];

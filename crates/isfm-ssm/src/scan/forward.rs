@@ -4,7 +4,7 @@ use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
 use super::{
-    Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
 };
 
 /// One group's scan over a range of channels.
@@ -81,7 +81,7 @@ pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>
 fn tasks(spec: &Spec, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
     let blocks = spec.channels.div_ceil(MAX_LANES);
     let all = spec.batch * groups.len() * blocks;
-    let together = (all / (2 * rayon::current_num_threads())).clamp(1, 4) * MAX_LANES;
+    let together = (all / rayon::current_num_threads()).clamp(1, 4) * MAX_LANES;
     let mut tasks = Vec::new();
     for b in 0..spec.batch {
         for start in (0..spec.channels).step_by(together) {
@@ -113,8 +113,8 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         let (b, k) = (*b, *k);
         let spec = io.spec;
         let steps = spec.steps(k, half);
-        let mut number = spec.first_chunk(k, half);
-        for start in steps.clone().step_by(CHUNK) {
+        for (i, start) in steps.clone().step_by(CHUNK).enumerate() {
+            let number = spec.first_chunk(k, half) + i;
             let end = steps.end.min(start + CHUNK);
             chunk.gather(s, &io, b, k, start..end, end..steps.end.min(end + CHUNK));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
@@ -129,15 +129,17 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                         s.store(s.load(&h[n * table.width + at.column..]), row);
                     }
                 }
-                prepare(s, &io, |row| out.prefetch(row), table, b, k, at, chunk, block);
+                prepare(s, &io, table, b, at, chunk, block);
                 let skip = s.load(&table.skip[at.column..]);
                 for t in 0..chunk.len {
                     let o = t * S::LANES;
                     s.store(s.mul(skip, s.load(&block.u[o..])), &mut y[o..]);
                 }
                 let big = if S::LANES >= 16 { 8 } else { 4 };
+                let others = [out.place(), (std::ptr::null(), 0)];
+                let ahead = Ahead { io, others, b, k, at };
                 state_groups!(spec.states, big, |G, first| recur::<S, G>(
-                    s, spec, first, at.column, table, h, chunk, block, y
+                    s, spec, first, at.column, table, h, chunk, block, y, &ahead
                 ));
                 for (t, &p) in chunk.positions().iter().enumerate() {
                     let to = spec.row(b, p) + at.global;
@@ -149,7 +151,6 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                     s.store_partial(v, row);
                 }
             }
-            number += 1;
         }
     }
 }
@@ -167,6 +168,7 @@ fn recur<S: Simd, const G: usize>(
     chunk: &Chunk<S::E>,
     block: &Block<S::E>,
     y: &mut [S::E],
+    ahead: &Ahead<'_, S::E>,
 ) {
     let zero = s.splat(S::E::of(0.));
     let (mut state, mut a) = ([zero; G], [zero; G]);
@@ -175,15 +177,19 @@ fn recur<S: Simd, const G: usize>(
         state[i] = s.load(&h[at..]);
         a[i] = s.load(&table.a[at..]);
     }
+    let limit = s.load(&table.limit[column..]);
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
     let rows = chunk.proj.chunks_exact(chunk.stride);
     let rows = rows
         .zip(block.delta.chunks_exact(S::LANES))
         .zip(block.w.chunks_exact(S::LANES))
         .zip(y.chunks_exact_mut(S::LANES));
-    for (((proj, delta), w), y) in rows.take(chunk.len) {
+    for (t, (((proj, delta), w), y)) in rows.take(chunk.len).enumerate() {
+        if first == 0 {
+            ahead.step(chunk, t);
+        }
         let (b, c) = (&proj[b0..b0 + G], &proj[c0..c0 + G]);
-        let (scaled, w) = (lanes::scaled(s, s.load(delta)), s.load(w));
+        let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
         let mut sums = [s.load(y), zero];
         for i in 0..G {
             let decay = lanes::decay(s, scaled, a[i]);

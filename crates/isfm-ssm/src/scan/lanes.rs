@@ -27,6 +27,8 @@ mod avx512 {
     // exact, so that decays near 1 (which act over thousands of steps) are as good as f32 has them.
     const EXP2: [f32; 4] = [1.330_026_3e-3, 9.669_708e-3, 5.550_56e-2, 0.240_222_82];
 
+    /// 2^v for finite v: an infinite one would leave no fraction.
+    ///
     /// # Safety
     /// `S` must be the AVX-512 token.
     #[inline(always)]
@@ -34,8 +36,6 @@ mod avx512 {
         // SAFETY: `S::V` is `__m512`, and the processor has AVX-512.
         unsafe {
             let v: __m512 = transmute_copy(&v);
-            // Below, 2^v is 0 anyway, and an infinite v would leave no fraction.
-            let v = _mm512_max_ps(_mm512_set1_ps(-200.), v);
             let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
             let r = _mm512_sub_ps(v, n);
             let mut p = _mm512_set1_ps(EXP2[0]);
@@ -86,10 +86,15 @@ mod avx512 {
     }
 }
 
-/// What δ is multiplied with before [`decay`] takes it: log₂e where that computes 2ˣ.
+/// δ as [`decay`] takes it: times log₂e where that computes 2ˣ, and at most `limit`, with which
+/// every product with A is finite.
 #[inline(always)]
-pub(super) fn scaled<S: Simd>(s: S, delta: S::V) -> S::V {
-    if is_avx512::<S>() { s.mul(delta, s.splat(S::E::of(std::f64::consts::LOG2_E))) } else { delta }
+pub(super) fn scaled<S: Simd>(s: S, delta: S::V, limit: S::V) -> S::V {
+    if is_avx512::<S>() {
+        s.mul(s.min(limit, delta), s.splat(S::E::of(std::f64::consts::LOG2_E)))
+    } else {
+        delta
+    }
 }
 
 /// exp(δ·A), given δ as [`scaled`] made it.

@@ -189,7 +189,7 @@ impl Spec {
             Path::Cross { h, w } => {
                 let reverse = k >= 2;
                 let first = if reverse { self.len - 1 - t0 } else { t0 };
-                if k % 2 == 0 {
+                if k.is_multiple_of(2) {
                     for (i, p) in out.iter_mut().enumerate() {
                         *p = if reverse { first - i } else { first + i };
                     }
@@ -242,6 +242,8 @@ impl<'a, E: Real> Inputs<'a, E> {
 struct Table<E> {
     width: usize,
     a: Vec<E>,
+    /// The largest δ with a finite δ·A·log₂e for every state; one row.
+    limit: Vec<E>,
     dt_weight: Vec<E>,
     bias: Vec<E>,
     skip: Vec<E>,
@@ -269,12 +271,27 @@ impl<E: Real> Table<E> {
         let mut a = transposed(&io.params[at.a], spec.states);
         if spec.log_a {
             for x in &mut a {
-                *x = -num_exp(*x);
+                *x = -exp_exact(*x);
             }
+        }
+        let mut limit = vec![zero; width];
+        for row in a.chunks_exact(width) {
+            for (limit, a) in limit.iter_mut().zip(row) {
+                let a = a.abs();
+                if a > *limit {
+                    *limit = a;
+                }
+            }
+        }
+        for limit in &mut limit {
+            // Half the range leaves room for log₂e; an A below 1 allows any finite δ.
+            let a = if *limit > E::of(1.) { *limit } else { E::of(1.) };
+            *limit = E::max_value() * E::of(0.5) / a;
         }
         Self {
             width,
             a,
+            limit,
             dt_weight: transposed(&io.params[at.dt_weight], spec.rank),
             bias: optional(spec.bias, &io.params[at.bias]),
             skip: optional(spec.skip, &io.params[at.skip]),
@@ -283,7 +300,7 @@ impl<E: Real> Table<E> {
 }
 
 /// eˣ from the standard library: parameters are few, and deserve all their digits.
-fn num_exp<E: Real>(x: E) -> E {
+fn exp_exact<E: Real>(x: E) -> E {
     E::of(candle_core::WithDType::to_f64(x).exp())
 }
 
@@ -380,17 +397,13 @@ impl Lanes {
     }
 }
 
-/// Gathers `u` and computes δ and δ·u for one block of lanes. Asks for what the next chunk will
-/// need (`also` for what else has a row per position): walking columns, no hardware foresees it.
+/// Gathers `u` and computes δ and δ·u for one block of lanes.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn prepare<S: Simd>(
     s: S,
     io: &Inputs<'_, S::E>,
-    also: impl Fn(usize),
     table: &Table<S::E>,
     b: usize,
-    k: usize,
     at: Lanes,
     chunk: &Chunk<S::E>,
     block: &mut Block<S::E>,
@@ -413,23 +426,49 @@ fn prepare<S: Simd>(
         s.store(u, &mut block.u[o..]);
         s.store(raw, &mut block.raw[o..]);
     }
-    let line = 64 / size_of::<S::E>();
-    // In a loop of its own: arithmetic enough to hide the next chunk's way from memory.
+    // In a loop of its own, where no load from far away delays the arithmetic.
     for t in 0..chunk.len {
         let o = t * S::LANES;
         let raw = s.load(&block.raw[o..]);
         let delta = if spec.softplus { lanes::softplus(s, raw) } else { raw };
         s.store(delta, &mut block.delta[o..]);
         s.store(s.mul(delta, s.load(&block.u[o..])), &mut block.w[o..]);
-        if t < chunk.next_len {
-            let row = spec.row(b, chunk.next[t]) + at.global;
-            lanes::prefetch(io.u.as_ptr(), io.u.len(), row);
-            also(row);
-            if at.column == 0 {
-                let row = spec.proj_row(b, k, chunk.next[t]);
-                for i in (0..chunk.stride).step_by(line) {
-                    lanes::prefetch(io.proj.as_ptr(), io.proj.len(), row + i);
-                }
+    }
+}
+
+/// Asks for what the next chunk will need: walking columns, no hardware foresees it.
+#[derive(Clone, Copy)]
+struct Ahead<'a, E> {
+    io: Inputs<'a, E>,
+    /// What else has a row like `u` for every position.
+    others: [(*const E, usize); 2],
+    b: usize,
+    k: usize,
+    at: Lanes,
+}
+
+impl<E: Real> Ahead<'_, E> {
+    /// Asks for step `t`. Called between the arithmetic of the recurrence, so that few requests
+    /// wait at a time.
+    #[inline(always)]
+    fn step(&self, chunk: &Chunk<E>, t: usize) {
+        if t >= chunk.next_len {
+            return;
+        }
+        let spec = self.io.spec;
+        // Both ends: rows seldom start where cache lines do.
+        let row = spec.row(self.b, chunk.next[t]) + self.at.global;
+        for at in [row, row + self.at.live - 1] {
+            lanes::prefetch(self.io.u.as_ptr(), self.io.u.len(), at);
+            for (start, len) in self.others {
+                lanes::prefetch(start, len, at);
+            }
+        }
+        if self.at.column == 0 {
+            let row = spec.proj_row(self.b, self.k, chunk.next[t]);
+            let width = spec.proj_width();
+            for i in (0..width).step_by(64 / size_of::<E>()).chain([width - 1]) {
+                lanes::prefetch(self.io.proj.as_ptr(), self.io.proj.len(), row + i);
             }
         }
     }
@@ -454,10 +493,9 @@ impl<'a, E> Shared<'a, E> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// Asks for the cache line of an element.
-    #[inline(always)]
-    fn prefetch(self, at: usize) {
-        lanes::prefetch(self.start, self.len, at);
+    /// Where the slice is, for [`Ahead`].
+    fn place(self) -> (*const E, usize) {
+        (self.start, self.len)
     }
 
     /// The elements `at..at + len`.

@@ -5,11 +5,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
 
 /// A small generator of reproducible numbers (splitmix64).
-pub struct Numbers(pub u64);
+pub(crate) struct Numbers(pub u64);
 
 impl Numbers {
     /// Uniform in [0, 1).
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,13 +18,13 @@ impl Numbers {
     }
 
     /// `count` values uniform in [low, high).
-    pub fn vec(&mut self, count: usize, low: f64, high: f64) -> Vec<f64> {
+    pub(crate) fn vec(&mut self, count: usize, low: f64, high: f64) -> Vec<f64> {
         (0..count).map(|_| low + (high - low) * self.unit()).collect()
     }
 }
 
 /// ‖a − b‖ / ‖b‖.
-pub fn relative(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn relative(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let norm = |x: f64| x.sqrt();
     let d = norm(a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum());
@@ -32,42 +32,43 @@ pub fn relative(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// All elements as f64.
-pub fn values(t: &Tensor) -> Vec<f64> {
+pub(crate) fn values(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 /// A tensor of `dtype` on the CPU.
-pub fn tensor(values: &[f64], dims: &[usize], dtype: DType) -> Tensor {
+pub(crate) fn tensor(values: &[f64], dims: &[usize], dtype: DType) -> Tensor {
     Tensor::from_slice(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
-pub fn softplus(x: f64) -> f64 {
+pub(crate) fn softplus(x: f64) -> f64 {
     if x > 20. { x } else { x.exp().ln_1p() }
 }
 
 /// Sizes of a four-direction case.
 #[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    pub b: usize,
-    pub h: usize,
-    pub w: usize,
-    pub d: usize,
-    pub r: usize,
-    pub n: usize,
+pub(crate) struct Sizes {
+    pub(crate) b: usize,
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    pub(crate) d: usize,
+    pub(crate) r: usize,
+    pub(crate) n: usize,
 }
 
 /// The inputs of a four-direction scan: x, x_dbl, dt weights, dt bias, A_logs, Ds.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub sizes: Sizes,
-    pub inputs: [Vec<f64>; 6],
+pub(crate) struct Case {
+    pub(crate) sizes: Sizes,
+    pub(crate) inputs: [Vec<f64>; 6],
 }
 
-pub const NAMES: [&str; 6] = ["x", "x_dbl", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds"];
+pub(crate) const NAMES: [&str; 6] =
+    ["x", "x_dbl", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds"];
 
 impl Case {
     /// Random inputs for which every one of them matters to the output.
-    pub fn new(sizes: Sizes, seed: u64) -> Self {
+    pub(crate) fn new(sizes: Sizes, seed: u64) -> Self {
         let Sizes { b, h, w, d, r, n } = sizes;
         let mut numbers = Numbers(seed);
         let pixels = b * h * w;
@@ -82,7 +83,7 @@ impl Case {
         Self { sizes, inputs }
     }
 
-    pub fn dims(&self) -> [Vec<usize>; 6] {
+    pub(crate) fn dims(&self) -> [Vec<usize>; 6] {
         let Sizes { b, h, w, d, r, n } = self.sizes;
         [
             vec![b, h, w, d],
@@ -94,17 +95,17 @@ impl Case {
         ]
     }
 
-    pub fn tensors(&self, dtype: DType) -> Vec<Tensor> {
+    pub(crate) fn tensors(&self, dtype: DType) -> Vec<Tensor> {
         self.inputs.iter().zip(self.dims()).map(|(v, d)| tensor(v, &d, dtype)).collect()
     }
 
     /// What the crate computes.
-    pub fn run(&self, dtype: DType) -> Vec<f64> {
+    pub(crate) fn run(&self, dtype: DType) -> Vec<f64> {
         values(&scan(&self.tensors(dtype)).unwrap())
     }
 
     /// The crate's gradients of Σ dy·y.
-    pub fn gradients(&self, dy: &[f64], dtype: DType) -> Vec<Vec<f64>> {
+    pub(crate) fn gradients(&self, dy: &[f64], dtype: DType) -> Vec<Vec<f64>> {
         let vars: Vec<Var> =
             self.tensors(dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
         let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
@@ -115,7 +116,7 @@ impl Case {
     }
 
     /// The scan by plain loops, one direction at a time, on materialised sequences.
-    pub fn oracle(&self) -> Vec<f64> {
+    pub(crate) fn oracle(&self) -> Vec<f64> {
         let Sizes { b, h, w, d, r, n } = self.sizes;
         let [x, x_dbl, dtw, dtb, a_logs, ds] = &self.inputs;
         let l = h * w;
@@ -153,7 +154,7 @@ impl Case {
 }
 
 /// The scan on tensors in the order of [`NAMES`].
-pub fn scan(t: &[Tensor]) -> isfm_ssm::Result<Tensor> {
+pub(crate) fn scan(t: &[Tensor]) -> isfm_ssm::Result<Tensor> {
     let params =
         Scan2dParams { dt_projs_weight: &t[2], dt_projs_bias: &t[3], a_logs: &t[4], ds: &t[5] };
     selective_scan_2d_with(&t[0], &t[1], &params)
