@@ -247,7 +247,7 @@ fn ground(ray: &Ray) -> Option<Point> {
         let stone = 0.17 + 0.08 * fine - if joint { 0.10 } else { 0. };
         let face = x > KERB - 0.18;
         albedo = scale([1., 0.97, 0.92], if face { 0.34 } else { stone });
-        heat = 0.37 + 0.03 * coarse;
+        heat = 0.28 + 0.03 * coarse;
         gloss = 1.;
     } else if x < EDGE {
         let asphalt = 0.055 + 0.05 * coarse + 0.035 * fine;
@@ -263,11 +263,11 @@ fn ground(ray: &Ray) -> Option<Point> {
             false => scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track)),
         };
         gloss = if mark(x, z) { 1.7 } else { 1. };
-        heat = 0.43 + 0.035 * coarse + 0.025 * track;
+        heat = 0.31 + 0.035 * coarse + 0.025 * track;
     } else {
         let blade = fbm(x * 14., z * 7., 3);
         albedo = scale([0.42, 0.75, 0.30], 0.05 + 0.26 * blade * blade);
-        heat = 0.23 + 0.06 * coarse + 0.03 * blade;
+        heat = 0.16 + 0.05 * coarse + 0.03 * blade;
         gloss = 1.;
     }
     // Far ground sinks into the haze, and its warmth with it.
@@ -312,7 +312,7 @@ fn facade(ray: &Ray) -> Option<Point> {
     let mut point = Point::upright(
         [WALL, y, z],
         scale(wall, grime * if brick { 0.72 } else { 1. }),
-        0.28 + 0.07 * hash(house, 2, 20) + 0.03 * fbm(z * 0.4, y * 0.4, 22),
+        0.24 + 0.06 * hash(house, 2, 20) + 0.03 * fbm(z * 0.4, y * 0.4, 22),
     );
     let (u, v) = ((z % 11.) / 2.2, y / 3.);
     let (column, floor) = (u.floor() as u32 + 5 * house, v.floor() as u32);
@@ -358,7 +358,7 @@ fn lamp_post(ray: &Ray, [lx, ly, z]: [f32; 3]) -> Option<Point> {
         point.glow = if y < ly + 0.04 { scale(SODIUM, 5.) } else { [0.1, 0.07, 0.04] };
         return Some(point);
     }
-    (post || arm).then(|| Point::upright([x, y, z], [0.10, 0.11, 0.11], 0.30))
+    (post || arm).then(|| Point::upright([x, y, z], [0.10, 0.11, 0.11], 0.24))
 }
 
 fn sign(ray: &Ray) -> Option<Point> {
@@ -366,7 +366,7 @@ fn sign(ray: &Ray) -> Option<Point> {
     let (u, v) = (x - 3.0, y - 2.05);
     if (0. ..2.1).contains(&u) && (0. ..1.2).contains(&v) {
         // Metal that mirrors the cold sky: in the infrared one flat, dark board.
-        let mut point = Point::upright([x, y, z], [0.02, 0.13, 0.42], 0.15);
+        let mut point = Point::upright([x, y, z], [0.02, 0.13, 0.42], 0.11);
         let rim = rounded_box(u - 1.05, v - 0.6, 1.05, 0.6, 0.1);
         if rim > 0. {
             return None;
@@ -384,7 +384,7 @@ fn sign(ray: &Ray) -> Option<Point> {
         return Some(point);
     }
     let post = [3.35, 4.75].iter().any(|p| (x - p).abs() < 0.05) && (0. ..2.1).contains(&y);
-    post.then(|| Point::upright([x, y, z], [0.22, 0.22, 0.23], 0.24))
+    post.then(|| Point::upright([x, y, z], [0.22, 0.22, 0.23], 0.19))
 }
 
 struct Tree {
@@ -412,12 +412,12 @@ fn tree(ray: &Ray, tree: &Tree) -> Option<Point> {
         // Leaves catch more light on the side of the lamps.
         let side = (0.8 - 0.25 * u).clamp(0.3, 1.5);
         let albedo = scale([0.28, 0.50, 0.18], side * (0.03 + 0.80 * leaf * leaf));
-        return Some(Point::upright([x, y, z], albedo, 0.27 + 0.04 * v + 0.03 * leaf));
+        return Some(Point::upright([x, y, z], albedo, 0.19 + 0.03 * v + 0.03 * leaf));
     }
     let bend = 0.12 * (y * 1.3 + tree.seed as f32).sin();
     let trunk = (u - bend).abs() < 0.20 - 0.02 * y && y >= 0. && v < 0.7;
     let bark = fbm(u * 24., y * 4., tree.seed + 7);
-    trunk.then(|| Point::upright([x, y, z], scale([0.24, 0.17, 0.11], bark), 0.31))
+    trunk.then(|| Point::upright([x, y, z], scale([0.24, 0.17, 0.11], bark), 0.25))
 }
 
 // ---- cars -----------------------------------------------------------------------------------

@@ -220,6 +220,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn tiles_cover_the_length_and_weights_add_up(half in 1usize..2000, edge in 64usize..700) {
             let len = 2 * half;

@@ -349,7 +349,7 @@ fn nonsense_options_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Any images of one size fuse to that size, whatever their kinds and contents.
     #[test]
