@@ -7,7 +7,7 @@ use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
 fn scan(c: &mut Criterion) {
     let mut group = c.benchmark_group("selective_scan_2d");
     group.sample_size(10);
-    for (side, channels, states) in [(128, 32, 8), (128, 32, 16), (128, 256, 16)] {
+    for (side, channels, states) in [(128usize, 32usize, 8), (128, 32, 16), (128, 256, 16)] {
         let rank = channels.div_ceil(32);
         let x = random(&[1, side, side, channels]);
         let x_dbl = random(&[1, side, side, 4, rank + 2 * states]);

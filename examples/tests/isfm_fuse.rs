@@ -31,7 +31,7 @@ fn run(args: &[&str]) -> anyhow::Result<cli::Failed> {
 
 /// What the user is told when nothing could be done.
 fn fault(args: &[&str]) -> String {
-    format!("{:#}", run(args).err().expect("an error"))
+    format!("{:#}", run(args).expect_err("an error"))
 }
 
 fn text(path: &Path) -> &str {

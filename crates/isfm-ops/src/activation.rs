@@ -1,7 +1,6 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, WithDType};
-use rayon::prelude::*;
 
-use crate::shared::{check_dims, check_types, rows_of, sum_rows};
+use crate::shared::{by_image, check_dims, check_types, fill_parts, in_parts, rows_of, sum_rows};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
 
@@ -183,19 +182,11 @@ fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(
     inputs: [&[E]; IN],
 ) -> Vec<E> {
     let n = inputs[0].len();
-    let mut out = vec![E::of(0.); OUT * n];
-    let mut rest = out.chunks_exact_mut(n.max(1)).map(|o| o.chunks_mut(TASK)).collect::<Vec<_>>();
-    let mut tasks = Vec::with_capacity(n.div_ceil(TASK));
-    for at in (0..n).step_by(TASK) {
-        let mut chunks = rest.iter_mut().filter_map(Iterator::next);
-        let outputs: [&mut [E]; OUT] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
-        tasks.push((at, outputs));
-    }
-    tasks.into_par_iter().for_each(|(at, outputs)| {
+    let work = |at: usize, outputs: [&mut [E]; OUT], _: &mut Vec<E>| {
         let inputs = inputs.map(|x| &x[at..(at + TASK).min(n)]);
         dispatch(Chunk { f, inputs, outputs });
-    });
-    out
+    };
+    in_parts(n, TASK, 0, work).0
 }
 
 /// SiLU's value and its derivative, sigmoid(x)·(1 + x·(1 − sigmoid(x))).
@@ -393,17 +384,14 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
 fn scale_rows<E: Real>(x: &[E], scale: &[E], c: usize, y: Option<&[E]>) -> Vec<E> {
     let size = TASK.div_ceil(c) * c;
     let image = x.len() / (scale.len() / c);
-    let mut out = vec![E::of(0.); x.len()];
-    out.par_chunks_mut(image).enumerate().for_each(|(b, out)| {
-        let (first, scale) = (b * image, &scale[b * c..][..c]);
-        out.par_chunks_mut(size).enumerate().for_each(|(i, out)| {
-            let from = first + i * size;
+    fill_parts(x.len(), size, |start, part, _| {
+        by_image(start, part, image, |b, at, out| {
+            let from = b * image + at;
             let x = &x[from..][..out.len()];
             let y = y.map(|y| &y[from..][..out.len()]);
-            dispatch(ScaleAddRows { x, scale, y, out });
+            dispatch(ScaleAddRows { x, scale: &scale[b * c..][..c], y, out });
         });
-    });
-    out
+    })
 }
 
 fn channels(layout: &Layout) -> usize {

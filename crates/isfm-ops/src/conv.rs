@@ -1,10 +1,9 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use crate::linear::{add_columns, linear};
 use crate::matmul::{OuterSum, Packed, Product};
 use crate::shared::{
-    check_dims, check_odd, check_types, line_blocks, map_dims, shape_error, sum_rows,
+    by_image, check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows,
 };
 use crate::simd::{Real, dispatch};
 use crate::{Result, cpu};
@@ -111,13 +110,12 @@ impl Conv {
         let Map { height, width, channels: cin } = map;
         let cout = w.columns();
         let images = x.len() / (height * width * cin);
-        let mut out = vec![E::of(0.); images * height * width * cout];
+        let (line, image) = (width * cout, height * width * cout);
         // More lines share more of the padded copy, fewer feed more threads.
         let lines = (images * height / 32).clamp(1, 4);
-        let blocks = line_blocks(&mut out, height * width * cout, width * cout, lines);
-        blocks.into_par_iter().for_each_init(Vec::new, |tile, (b, y, dst)| {
+        let work = |tile: &mut Vec<E>, b: usize, y: usize, dst: &mut [E]| {
             let image = &x[b * height * width * cin..][..height * width * cin];
-            let lines = dst.len() / (width * cout);
+            let lines = dst.len() / line;
             if let Some(bias) = bias {
                 dst.chunks_exact_mut(cout).for_each(|pixel| pixel.copy_from_slice(bias));
             }
@@ -134,13 +132,15 @@ impl Conv {
                     reach: k,
                     weights: w,
                     dst: &mut dst[x0 * cout..],
-                    dst_line: width * cout,
+                    dst_line: line,
                     lines,
                     count,
                 });
             }
-        });
-        out
+        };
+        fill_parts(images * image, lines * line, |start, part, tile| {
+            by_image(start, part, image, |b, at, dst| work(tile, b, at / line, dst));
+        })
     }
 
     fn storage<E: Real>(
@@ -165,14 +165,26 @@ impl Conv {
         Ok((E::to_cpu_storage_owned(out), (b, height, width, packed.columns()).into()))
     }
 
-    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+    /// The gradients of the arguments that ask for one; an image or frozen weights do not.
+    fn gradients(
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        grad: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let grad = grad.contiguous()?;
-        let (cout, cin, k, _) = weight.dims4()?;
-        let dx = grad.apply_op2_no_bwd(weight, &Conv { adjoint: true })?;
-        let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
-        let size = cout * cin * k * k;
-        let dw = sums.narrow(0, 0, size)?.reshape(weight.shape())?;
-        Ok([dx, dw, sums.narrow(0, size, cout)?])
+        let mut all = [None, None, None];
+        if x.track_op() {
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Conv { adjoint: true })?);
+        }
+        if weight.track_op() || bias.is_some_and(Tensor::track_op) {
+            let k = weight.dim(3)?;
+            let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
+            let size = weight.elem_count();
+            all[1] = Some(sums.narrow(0, 0, size)?.reshape(weight.shape())?);
+            all[2] = Some(sums.narrow(0, size, sums.elem_count() - size)?);
+        }
+        Ok(all)
     }
 }
 
@@ -198,8 +210,8 @@ impl CustomOp2 for Conv {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw)))
+        let [dx, dw, _] = Self::gradients(x, w, None, grad)?;
+        Ok((dx, dw))
     }
 }
 
@@ -224,12 +236,12 @@ impl CustomOp3 for Conv {
         &self,
         x: &Tensor,
         w: &Tensor,
-        _: &Tensor,
+        b: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+        let [dx, dw, db] = Self::gradients(x, w, Some(b), grad)?;
+        Ok((dx, dw, db))
     }
 }
 

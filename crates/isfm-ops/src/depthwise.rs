@@ -1,7 +1,8 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
-use crate::shared::{check_dims, check_odd, check_types, map_dims, shape_error, sum_rows, window};
+use crate::shared::{
+    check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows, window,
+};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
 
@@ -65,13 +66,11 @@ impl Depthwise {
             }
         }
         let line = d.width * d.channels;
-        let mut out = vec![E::of(0.); x.len()];
-        out.par_chunks_mut(line).enumerate().for_each(|(row, out)| {
-            let (b, y) = (row / d.height, row % d.height);
+        fill_parts(x.len(), line, |start, out, _| {
+            let (b, y) = (start / line / d.height, start / line % d.height);
             let image = &x[b * d.height * line..][..d.height * line];
             dispatch(OutputRow { image, taps: &by_tap, bias, out, y, d });
-        });
-        out
+        })
     }
 
     fn storage<E: Real>(
@@ -89,13 +88,26 @@ impl Depthwise {
         Ok((E::to_cpu_storage_owned(out), x.1.shape().clone()))
     }
 
-    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+    /// The gradients of the arguments that ask for one; an image or frozen weights do not.
+    fn gradients(
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        grad: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let grad = grad.contiguous()?;
-        let (c, _, k, _) = weight.dims4()?;
-        let dx = grad.apply_op2_no_bwd(weight, &Depthwise { flip: true })?;
-        let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
-        let dw = sums.narrow(0, 0, c * k * k)?.reshape(weight.shape())?;
-        Ok([dx, dw, sums.narrow(0, c * k * k, c)?])
+        let mut all = [None, None, None];
+        if x.track_op() {
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Depthwise { flip: true })?);
+        }
+        if weight.track_op() || bias.is_some_and(Tensor::track_op) {
+            let k = weight.dim(3)?;
+            let sums = x.apply_op2_no_bwd(&grad, &WeightGradient { k })?;
+            let size = weight.elem_count();
+            all[1] = Some(sums.narrow(0, 0, size)?.reshape(weight.shape())?);
+            all[2] = Some(sums.narrow(0, size, sums.elem_count() - size)?);
+        }
+        Ok(all)
     }
 }
 
@@ -121,8 +133,8 @@ impl CustomOp2 for Depthwise {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw)))
+        let [dx, dw, _] = Self::gradients(x, w, None, grad)?;
+        Ok((dx, dw))
     }
 }
 
@@ -147,12 +159,12 @@ impl CustomOp3 for Depthwise {
         &self,
         x: &Tensor,
         w: &Tensor,
-        _: &Tensor,
+        b: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+        let [dx, dw, db] = Self::gradients(x, w, Some(b), grad)?;
+        Ok((dx, dw, db))
     }
 }
 

@@ -1,8 +1,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
 use crate::matmul::{OuterSum, Packed, Product};
-use crate::shared::{check_dims, check_types, rows_of, shape_error, sum_rows};
+use crate::shared::{check_dims, check_types, fill_parts, rows_of, shape_error, sum_rows};
 use crate::simd::{Real, dispatch};
 use crate::{Result, cpu};
 
@@ -71,15 +70,13 @@ impl Linear {
         let cout = packed.columns();
         let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
         let src = cpu::slice::<E>(x.0, x.1)?;
-        let mut out = vec![E::of(0.); src.len() / cin * cout];
-        let blocks = out.par_chunks_mut(ROWS * cout).zip(src.par_chunks(ROWS * cin));
-        blocks.for_each(|(dst, src)| {
+        let out = fill_parts(src.len() / cin * cout, ROWS * cout, |start, dst, _| {
             if let Some(bias) = bias {
                 dst.chunks_exact_mut(cout).for_each(|row| row.copy_from_slice(bias));
             }
             let count = dst.len() / cout;
             dispatch(Product {
-                src,
+                src: &src[start / cout * cin..][..count * cin],
                 src_line: 0,
                 step: cin,
                 run: cin,
@@ -98,13 +95,25 @@ impl Linear {
         Ok((E::to_cpu_storage_owned(out), dims.into()))
     }
 
-    fn gradients(x: &Tensor, weight: &Tensor, grad: &Tensor) -> candle_core::Result<[Tensor; 3]> {
+    /// The gradients of the arguments that ask for one; an image or frozen weights do not.
+    fn gradients(
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        grad: &Tensor,
+    ) -> candle_core::Result<[Option<Tensor>; 3]> {
         let grad = grad.contiguous()?;
-        let (cout, cin) = weight.dims2()?;
-        let dx = grad.apply_op2_no_bwd(weight, &Linear { transposed: true })?;
-        let sums = x.apply_op2_no_bwd(&grad, &WeightGradient)?;
-        let dw = sums.narrow(0, 0, cout * cin)?.reshape((cout, cin))?;
-        Ok([dx, dw, sums.narrow(0, cout * cin, cout)?])
+        let mut all = [None, None, None];
+        if x.track_op() {
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true })?);
+        }
+        if weight.track_op() || bias.is_some_and(Tensor::track_op) {
+            let sums = x.apply_op2_no_bwd(&grad, &WeightGradient)?;
+            let size = weight.elem_count();
+            all[1] = Some(sums.narrow(0, 0, size)?.reshape(weight.shape())?);
+            all[2] = Some(sums.narrow(0, size, sums.elem_count() - size)?);
+        }
+        Ok(all)
     }
 }
 
@@ -130,8 +139,8 @@ impl CustomOp2 for Linear {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, _] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw)))
+        let [dx, dw, _] = Self::gradients(x, w, None, grad)?;
+        Ok((dx, dw))
     }
 }
 
@@ -156,12 +165,12 @@ impl CustomOp3 for Linear {
         &self,
         x: &Tensor,
         w: &Tensor,
-        _: &Tensor,
+        b: &Tensor,
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = Self::gradients(x, w, grad)?;
-        Ok((Some(dx), Some(dw), Some(db)))
+        let [dx, dw, db] = Self::gradients(x, w, Some(b), grad)?;
+        Ok((dx, dw, db))
     }
 }
 

@@ -1,9 +1,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape, Tensor};
 use num_traits::Float;
-use rayon::prelude::*;
 
 use crate::shared::{
-    add_partials, check_dims, check_types, rows_of, rows_per_partial, shape_error,
+    add_partials, check_dims, check_types, fill_parts, in_parts, rows_of, rows_per_partial,
+    shape_error,
 };
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
@@ -53,8 +53,8 @@ impl LayerNorm {
         let weight = cpu::slice::<E>(weight.0, weight.1)?;
         let bias = cpu::slice::<E>(bias.0, bias.1)?;
         let size = TASK.div_ceil(weight.len()) * weight.len();
-        let mut out = vec![E::of(0.); src.len()];
-        out.par_chunks_mut(size).zip(src.par_chunks(size)).for_each(|(out, x)| {
+        let out = fill_parts(src.len(), size, |start, out, _| {
+            let x = &src[start..][..out.len()];
             dispatch(Forward { x, weight, bias, eps: E::of(self.eps), out });
         });
         Ok((E::to_cpu_storage_owned(out), x.1.shape().clone()))
@@ -174,18 +174,16 @@ impl Gradient {
         let c = weight.len();
         let rows = x.len() / c;
         let size = rows_per_partial(rows, 2 * c) * c;
-        let mut out = vec![E::of(0.); x.len() + 2 * c];
-        let mut partials = vec![E::of(0.); x.len().div_ceil(size) * 2 * c];
-        let (dx, sums) = out.split_at_mut(x.len());
-        dx.par_chunks_mut(size)
-            .zip(partials.par_chunks_mut(2 * c))
-            .zip(x.par_chunks(size).zip(grad.par_chunks(size)))
-            .for_each(|((dx, sums), (x, grad))| {
-                let (dw, db) = sums.split_at_mut(c);
-                dispatch(Backward { x, weight, grad, eps: E::of(self.eps), dx, dw, db });
-            });
+        let (mut out, partials) = in_parts(x.len(), size, 2 * c, |start, [dx], _| {
+            let mut sums = vec![E::of(0.); 2 * c];
+            let (dw, db) = sums.split_at_mut(c);
+            let (x, grad) = (&x[start..][..dx.len()], &grad[start..][..dx.len()]);
+            dispatch(Backward { x, weight, grad, eps: E::of(self.eps), dx, dw, db });
+            sums
+        });
+        let mut partials = partials.concat();
         add_partials(&mut partials, 2 * c);
-        sums.copy_from_slice(&partials);
+        out.extend_from_slice(&partials);
         let shape = Shape::from(out.len());
         Ok((E::to_cpu_storage_owned(out), shape))
     }

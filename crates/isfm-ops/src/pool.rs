@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithDType};
 use rayon::prelude::*;
 
-use crate::shared::{check_odd, check_types, map_dims, shape_error};
+use crate::shared::{check_odd, check_types, fill_parts, map_dims, shape_error};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
 
@@ -165,16 +165,12 @@ fn pool<E: Real, R: Reduce>(
 ) -> candle_core::Result<(CpuStorage, Shape)> {
     let x = cpu::slice::<E>(x, l)?;
     let d = Dims::of(l, k)?;
-    let mut out = vec![E::of(0.); x.len()];
-    let lines = out.par_chunks_mut(d.line()).enumerate();
-    lines.for_each_init(
-        || vec![E::of(0.); d.line()],
-        |scratch, (row, out)| {
-            let (image, y) = d.image(x, row);
-            let reduce = std::marker::PhantomData::<R>;
-            dispatch(PoolLine { image, y, d, scratch, out, reduce });
-        },
-    );
+    let out = fill_parts(x.len(), d.line(), |start, out, scratch| {
+        scratch.resize(d.line(), E::of(0.));
+        let (image, y) = d.image(x, start / d.line());
+        let reduce = std::marker::PhantomData::<R>;
+        dispatch(PoolLine { image, y, d, scratch, out, reduce });
+    });
     Ok((E::to_cpu_storage_owned(out), l.shape().clone()))
 }
 
@@ -231,13 +227,11 @@ impl MaxPoolGradient {
                 dispatch(MaxPlaces { image, y, d, best, places });
             },
         );
-        let mut out = vec![E::of(0.); x.len()];
-        out.par_chunks_mut(d.line()).enumerate().for_each(|(row, out)| {
-            let (grad, y) = d.image(grad, row);
-            let (places, _) = d.image(&places, row);
+        fill_parts(x.len(), d.line(), |start, out, _| {
+            let (grad, y) = d.image(grad, start / d.line());
+            let (places, _) = d.image(&places, start / d.line());
             dispatch(Collect { grad, places, y, d, out });
-        });
-        out
+        })
     }
 }
 

@@ -1,7 +1,6 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use rayon::prelude::*;
 
-use crate::shared::{check_types, map_dims, shape_error};
+use crate::shared::{check_types, fill_parts, map_dims, shape_error};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
 
@@ -90,16 +89,14 @@ impl Resize {
         let x = cpu::slice::<E>(x, l)?;
         let rows = self.axis::<E>(self.from.0, self.to.0);
         let columns = self.axis::<E>(self.from.1, self.to.1);
-        let mut out = vec![E::of(0.); b * rows.len() * columns.len() * c];
-        let lines = out.par_chunks_mut(columns.len() * c).enumerate();
-        lines.for_each_init(
-            || vec![E::of(0.); w * c],
-            |scratch, (i, out)| {
-                let image = &x[i / rows.len() * h * w * c..][..h * w * c];
-                let rows = &rows[i % rows.len()];
-                dispatch(Line { image, rows, columns: &columns, scratch, out, c });
-            },
-        );
+        let line = columns.len() * c;
+        let out = fill_parts(b * rows.len() * line, line, |start, out, scratch| {
+            scratch.resize(w * c, E::of(0.));
+            let i = start / line;
+            let image = &x[i / rows.len() * h * w * c..][..h * w * c];
+            let rows = &rows[i % rows.len()];
+            dispatch(Line { image, rows, columns: &columns, scratch, out, c });
+        });
         Ok((E::to_cpu_storage_owned(out), (b, rows.len(), columns.len(), c).into()))
     }
 }

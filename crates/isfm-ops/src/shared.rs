@@ -1,6 +1,8 @@
 //! What the operations of this crate share: argument checks, the choice of an element type, and
 //! sums over rows whose order does not depend on the number of threads.
 
+use std::mem::MaybeUninit;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -140,20 +142,69 @@ pub(crate) fn add_partials<E: Real>(partials: &mut Vec<E>, width: usize) {
     partials.truncate(width);
 }
 
-/// Splits the images of a batch into blocks of whole lines: (image, first line, the block).
-pub(crate) fn line_blocks<E>(
-    out: &mut [E],
+/// `OUT` slices of `n` elements, one after the other in one vector, made in parallel: `f` gets where
+/// its part starts, that part of each slice, set to zero, and a buffer to reuse. The vector has
+/// `room` for more. Also returns what `f` returned, in order.
+///
+/// The zeros are written part by part, when the part is about to be worked on in a near cache;
+/// zeroing a large result beforehand takes one thread as long as all of them take to fill it.
+pub(crate) fn in_parts<E: Real, R: Send, const OUT: usize>(
+    n: usize,
+    size: usize,
+    room: usize,
+    f: impl Fn(usize, [&mut [E]; OUT], &mut Vec<E>) -> R + Sync,
+) -> (Vec<E>, Vec<R>) {
+    let size = size.max(1);
+    let mut out = Vec::with_capacity(OUT * n + room);
+    let blank: &mut [MaybeUninit<E>] = &mut out.spare_capacity_mut()[..OUT * n];
+    let mut slices: Vec<_> = blank.chunks_mut(n.max(1)).map(|s| s.chunks_mut(size)).collect();
+    let mut tasks = Vec::with_capacity(n.div_ceil(size));
+    for start in (0..n).step_by(size) {
+        let mut parts = slices.iter_mut().filter_map(Iterator::next);
+        let parts: [_; OUT] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+        tasks.push((start, parts));
+    }
+    let results = tasks
+        .into_par_iter()
+        .map_init(Vec::new, |buffer, (start, parts)| f(start, parts.map(zeroed), buffer))
+        .collect();
+    // SAFETY: every element lies in a part of one task, and each task has set its parts to zero.
+    unsafe { out.set_len(OUT * n) };
+    (out, results)
+}
+
+/// [`in_parts`] for one slice.
+pub(crate) fn fill_parts<E: Real>(
+    n: usize,
+    size: usize,
+    f: impl Fn(usize, &mut [E], &mut Vec<E>) + Sync,
+) -> Vec<E> {
+    in_parts(n, size, 0, |start, [part], buffer| f(start, part, buffer)).0
+}
+
+fn zeroed<E: Real>(blank: &mut [MaybeUninit<E>]) -> &mut [E] {
+    for e in &mut *blank {
+        e.write(E::of(0.));
+    }
+    // SAFETY: every element has just been written.
+    unsafe { &mut *(std::ptr::from_mut(blank) as *mut [E]) }
+}
+
+/// Cuts a part that starts at `start` where an image of `image` elements ends: (the image's
+/// number, where the piece starts in it, the piece).
+pub(crate) fn by_image<E>(
+    mut start: usize,
+    mut part: &mut [E],
     image: usize,
-    line: usize,
-    lines: usize,
-) -> Vec<(usize, usize, &mut [E])> {
-    out.chunks_mut(image.max(1))
-        .enumerate()
-        .flat_map(|(b, image)| {
-            let blocks = image.chunks_mut((line * lines).max(1)).enumerate();
-            blocks.map(move |(i, block)| (b, i * lines, block))
-        })
-        .collect()
+    mut f: impl FnMut(usize, usize, &mut [E]),
+) {
+    while !part.is_empty() {
+        let (b, at) = (start / image, start % image);
+        let (piece, rest) = part.split_at_mut((image - at).min(part.len()));
+        start += piece.len();
+        part = rest;
+        f(b, at, piece);
+    }
 }
 
 /// `n` elements of `s` from `i` on, without a check: the loads of an inner loop.

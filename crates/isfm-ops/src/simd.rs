@@ -238,7 +238,7 @@ pub trait Simd: Copy + Send + Sync {
         let mut width = Self::LANES / 2;
         while width > 0 {
             for i in 0..width {
-                lanes[i] = lanes[i] + lanes[i + width];
+                lanes[i] += lanes[i + width];
             }
             width /= 2;
         }
@@ -318,7 +318,7 @@ fn ln_f32(x: f32) -> f32 {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     let mut p = P[0];
     for &k in &P[1..] {

@@ -104,13 +104,13 @@ fn place(
     None
 }
 
-fn rows<'a>(
-    plane: &'a [u8],
+fn rows(
+    plane: &[u8],
     channels: usize,
     side: usize,
     (x, y): (usize, usize),
     patch: usize,
-) -> impl Iterator<Item = &'a [u8]> {
+) -> impl Iterator<Item = &[u8]> {
     plane
         .chunks_exact(side * channels)
         .skip(y)

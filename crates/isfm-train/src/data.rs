@@ -240,10 +240,9 @@ fn images(dir: &Path) -> Result<BTreeMap<String, PathBuf>> {
             .extension()
             .and_then(|e| e.to_str())
             .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()));
-        if known && path.is_file() {
-            if let Some(name) = path.file_name().and_then(|n| n.to_str()) {
-                found.insert(name.to_string(), path);
-            }
+        let name = path.file_name().and_then(|n| n.to_str()).map(str::to_string);
+        if let Some(name) = name.filter(|_| known && path.is_file()) {
+            found.insert(name, path);
         }
     }
     Ok(found)

@@ -35,7 +35,8 @@ fn the_schedule_is_the_authors() {
 #[test]
 fn settings_out_of_range_are_refused_by_name() {
     TrainConfig::default().validate().unwrap();
-    let change: [(&str, fn(&mut TrainConfig)); 8] = [
+    type Change = fn(&mut TrainConfig);
+    let change: [(&str, Change); 8] = [
         ("batch", |c| c.batch = 0),
         ("epochs", |c| c.epochs = 0),
         ("patch", |c| c.patch = 3),

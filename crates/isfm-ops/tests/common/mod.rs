@@ -244,12 +244,15 @@ pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Tensor {
 /// An operation of the crate on some inputs.
 pub type Op = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
 
+/// What it should give, by plain loops.
+pub type Oracle = dyn Fn(&[Tensor]) -> Tensor;
+
 /// One operation with inputs to try it on.
 pub struct Case {
     pub name: String,
     pub inputs: Vec<Tensor>,
     pub op: Box<Op>,
-    pub oracle: Box<dyn Fn(&[Tensor]) -> Tensor>,
+    pub oracle: Box<Oracle>,
 }
 
 fn case(
