@@ -1,7 +1,7 @@
 //! Plans of the operations on channel-last maps: convolutions, pools, resize, the Haar transform.
 
-use crate::launch::{MOST, count, parts};
-use crate::pointwise::{add_parts, column_sums};
+use crate::launch::{count, parts};
+use crate::pointwise::sum_columns;
 use crate::{Arg, ConvSizes, Element, Limit, Module, Plan, Type};
 
 /// A stack of maps, batch×height×width×channels.
@@ -333,10 +333,6 @@ pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, 
     let numbers = [columns, inputs, taps, count].map(Arg::U32);
     let args = [&[sums, out], &numbers[..]].concat();
     p.each(Module::Conv, "conv_weight_sum", t, weights, args);
-    let (_, bias_parts) = parts(pixels, columns);
-    let bias_sums = p.scratch(Type::F32, bias_parts as usize * outputs);
-    column_sums(&mut p, t, [dy, Arg::Null], bias_sums, pixels, columns);
-    add_parts(&mut p, t, bias_sums, out.at(weights as usize), [columns, bias_parts, 1]);
-    debug_assert!(grid as usize <= MOST);
+    sum_columns(&mut p, t, [dy, Arg::Null], out.at(weights as usize), pixels, columns);
     Ok(p)
 }

@@ -59,6 +59,14 @@ ISFM_INLINE void weighted_sum(const T *x, const T *y, T *out, float alpha, float
     out[i] = from_float<T>(alpha * to_float(x[i]) + beta * to_float(y[i]));
 }
 
+// out = x + bias, of each row of `channels`.
+template <typename T>
+ISFM_INLINE void add_bias(const T *x, const T *bias, T *out, u32 channels, u32 n) {
+  const Span s = span();
+  for (u32 i = s.first; i < n; i += s.step)
+    out[i] = from_float<T>(to_float(x[i]) + to_float(bias[i % channels]));
+}
+
 // out = scale x + y, y may be null; `channels` factors for each `image` elements, or, with image =
 // 0, for all.
 template <typename T>
@@ -89,6 +97,9 @@ ISFM_INLINE void scale_add(const T *x, const T *scale, const T *y, T *out, u32 c
   ISFM_KERNEL(weighted_sum_##S, ISFM_THREADS,                                                     \
               (const T *x, const T *y, T *out, float alpha, float beta, u32 n),                   \
               weighted_sum(x, y, out, alpha, beta, n))                                            \
+  ISFM_KERNEL(add_bias_##S, ISFM_THREADS,                                                         \
+              (const T *x, const T *bias, T *out, u32 channels, u32 n),                           \
+              add_bias(x, bias, out, channels, n))                                                \
   ISFM_KERNEL(scale_add_##S, ISFM_THREADS,                                                        \
               (const T *x, const T *scale, const T *y, T *out, u32 channels, u32 image, u32 n),   \
               scale_add(x, scale, y, out, channels, image, n))

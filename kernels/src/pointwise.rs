@@ -119,31 +119,57 @@ pub fn product_sums(t: Type, [images, rows, columns]: [usize; 3]) -> Result<Plan
     let mut p = Plan::default();
     let (a, b, out) = (p.input(t, n), p.input(t, n), p.output(t, images * columns));
     let (rows, columns) = (rows as u32, columns as u32);
-    let (each, count) = parts(rows, columns);
+    let (_, count) = parts(rows, columns);
     let part = (count * columns) as usize;
     let sums = p.scratch(Type::F32, images * part);
     for image in 0..images {
         let at = image * n / images;
-        column_sums(&mut p, t, [a.at(at), b.at(at)], sums.at(image * part), rows, columns);
+        part_sums(&mut p, t, [a.at(at), b.at(at)], sums.at(image * part), rows, columns);
     }
-    debug_assert!(each > 0);
     add_parts(&mut p, t, sums, out, [columns, count, images as u32]);
     Ok(p)
 }
 
+/// x + bias. Inputs x (`rows`×`columns`), bias; output as x.
+///
+/// # Errors
+/// For 2³¹ elements or more.
+pub fn add_bias(t: Type, rows: usize, columns: usize) -> Result<Plan, Limit> {
+    let size = count("linear", "the number of elements", &[rows, columns])?;
+    let n = size as usize;
+    let mut p = Plan::default();
+    let mut args = vec![p.input(t, n), p.input(t, columns), p.output(t, n)];
+    args.extend([columns as u32, size].map(Arg::U32));
+    p.each(Module::Pointwise, "add_bias", t, size, args);
+    Ok(p)
+}
+
+/// The sum over all rows. Input `rows`×`columns`, output `columns`.
+///
+/// # Errors
+/// For 2³¹ elements or more.
+pub fn column_sums(t: Type, rows: usize, columns: usize) -> Result<Plan, Limit> {
+    let n = count("linear", "the number of elements", &[rows, columns])? as usize;
+    let mut p = Plan::default();
+    let (a, out) = (p.input(t, n), p.output(t, columns));
+    sum_columns(&mut p, t, [a, Arg::Null], out, rows as u32, columns as u32);
+    Ok(p)
+}
+
 /// Sums over parts of the rows, as [`parts`] cuts them.
-pub(crate) fn column_sums(
-    p: &mut Plan,
-    t: Type,
-    [a, b]: [Arg; 2],
-    to: Arg,
-    rows: u32,
-    columns: u32,
-) {
+fn part_sums(p: &mut Plan, t: Type, [a, b]: [Arg; 2], to: Arg, rows: u32, columns: u32) {
     let (each, count) = parts(rows, columns);
     let sizes = [rows, columns, each, count].map(Arg::U32);
     let args = [&[a, b, to], &sizes[..]].concat();
     p.each(Module::Sums, "column_sums", t, columns * count, args);
+}
+
+/// The sum over all rows of a ⊙ b, or of a.
+pub(crate) fn sum_columns(p: &mut Plan, t: Type, ab: [Arg; 2], to: Arg, rows: u32, columns: u32) {
+    let (_, count) = parts(rows, columns);
+    let sums = p.scratch(Type::F32, (count * columns) as usize);
+    part_sums(p, t, ab, sums, rows, columns);
+    add_parts(p, t, sums, to, [columns, count, 1]);
 }
 
 /// Adds `count` parts of `n` values each, for each of `groups`.

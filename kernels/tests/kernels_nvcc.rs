@@ -85,6 +85,8 @@ fn plans() -> Vec<Plan> {
             pointwise::weighted_sum(t, 1., 1., 4),
             pointwise::scale_add(t, [1, 2, 2], false, true),
             pointwise::product_sums(t, [1, 2, 2]),
+            pointwise::add_bias(t, 2, 2),
+            pointwise::column_sums(t, 2, 2),
             pointwise::layer_norm(t, 2, 2, 1e-5),
             pointwise::layer_norm_backward(t, 2, 2, 1e-5),
             map::depthwise(t, map, 3, false, true),

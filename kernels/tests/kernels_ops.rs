@@ -88,6 +88,22 @@ fn scale_add_agrees_with_the_cpu() {
 }
 
 #[test]
+fn bias_and_its_gradient_agree_with_plain_sums() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (rows, c) in [(1, 1), (7, 5), (130, 33)] {
+            let (x, b) = (numbers(t, rows * c, 1, -2., 2.), numbers(t, c, 2, -2., 2.));
+            let want: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + b[i % c]).collect();
+            close(t, &host.run(&plan(pointwise::add_bias(t, rows, c)), &[&x, &b])[0], &want, FEW, "+");
+            let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
+            let want: Vec<f64> = (0..c).map(sum).collect();
+            let sums = host.run(&plan(pointwise::column_sums(t, rows, c)), &[&x]);
+            close(t, &sums[0], &want, SUM, "column sums");
+        }
+    }
+}
+
+#[test]
 fn layer_norm_agrees_with_the_cpu() {
     let Some(host) = host() else { return };
     for t in TYPES {

@@ -235,7 +235,7 @@ pub fn close(t: Type, got: &[f64], want: &[f64], relative: f64, what: &str) {
     let unit = match t {
         Type::F32 => 6e-8,
         Type::F16 => 4.9e-4,
-        Type::Bf16 => 3.95e-3 / 2.,
+        Type::Bf16 => 3.95e-3,
     };
     // Below the normal numbers of f16 units are as large as its smallest.
     let smallest = if t == Type::F16 { 3e-8 } else { 1e-37 };
