@@ -182,11 +182,7 @@ const THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 1 << 16;
 
 /// The product of `factors` as the kernels count, or the limit.
-pub(crate) fn count(
-    op: &'static str,
-    what: &'static str,
-    factors: &[usize],
-) -> Result<u32, Limit> {
+pub(crate) fn count(op: &'static str, what: &'static str, factors: &[usize]) -> Result<u32, Limit> {
     let product = if factors.contains(&0) {
         0
     } else {

@@ -173,13 +173,7 @@ pub(crate) fn sum_columns(p: &mut Plan, t: Type, ab: [Arg; 2], to: Arg, rows: u3
 }
 
 /// Adds `count` parts of `n` values each, for each of `groups`.
-pub(crate) fn add_parts(
-    p: &mut Plan,
-    t: Type,
-    from: Arg,
-    to: Arg,
-    [n, count, groups]: [u32; 3],
-) {
+pub(crate) fn add_parts(p: &mut Plan, t: Type, from: Arg, to: Arg, [n, count, groups]: [u32; 3]) {
     let args = vec![from, to, Arg::U32(n), Arg::U32(count), Arg::U32(groups)];
     p.each(Module::Sums, "add_parts", t, n * groups, args);
 }

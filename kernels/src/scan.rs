@@ -211,8 +211,7 @@ impl Scan {
         let last = if self.last { self.state_elements() } else { 0 };
         let out = p.output(t, elements + last);
         let size = self.state_elements() * s.chunks as usize;
-        let states =
-            if keep { p.output(Type::F32, size) } else { p.scratch(Type::F32, size) };
+        let states = if keep { p.output(Type::F32, size) } else { p.scratch(Type::F32, size) };
         let sums = p.scratch(Type::F32, size / self.states.max(1));
         let acc = self.accumulator(&mut p, t, out);
         let [weight, bias, a, skip, initial] = at.args(params);
@@ -223,8 +222,7 @@ impl Scan {
             let s = ScanSizes { blocks: blocks as u32, ..s };
             let block = (self.channels.next_multiple_of(32)).min(THREADS) as u32;
             let grid = s.batch * s.launch_groups * s.chunks * s.blocks;
-            let args =
-                [&[Arg::Scan(s)], &inputs[..], &[states, sums, acc, out]].concat();
+            let args = [&[Arg::Scan(s)], &inputs[..], &[states, sums, acc, out]].concat();
             p.blocks(Module::Scan, self.named(kernel, t), grid, block, args);
         };
         walk(&mut p, "scan_end", self.all_groups(s), Arg::Null, Arg::Null);

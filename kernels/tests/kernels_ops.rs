@@ -71,11 +71,10 @@ fn scale_add_agrees_with_the_cpu() {
             let (y, dy) = (numbers(t, n, 3, -2., 2.), numbers(t, n, 4, -1., 1.));
             let scale_shape: &[usize] = if each { &[images, c] } else { &[c] };
             let shape = [images, rows, c];
-            let (want, grads) = oracle(
-                &[(&x, &shape), (&scale, scale_shape), (&y, &shape)],
-                &dy,
-                |v| Ok(isfm_ops::scale_add(&v[0], &v[1], &v[2])?),
-            );
+            let (want, grads) =
+                oracle(&[(&x, &shape), (&scale, scale_shape), (&y, &shape)], &dy, |v| {
+                    Ok(isfm_ops::scale_add(&v[0], &v[1], &v[2])?)
+                });
             let p = plan(pointwise::scale_add(t, [images, rows, c], each, true));
             close(t, &host.run(&p, &[&x, &scale, &y])[0], &want, FEW, "scale_add");
             let p = plan(pointwise::scale_add(t, [images, rows, c], each, false));
@@ -94,7 +93,13 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
         for (rows, c) in [(1, 1), (7, 5), (130, 33)] {
             let (x, b) = (numbers(t, rows * c, 1, -2., 2.), numbers(t, c, 2, -2., 2.));
             let want: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + b[i % c]).collect();
-            close(t, &host.run(&plan(pointwise::add_bias(t, rows, c)), &[&x, &b])[0], &want, FEW, "+");
+            close(
+                t,
+                &host.run(&plan(pointwise::add_bias(t, rows, c)), &[&x, &b])[0],
+                &want,
+                FEW,
+                "+",
+            );
             let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
             let want: Vec<f64> = (0..c).map(sum).collect();
             let sums = host.run(&plan(pointwise::column_sums(t, rows, c)), &[&x]);
@@ -112,10 +117,9 @@ fn layer_norm_agrees_with_the_cpu() {
             let (w, b) = (numbers(t, c, 2, -1., 2.), numbers(t, c, 3, -1., 1.));
             let dy = numbers(t, rows * c, 4, -1., 1.);
             let eps = f64::from(1e-5f32);
-            let (want, grads) =
-                oracle(&[(&x, &[rows, c]), (&w, &[c]), (&b, &[c])], &dy, |v| {
-                    Ok(isfm_ops::layer_norm(&v[0], &v[1], &v[2], eps)?)
-                });
+            let (want, grads) = oracle(&[(&x, &[rows, c]), (&w, &[c]), (&b, &[c])], &dy, |v| {
+                Ok(isfm_ops::layer_norm(&v[0], &v[1], &v[2], eps)?)
+            });
             let y = host.run(&plan(pointwise::layer_norm(t, rows, c, 1e-5)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, "layer norm");
             let p = plan(pointwise::layer_norm_backward(t, rows, c, 1e-5));

@@ -47,12 +47,8 @@ fn check_cross(t: Type, s: &Scan) {
     let values = [&x, &proj, &weight, &bias, &a, &skip];
     let inputs: Vec<_> = values.iter().zip(shapes).map(|(v, s)| (v.as_slice(), s)).collect();
     let (want, grads) = oracle(&inputs, &grad, |v| {
-        let params = Scan2dParams {
-            dt_projs_weight: &v[2],
-            dt_projs_bias: &v[3],
-            a_logs: &v[4],
-            ds: &v[5],
-        };
+        let params =
+            Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
         Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
     });
 
@@ -156,11 +152,8 @@ fn check_line(t: Type, s: &Scan) {
     });
 
     let first = [&u[..], &delta].concat();
-    let proj: Vec<f64> = bc[0]
-        .chunks(n)
-        .zip(bc[1].chunks(n))
-        .flat_map(|(b, c)| [b, c].concat())
-        .collect();
+    let proj: Vec<f64> =
+        bc[0].chunks(n).zip(bc[1].chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect();
     let params = [&bias[..], &a, &skip, &initial].concat();
     let plain = host.run(&s.forward(t, false).unwrap(), &[&first, &proj, &params]);
     close(t, &plain[0], &want, LOST, &format!("{what}: y"));
@@ -171,11 +164,8 @@ fn check_line(t: Type, s: &Scan) {
     let (du, ddelta) = got[0].split_at(u.len());
     close(t, du, &grads[0], LOST, &format!("{what}: du"));
     close(t, ddelta, &grads[1], LOST, &format!("{what}: ddelta"));
-    let wanted: Vec<f64> = grads[3]
-        .chunks(n)
-        .zip(grads[4].chunks(n))
-        .flat_map(|(b, c)| [b, c].concat())
-        .collect();
+    let wanted: Vec<f64> =
+        grads[3].chunks(n).zip(grads[4].chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect();
     close(t, &got[1], &wanted, LOST, &format!("{what}: dB and dC"));
     let none = Vec::new();
     let of = |at: Option<usize>| at.map_or(&none, |i| &grads[i]);

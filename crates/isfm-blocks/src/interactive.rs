@@ -1,6 +1,6 @@
 //! Interactive spatial-frequency fusion: FGG, FG, FGM and the layer (spec §4, eqs. 13 to 21).
 
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::nn::{
     DepthwiseConv2d, LayerNorm, Linear, depthwise_conv2d, layer_norm, linear, linear_no_bias,
@@ -61,7 +61,12 @@ impl Fgg {
         let x = add(&x, &isfm_ops::linear(&bands.high, &high, None)?)?;
         let x = self.expand.forward(&self.squeeze_norm.forward(&x)?)?;
         let x = self.expand_norm.forward(&x)?;
-        Ok(x.flatten(1, 2)?.mean(1)?)
+        // A mean over a whole map needs more digits than a half has.
+        let (x, dtype) = (x.flatten(1, 2)?, x.dtype());
+        Ok(match dtype {
+            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(1)?.to_dtype(dtype)?,
+            _ => x.mean(1)?,
+        })
     }
 
     /// The two gates before their SiLU, B×H×W×D each.

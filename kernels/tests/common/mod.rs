@@ -126,7 +126,8 @@ impl Host {
         }
         // Tests run side by side.
         let thread = format!("{:?}", std::thread::current().id());
-        let [from, to] = ["request", "result"].map(|n| self.folder.path().join(n.to_owned() + &thread));
+        let [from, to] =
+            ["request", "result"].map(|n| self.folder.path().join(n.to_owned() + &thread));
         std::fs::write(&from, request.0).unwrap();
         let out = Command::new(&self.program).args([&from, &to]).output().unwrap();
         let errors = String::from_utf8_lossy(&out.stderr);
@@ -164,9 +165,26 @@ impl Request {
             Arg::F32(x) => return self.value(&x.to_ne_bytes()),
             Arg::Scan(s) => {
                 let words = [
-                    s.batch, s.length, s.rows, s.cols, s.width, s.groups, s.channels, s.states,
-                    s.rank, s.chunk, s.chunks, s.group, s.launch_groups, s.turns, s.turn,
-                    s.all_turns, s.flags, s.run, s.blocks, s.unused,
+                    s.batch,
+                    s.length,
+                    s.rows,
+                    s.cols,
+                    s.width,
+                    s.groups,
+                    s.channels,
+                    s.states,
+                    s.rank,
+                    s.chunk,
+                    s.chunks,
+                    s.group,
+                    s.launch_groups,
+                    s.turns,
+                    s.turn,
+                    s.all_turns,
+                    s.flags,
+                    s.run,
+                    s.blocks,
+                    s.unused,
                 ];
                 return self.value(&words.map(u32::to_ne_bytes).concat());
             }
