@@ -244,7 +244,7 @@ inline f16 from_float<f16>(float x) {
   int exponent;
   frexpf(size, &exponent);
   // One unit in the last place is 2^(exponent - 11), and at least 2^-24.
-  const int unit = exponent - 11 < -24 ? -24 : exponent - 11;
+  const int unit = size < 0x1p-14f ? -24 : exponent - 11;
   const uint32_t count = (uint32_t)rintf(ldexpf(size, -unit));
   // The count's own bit 10 belongs to the exponent; a count of 2048 carries on, as it should.
   return {(uint16_t)(sign | (((uint32_t)(unit + 24) << 10) + count))};
