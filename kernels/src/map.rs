@@ -68,7 +68,7 @@ pub fn depthwise_weight(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let (n, window) = (map.count(OP)? as usize, check_window(OP, k)?);
     let values = count(OP, "the number of weights", &[map.channels, k * k + 1])?;
     let channels = map.channels as u32;
-    let pixels = if channels == 0 { 0 } else { n as u32 / channels };
+    let pixels = count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
     let (each, parts) = parts(pixels, values);
     let threads = count(OP, "the number of partial sums", &[values as usize, parts as usize])?;
     let mut p = Plan::default();

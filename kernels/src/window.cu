@@ -125,9 +125,9 @@ ISFM_INLINE void max_pool(const T *x, T *y, u32 *places, u32 height, u32 width, 
   const Span s = span();
   for (u32 i = s.first; i < n; i += s.step) {
     const Place p(i, height, width, channels);
-    float best = -INFINITY;
     const u32 up = p.y < k / 2 ? p.y : k / 2, left = p.x < k / 2 ? p.x : k / 2;
     u32 where = (p.y - up) * width + p.x - left;
+    float best = to_float(x[p.image + (size_t)where * channels + p.c]);
     for_window<T, 0>(x, p, height, width, channels, k, [&](u32, u32 place, T v) {
       const float value = to_float(v);
       if (value > best || value != value) {

@@ -109,11 +109,12 @@ fn check_line(t: Type, s: &Scan) {
     let width = k * d;
     let what = format!("{b}x{l}x{k}x{d}, N {n}, {s:?}");
     let u = numbers(t, b * l * width, 1, -2., 2.);
+    // Without softplus a negative step would grow without bound.
     let (low, high) = if s.softplus { (-4., 1.) } else { (0., 0.5) };
     let delta = numbers(t, b * l * width, 2, low, high);
     let bc = [3, 4].map(|seed| numbers(t, b * l * k * n, seed, -1., 1.));
     let a = numbers(Type::F32, width * n, 5, -4., -0.01);
-    let bias = numbers(Type::F32, if s.bias { width } else { 0 }, 6, -1., 0.5);
+    let bias = numbers(Type::F32, if s.bias { width } else { 0 }, 6, low / 4., high / 2.);
     let skip = numbers(Type::F32, if s.skip { width } else { 0 }, 7, -1., 1.);
     let initial = numbers(Type::F32, if s.initial { b * width * n } else { 0 }, 8, -1., 1.);
     let results = b * l * width + if s.last { b * width * n } else { 0 };
