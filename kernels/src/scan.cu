@@ -87,15 +87,30 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
           const float delta = scan_delta(s, line, w, given[q] + shift);
           if (MODE == SCAN_ADJOINT) {
             ISFM_UNROLL
-            for (int n = 0; n < N; ++n)
-              h[n] = exp2_fast(delta * decay[n]) * (h[n] + in[q] * line[SCAN_RANK + N + n]);
+            for (int first = 0; first < N; first += 4) {
+              const Values<4> c = load_values<4>(line + SCAN_RANK + N + first);
+              ISFM_UNROLL
+              for (int i = 0; i < 4; ++i)
+                h[first + i] =
+                    exp2_fast(delta * decay[first + i]) * (h[first + i] + in[q] * c.v[i]);
+            }
           } else {
             const float step = delta * in[q];
             float y = factor * in[q], y2 = 0.0f;
             ISFM_UNROLL
-            for (int n = 0; n < N; ++n) {
-              h[n] = exp2_fast(delta * decay[n]) * h[n] + step * line[SCAN_RANK + n];
-              (n % 2 ? y2 : y) += h[n] * line[SCAN_RANK + N + n];
+            for (int first = 0; first < N; first += 4) {
+              const Values<4> b = load_values<4>(line + SCAN_RANK + first);
+              ISFM_UNROLL
+              for (int i = 0; i < 4; ++i)
+                h[first + i] =
+                    exp2_fast(delta * decay[first + i]) * h[first + i] + step * b.v[i];
+              if (MODE == SCAN_OUTPUT) {
+                const Values<4> c = load_values<4>(line + SCAN_RANK + N + first);
+                y += h[first] * c.v[0];
+                y2 += h[first + 1] * c.v[1];
+                y += h[first + 2] * c.v[2];
+                y2 += h[first + 3] * c.v[3];
+              }
             }
             if (MODE == SCAN_OUTPUT && live) {
               const float sum = seen[q] + (y + y2);
@@ -187,6 +202,8 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
   const bool live = channel < s.channels;
   const int first_state = (int)quarter * OWN;
   const u32 width = s.rank + 2 * s.states;
+  // B of this lane's states at the chunk's first step; C lies N further.
+  const float *own_rows = rows + SCAN_RANK + first_state;
 
   for (u32 i = threadIdx.x; i < SCAN_KEPT * STRIDE; i += blockDim.x) rows[i] = 0.0f;
 
@@ -245,10 +262,10 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
           const u32 owner = 8 * i + lane % 8;
           const float delta = __shfl_sync(~0u, o.delta, owner);
           const float step = __shfl_sync(~0u, o.delta * o.u, owner);
-          const float *line = rows + (4 * tile + i) * STRIDE + SCAN_RANK + first_state;
+          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n)
-            h[n] = exp2_fast(delta * decay[n]) * h[n] + step * line[n];
+            h[n] = exp2_fast(delta * decay[n]) * h[n] + step * b.v[n];
         }
         ISFM_UNROLL
         for (int n = 0; n < OWN; ++n)
@@ -276,12 +293,12 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
           const u32 owner = 8 * i + lane % 8;
           delta[i] = __shfl_sync(~0u, o.delta, owner);
           step[i] = __shfl_sync(~0u, o.delta * o.u, owner);
-          const float *line = rows + (4 * tile + i) * STRIDE + SCAN_RANK + first_state;
+          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n) {
             e[i][n] = exp2_fast(delta[i] * decay[n]);
             eh[i][n] = e[i][n] * h[n];
-            h[n] = eh[i][n] + step[i] * line[n];
+            h[n] = eh[i][n] + step[i] * b.v[n];
           }
         }
 
@@ -291,15 +308,16 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         for (int back_i = 0; back_i < 4; ++back_i) {
           const int i = 3 - back_i;
           const float grad = __shfl_sync(~0u, out, 8 * i + lane % 8);
-          const float *line = rows + (4 * tile + i) * STRIDE + SCAN_RANK + first_state;
+          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
+          const auto c = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE + N);
           float gb = 0.0f, gah = 0.0f, over_channels[2 * OWN];
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n) {
-            const float g = grad * line[N + n] + carry[n];
+            const float g = grad * c.v[n] + carry[n];
             const float product = g * eh[i][n];
             over_channels[n] = g * step[i];
-            over_channels[OWN + n] = grad * (eh[i][n] + step[i] * line[n]);
-            gb += g * line[n];
+            over_channels[OWN + n] = grad * (eh[i][n] + step[i] * b.v[n]);
+            gb += g * b.v[n];
             gah += decay[n] * product;
             ddecay[n] += delta[i] * product;
             carry[n] = e[i][n] * g;

@@ -39,6 +39,17 @@ ISFM_INLINE T min_of(T a, T b) {
   return a < b ? a : b;
 }
 
+// Values that one load brings from shared memory; the compiler does not join loads around the
+// assembly of `exp2_fast`.
+template <int COUNT>
+struct __align__(4 * COUNT) Values {
+  float v[COUNT];
+};
+template <int COUNT>
+ISFM_INLINE Values<COUNT> load_values(const float *at) {
+  return *reinterpret_cast<const Values<COUNT> *>(at);
+}
+
 // What a block works on, of `parts` parts of each sequence.
 struct ScanBlock {
   u32 lanes, part, group, batch;
@@ -116,8 +127,9 @@ ISFM_INLINE float scan_delta(const ScanSizes &s, const float *line, const float 
   ISFM_UNROLL
   for (int r = 0; r < SCAN_RANK; r += 4) {
     if (r >= (int)s.rank) break;
-    raw += line[r] * w[r] + line[r + 1] * w[r + 1] + line[r + 2] * w[r + 2] +
-           line[r + 3] * w[r + 3];
+    const Values<4> factors = load_values<4>(line + r);
+    ISFM_UNROLL
+    for (int i = 0; i < 4; ++i) raw += factors.v[i] * w[r + i];
   }
   return s.flags & SCAN_SOFTPLUS ? softplus(raw) : raw;
 }
