@@ -1,3 +1,4 @@
+use isfm_ops::cpu;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
@@ -119,11 +120,10 @@ pub(super) struct Gradients<E> {
 /// The adjoint: `grad` is the gradient of the output, `kept` the states that the forward kept.
 pub(super) fn backward<E: Real>(io: Inputs<'_, E>, grad: &[E], kept: &[E]) -> Gradients<E> {
     let spec = io.spec;
-    let zero = E::of(0.);
     let (dy, last) = grad.split_at(spec.elements());
-    let mut first = vec![zero; io.u.len() + io.dt.len()];
-    let mut proj = vec![zero; io.proj.len()];
-    let mut params = vec![zero; io.params.len()];
+    let mut first = cpu::zeros(io.u.len() + io.dt.len());
+    let mut proj = cpu::zeros(io.proj.len());
+    let mut params = vec![E::of(0.); io.params.len()];
     {
         let (du, ddt) = first.split_at_mut(io.u.len());
         let out = Out { u: Shared::new(du), dt: Shared::new(ddt), proj: Shared::new(&mut proj) };

@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use isfm_ops::cpu;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
@@ -43,10 +44,9 @@ impl<E: Real> Task<E> {
 /// before every chunk.
 pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>) {
     let spec = io.spec;
-    let zero = E::of(0.);
-    let mut kept = vec![zero; if keep { spec.kept_elements() } else { 0 }];
+    let mut kept = cpu::zeros(if keep { spec.kept_elements() } else { 0 });
     let last = if spec.last { spec.state_elements() } else { 0 };
-    let mut out = vec![zero; spec.elements() + last];
+    let mut out = cpu::zeros(spec.elements() + last);
     let (y, last) = out.split_at_mut(spec.elements());
     let (y, kept_parts) = (Shared::new(y), Shared::new(&mut kept));
 
