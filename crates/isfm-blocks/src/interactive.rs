@@ -4,7 +4,7 @@ use candle_core::{DType, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear, linear_no_bias};
 use isfm_ops::simd::Real;
-use isfm_ops::{rows, scale_add, silu_gate};
+use isfm_ops::{cpu, rows, scale_add, silu_gate};
 use isfm_ssm::{ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, selective_scan_2d};
 
 use crate::error::same_shape;
@@ -257,8 +257,8 @@ impl Fgm {
     fn fused<E: Real>(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
         let FgBlock { branches, scan, gating, out_proj } = &self.fusion;
         let guidance = rows::values::<E>(&gating.guidance(bands)?)?;
-        let y_a = branches[0].input.scan(a, Some(&self.norm_a), scan)?;
-        let y_b = branches[1].input.scan(b, Some(&self.norm_b), scan)?;
+        let y_a = branches[0].input.scan_values::<E>(a, Some(&self.norm_a), scan)?;
+        let y_b = branches[1].input.scan_values::<E>(b, Some(&self.norm_b), scan)?;
 
         let z_weights = [branches[0].input.z_weight()?, branches[1].input.z_weight()?];
         let [z_a, z_b] = gating.mixed(z_weights.each_ref())?;
@@ -281,13 +281,13 @@ impl Fgm {
         let (pixels, d) = (height * width, out_proj.inputs());
         let (a, b) = (a.contiguous()?, b.contiguous()?);
         let mut out = Vec::with_capacity(batch);
-        for (image, guidance) in guidance.chunks_exact(2 * d).enumerate() {
+        let scans = y_a.chunks_exact(pixels * d).zip(y_b.chunks_exact(pixels * d));
+        for (image, (guidance, (y_a, y_b))) in guidance.chunks_exact(2 * d).zip(scans).enumerate() {
             // z + z_f ⊙ z is the norm with other factors.
             let mix_norm = mix_norm.scaled(guidance.iter().map(|&z| E::of(1.) + z));
-            let part = |t: &Tensor| t.narrow(0, image, 1);
-            let (a, b, y_a, y_b) = (part(&a)?, part(&b)?, part(&y_a)?, part(&y_b)?);
-            let fused = with_slices(&a, &b, |a, b| {
-                with_slices(&y_a, &y_b, |y_a, y_b| {
+            let (a, b) = (a.narrow(0, image, 1)?, b.narrow(0, image, 1)?);
+            let fused = rows::with_slice::<E, _>(&a, |a| {
+                rows::with_slice::<E, _>(&b, |b| {
                     Ok(rows::map_rows(pixels, c, |rows, out, buffer| {
                         let n = rows.len();
                         let narrow = rows.start * c..rows.end * c;
@@ -319,20 +319,13 @@ impl Fgm {
             })?;
             out.push(Tensor::from_vec(fused, (1, height, width, c), a.device())?);
         }
+        cpu::recycle(y_a);
+        cpu::recycle(y_b);
         Ok(match <[Tensor; 1]>::try_from(out) {
             Ok([one]) => one,
             Err(many) => Tensor::cat(&many, 0)?,
         })
     }
-}
-
-/// The elements of two tensors, handed to `f`.
-fn with_slices<E: Real, T>(
-    x: &Tensor,
-    y: &Tensor,
-    f: impl FnOnce(&[E], &[E]) -> isfm_ops::Result<T>,
-) -> isfm_ops::Result<T> {
-    rows::with_slice(x, |x| rows::with_slice(y, |y| f(x, y)))
 }
 
 /// One interactive fusion layer: a chain of [`Fgm`] blocks (`ISF_layers.k`).

@@ -91,7 +91,7 @@ impl Network {
     /// # Errors
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-        self.run(visible, infrared, |_| ())
+        isfm_ops::cpu::recycling(|| self.run(visible, infrared, |_| ()))
     }
 
     /// As [`Network::forward`], keeping what every stage gave.

@@ -1,6 +1,9 @@
 //! What a CPU kernel needs from Candle's storage and from memory; shared by the crates above this
 //! one.
 
+use std::any::Any;
+use std::cell::RefCell;
+
 use candle_core::{CpuStorage, DType, Layout, WithDType};
 
 use crate::{Error, Result};
@@ -46,6 +49,58 @@ pub fn with_capacity<E>(n: usize) -> Vec<E> {
     let empty = Vec::with_capacity(n);
     ask_for_large_pages(empty.as_ptr(), n);
     empty
+}
+
+/// `n` elements of any value, for a result of which a kernel writes every element: memory that was
+/// given to [`recycle`] if some fits, otherwise [`zeros`].
+pub fn scratch<E: WithDType>(n: usize) -> Vec<E> {
+    let reused = IDLE.with_borrow_mut(|idle| {
+        let fits = |b: &Box<dyn Any>| b.downcast_ref::<Vec<E>>().is_some_and(|v| v.len() == n);
+        let at = idle.buffers.iter().position(fits)?;
+        idle.buffers.swap_remove(at).downcast::<Vec<E>>().ok()
+    });
+    reused.map_or_else(|| zeros(n), |v| *v)
+}
+
+/// Gives a buffer back for a later [`scratch`] of the same length on this thread, if it is inside
+/// [`recycling`]; otherwise drops it.
+pub fn recycle<E: WithDType>(buffer: Vec<E>) {
+    IDLE.with_borrow_mut(|idle| {
+        if idle.depth > 0 {
+            idle.buffers.push(Box::new(buffer));
+        }
+    });
+}
+
+/// Runs `f`, during which this thread keeps the buffers given to [`recycle`]; afterwards they are
+/// dropped. Layers of a network ask for the same few sizes again and again, and memory fresh from
+/// the system has to be cleared first.
+pub fn recycling<T>(f: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IDLE.with_borrow_mut(|idle| {
+                idle.depth -= 1;
+                if idle.depth == 0 {
+                    idle.buffers.clear();
+                }
+            });
+        }
+    }
+    IDLE.with_borrow_mut(|idle| idle.depth += 1);
+    let _leave = Leave;
+    f()
+}
+
+#[derive(Default)]
+struct Idle {
+    /// How many calls of [`recycling`] this thread is inside.
+    depth: usize,
+    buffers: Vec<Box<dyn Any>>,
+}
+
+thread_local! {
+    static IDLE: RefCell<Idle> = RefCell::default();
 }
 
 /// Memory smaller than this is not worth a system call.

@@ -74,19 +74,20 @@ impl ScanInput {
         norm: Option<&LayerNorm>,
         scan: &SelectiveScan2d,
     ) -> Result<Tensor> {
-        let weights = [self.in_proj.weight(), self.conv.weight(), scan.x_proj_weight()];
-        let norms = norm.into_iter().flat_map(|n| [n.weight(), n.bias()]);
-        let others = self.conv.bias().into_iter().chain(norms);
-        if source.elem_count() > 0
-            && rows::may_fuse([source].into_iter().chain(weights).chain(others))
-        {
-            let fused = match source.dtype() {
-                DType::F32 => Some(self.fused::<f32>(source, norm, scan)?),
-                DType::F64 => Some(self.fused::<f64>(source, norm, scan)?),
-                _ => None,
-            };
-            if let Some([x, x_dbl]) = fused {
-                return scan.scan_projected(&x, &x_dbl);
+        if self.may_fuse(source, norm, scan) {
+            let (b, h, w, _) = source.dims4()?;
+            let dims = (b, h, w, self.conv.weight().dim(0)?);
+            let device = source.device();
+            match source.dtype() {
+                DType::F32 => {
+                    let y = self.scan_values::<f32>(source, norm, scan)?;
+                    return Ok(Tensor::from_vec(y, dims, device)?);
+                }
+                DType::F64 => {
+                    let y = self.scan_values::<f64>(source, norm, scan)?;
+                    return Ok(Tensor::from_vec(y, dims, device)?);
+                }
+                _ => {}
             }
         }
         let normed = norm.map(|n| n.forward(source)).transpose()?;
@@ -94,13 +95,30 @@ impl ScanInput {
         Ok(scan.forward(&isfm_ops::silu(&self.conv.forward(&x)?)?)?)
     }
 
-    /// The scan's input B×H×W×D and its projections B×H×W×4(R+2N).
-    fn fused<E: Real>(
+    /// Whether [`scan_values`](Self::scan_values) may take the place of [`scan`](Self::scan).
+    pub fn may_fuse(
         &self,
         source: &Tensor,
         norm: Option<&LayerNorm>,
         scan: &SelectiveScan2d,
-    ) -> Result<[Tensor; 2]> {
+    ) -> bool {
+        let weights = [source, self.in_proj.weight(), self.conv.weight(), scan.x_proj_weight()];
+        let norms = norm.into_iter().flat_map(|n| [n.weight(), n.bias()]);
+        let others = self.conv.bias().into_iter().chain(norms);
+        source.elem_count() > 0 && rows::may_fuse(weights.into_iter().chain(others))
+    }
+
+    /// [`scan`](Self::scan) without gradients, on the CPU, as plain values; for kernels that go on
+    /// with them and may [`cpu::recycle`] them.
+    ///
+    /// # Errors
+    /// If a shape does not fit, or the elements are not of type `E`.
+    pub fn scan_values<E: Real>(
+        &self,
+        source: &Tensor,
+        norm: Option<&LayerNorm>,
+        scan: &SelectiveScan2d,
+    ) -> Result<Vec<E>> {
         let source = source.contiguous()?;
         let (b, h, w, _) = source.dims4()?;
         let pass = Pass {
@@ -113,7 +131,7 @@ impl ScanInput {
         };
         pass.check(source.dim(3)?)?;
         let (d, p) = (pass.project.outputs(), pass.x_proj.outputs());
-        let (mut x, mut x_dbl) = (cpu::zeros(b * h * w * d), cpu::zeros(b * h * w * p));
+        let (mut x, mut x_dbl) = (cpu::scratch(b * h * w * d), cpu::scratch(b * h * w * p));
         rows::with_slice::<E, _>(&source, |source| {
             // Neighbouring bands both project the lines at their border: few bands, enough for
             // many threads.
@@ -130,11 +148,10 @@ impl ScanInput {
             });
             Ok(())
         })?;
-        let device = source.device();
-        Ok([
-            Tensor::from_vec(x, (b, h, w, d), device)?,
-            Tensor::from_vec(x_dbl, (b, h, w, p), device)?,
-        ])
+        let y = crate::scan_2d::scan_values(&x, &x_dbl, (b, h, w, d), &scan.params())?;
+        cpu::recycle(x);
+        cpu::recycle(x_dbl);
+        Ok(y)
     }
 }
 

@@ -2,7 +2,7 @@ use candle_core::{DType, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear_no_bias};
 use isfm_ops::simd::Real;
-use isfm_ops::{rows, scale_add, silu_gate};
+use isfm_ops::{cpu, rows, scale_add, silu_gate};
 
 use crate::init::{DT_MAX, DT_MIN, inverse_softplus};
 use crate::scan_2d::{Scan2dParams, selective_scan_2d_with};
@@ -153,13 +153,17 @@ impl SelectiveScan2d {
     /// The scan of `x` with its projections B×H×W×4(R+2N).
     pub(crate) fn scan_projected(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
         let (b, h, w, columns) = x_dbl.dims4()?;
-        let params = Scan2dParams {
+        let x_dbl = x_dbl.reshape((b, h, w, 4, columns / 4))?;
+        selective_scan_2d_with(x, &x_dbl, &self.params())
+    }
+
+    pub(crate) fn params(&self) -> Scan2dParams<'_> {
+        Scan2dParams {
             dt_projs_weight: &self.dt_projs_weight,
             dt_projs_bias: &self.dt_projs_bias,
             a_logs: &self.a_logs,
             ds: &self.ds,
-        };
-        selective_scan_2d_with(x, &x_dbl.reshape((b, h, w, 4, columns / 4))?, &params)
+        }
     }
 }
 
@@ -203,17 +207,19 @@ impl Ss2d {
     /// `skip ⊙ x + SS2D(norm(x))`, or without a residual SS2D(x) itself.
     fn residual(&self, x: &Tensor, around: Option<(&LayerNorm, &Tensor)>) -> Result<Tensor> {
         let norm = around.map(|(norm, _)| norm);
-        let y = self.input.scan(x, norm, &self.scan)?;
         let z_weight = self.input.z_weight()?;
         let weights = [&z_weight, self.norm.weight(), self.norm.bias(), self.out_proj.weight()];
         let others = around.into_iter().flat_map(|(n, skip)| [n.weight(), n.bias(), skip]);
-        if rows::may_fuse([x, &y].into_iter().chain(weights).chain(others)) {
+        if self.input.may_fuse(x, norm, &self.scan)
+            && rows::may_fuse(weights.into_iter().chain(others))
+        {
             match x.dtype() {
-                DType::F32 => return self.fused::<f32>(x, &y, &z_weight, around),
-                DType::F64 => return self.fused::<f64>(x, &y, &z_weight, around),
+                DType::F32 => return self.fused::<f32>(x, &z_weight, around),
+                DType::F64 => return self.fused::<f64>(x, &z_weight, around),
                 _ => {}
             }
         }
+        let y = self.input.scan(x, norm, &self.scan)?;
         let normed = norm.map(|n| n.forward(x)).transpose()?;
         let z = isfm_ops::linear(normed.as_ref().unwrap_or(x), &z_weight, None)?;
         let y = self.out_proj.forward(&silu_gate(&self.norm.forward(&y)?, &z)?)?;
@@ -223,12 +229,11 @@ impl Ss2d {
         })
     }
 
-    /// Gate, projection and residual in one pass over the scan's output `y`; the gate's projection
-    /// is made here, so that it never exists as a map.
+    /// Gate, projection and residual in one pass over the scan's output; the gate's projection is
+    /// made here, so that it never exists as a map.
     fn fused<E: Real>(
         &self,
         x: &Tensor,
-        y: &Tensor,
         z_weight: &Tensor,
         around: Option<(&LayerNorm, &Tensor)>,
     ) -> Result<Tensor> {
@@ -244,28 +249,28 @@ impl Ss2d {
             return Err(Error::Shape { op: "ss2d", what: "x", got, needed });
         }
         let count = x.elem_count() / c;
+        let y = self.input.scan_values::<E>(&x, around.map(|(norm, _)| norm), &self.scan)?;
         let out = rows::with_slice::<E, _>(&x, |x| {
-            rows::with_slice::<E, _>(y, |y| {
-                Ok(rows::map_rows(count, c, |rows, out, buffer| {
-                    let n = rows.len();
-                    let x = &x[rows.start * c..rows.end * c];
-                    let [normed, z, h] = rows::split(buffer, [n * c, n * d, n * d]);
-                    match &norm {
-                        Some(norm) => {
-                            norm.apply(x, normed);
-                            z_proj.apply(normed, z);
-                        }
-                        None => z_proj.apply(x, z),
+            Ok(rows::map_rows(count, c, |rows, out, buffer| {
+                let n = rows.len();
+                let x = &x[rows.start * c..rows.end * c];
+                let [normed, z, h] = rows::split(buffer, [n * c, n * d, n * d]);
+                match &norm {
+                    Some(norm) => {
+                        norm.apply(x, normed);
+                        z_proj.apply(normed, z);
                     }
-                    out_norm.apply(&y[rows.start * d..rows.end * d], h);
-                    rows::silu_gate(h, z);
-                    out_proj.apply(h, out);
-                    if let Some(skip) = &skip {
-                        rows::scale_add(x, skip, out);
-                    }
-                }))
-            })
+                    None => z_proj.apply(x, z),
+                }
+                out_norm.apply(&y[rows.start * d..rows.end * d], h);
+                rows::silu_gate(h, z);
+                out_proj.apply(h, out);
+                if let Some(skip) = &skip {
+                    rows::scale_add(x, skip, out);
+                }
+            }))
         })?;
+        cpu::recycle(y);
         Ok(Tensor::from_vec(out, x.shape(), x.device())?)
     }
 }
