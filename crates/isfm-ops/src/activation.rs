@@ -200,6 +200,39 @@ fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(
     in_parts(n, TASK, 0, work).0
 }
 
+/// SiLU where the values stand.
+pub(crate) struct SiluRows<'a, E>(pub(crate) &'a mut [E]);
+
+impl<E: Real> Kernel<E> for SiluRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        for x in self.0.chunks_mut(S::LANES) {
+            let [y] = SiluValue.apply(s, [s.load_partial(x)]);
+            s.store_partial(y, x);
+        }
+    }
+}
+
+/// `x ⊙= SiLU(z)`.
+pub(crate) struct GateRows<'a, E> {
+    pub(crate) x: &'a mut [E],
+    pub(crate) z: &'a [E],
+}
+
+impl<E: Real> Kernel<E> for GateRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        for (x, z) in self.x.chunks_mut(S::LANES).zip(self.z.chunks(S::LANES)) {
+            let [y] = Gate::Silu.apply(s, [s.load_partial(x), s.load_partial(z)]);
+            s.store_partial(y, x);
+        }
+    }
+}
+
 /// SiLU's value and its derivative, sigmoid(x)·(1 + x·(1 − sigmoid(x))).
 #[inline(always)]
 fn silu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
@@ -416,11 +449,19 @@ impl CustomOp3 for GateGradient {
 
 struct ScaleAdd;
 
-struct ScaleAddRows<'a, E> {
-    x: &'a [E],
-    scale: &'a [E],
-    y: Option<&'a [E]>,
-    out: &'a mut [E],
+/// `out = scale ⊙ x`, plus `y` where it is given, which may be what is in `out` already.
+pub(crate) struct ScaleAddRows<'a, E> {
+    pub(crate) x: &'a [E],
+    pub(crate) scale: &'a [E],
+    pub(crate) y: Addend<'a, E>,
+    pub(crate) out: &'a mut [E],
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Addend<'a, E> {
+    None,
+    Out,
+    Rows(&'a [E]),
 }
 
 impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
@@ -431,12 +472,13 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
         let c = self.scale.len();
         // Memory sets the pace here: the compiler's vectors are as good as ours.
         for (r, (out, x)) in self.out.chunks_exact_mut(c).zip(self.x.chunks_exact(c)).enumerate() {
-            for ((out, &x), &scale) in out.iter_mut().zip(x).zip(self.scale) {
-                *out = x * scale;
-            }
-            if let Some(y) = self.y {
-                for (out, &y) in out.iter_mut().zip(&y[r * c..][..c]) {
-                    *out += y;
+            let rows = out.iter_mut().zip(x).zip(self.scale);
+            match self.y {
+                Addend::None => rows.for_each(|((out, &x), &scale)| *out = x * scale),
+                Addend::Out => rows.for_each(|((out, &x), &scale)| *out += x * scale),
+                Addend::Rows(y) => {
+                    let rows = rows.zip(&y[r * c..][..c]);
+                    rows.for_each(|(((out, &x), &scale), &y)| *out = x * scale + y);
                 }
             }
         }
@@ -451,7 +493,7 @@ fn scale_rows<E: Real>(x: &[E], scale: &[E], c: usize, y: Option<&[E]>) -> Vec<E
         by_image(start, part, image, |b, at, out| {
             let from = b * image + at;
             let x = &x[from..][..out.len()];
-            let y = y.map(|y| &y[from..][..out.len()]);
+            let y = y.map_or(Addend::None, |y| Addend::Rows(&y[from..][..out.len()]));
             dispatch(ScaleAddRows { x, scale: &scale[b * c..][..c], y, out });
         });
     })

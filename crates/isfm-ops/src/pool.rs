@@ -237,7 +237,7 @@ struct MaxPoolGradient {
 
 impl MaxPoolGradient {
     fn run<E: Real>(x: &[E], grad: &[E], d: Dims) -> Vec<E> {
-        let mut places = vec![0u32; x.len()];
+        let mut places = cpu::zeros::<u32>(x.len());
         places.par_chunks_mut(d.line()).enumerate().for_each_init(
             || vec![E::of(0.); d.channels],
             |best, (row, places)| {

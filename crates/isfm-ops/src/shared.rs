@@ -158,7 +158,7 @@ pub(crate) fn in_parts<E: Real, R: Send, const OUT: usize>(
     f: impl Fn(usize, [&mut [E]; OUT], &mut Vec<E>) -> R + Sync,
 ) -> (Vec<E>, Vec<R>) {
     let size = size.max(1);
-    let mut out = Vec::with_capacity(OUT * n + room);
+    let mut out = cpu::with_capacity(OUT * n + room);
     let blank: &mut [MaybeUninit<E>] = &mut out.spare_capacity_mut()[..OUT * n];
     let mut slices: Vec<_> = blank.chunks_mut(n.max(1)).map(|s| s.chunks_mut(size)).collect();
     let mut tasks = Vec::with_capacity(n.div_ceil(size));
