@@ -67,7 +67,12 @@ impl Fgg {
         let x = add(&x, &isfm_ops::linear(&bands.high, &high, None)?)?;
         let x = self.expand.forward(&self.squeeze_norm.forward(&x)?)?;
         let x = self.expand_norm.forward(&x)?;
-        Ok(x.flatten(1, 2)?.mean(1)?)
+        // A mean over a whole map needs more digits than a half has.
+        let (x, dtype) = (x.flatten(1, 2)?, x.dtype());
+        Ok(match dtype {
+            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(1)?.to_dtype(dtype)?,
+            _ => x.mean(1)?,
+        })
     }
 
     /// The guidance in one pass over the bands: nothing but its sum is kept.

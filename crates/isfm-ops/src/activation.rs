@@ -130,6 +130,17 @@ impl CustomOp2 for WeightedSum {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::weighted_sum(self.alpha, self.beta, [(x, lx), (y, ly)])
+    }
+
     fn bwd(
         &self,
         _: &Tensor,
@@ -255,6 +266,15 @@ impl CustomOp1 for Silu {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::silu((x, l))
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &SiluGradient)?))
     }
@@ -287,6 +307,17 @@ impl CustomOp2 for SiluGradient {
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::silu_gradient([(x, lx), (y, ly)])
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -296,6 +327,14 @@ enum Gate {
 }
 
 impl Gate {
+    #[cfg(feature = "cuda")]
+    fn on_cuda(self) -> isfm_kernels::pointwise::Gate {
+        match self {
+            Self::Silu => isfm_kernels::pointwise::Gate::Silu,
+            Self::Sigmoid => isfm_kernels::pointwise::Gate::Sigmoid,
+        }
+    }
+
     /// The gate's factor and its derivative.
     #[inline(always)]
     fn value_and_slope<S: Simd>(self, s: S, z: S::V) -> (S::V, S::V) {
@@ -335,6 +374,17 @@ impl CustomOp2 for Gate {
             let out = pointwise(*self, [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(z, lz)?]);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::gate(self.on_cuda(), [(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -381,6 +431,19 @@ impl CustomOp3 for GateGradient {
             let dims = [&[2], lx.dims()].concat();
             Ok((E::to_cpu_storage_owned(pointwise(*self, inputs)), dims.into()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::gate_gradient(self.0.on_cuda(), [(x, lx), (y, ly), (z, lz)])
     }
 }
 
@@ -461,6 +524,19 @@ impl CustomOp3 for ScaleAdd {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::scale_add(&[(x, lx), (y, ly), (z, lz)])
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -498,6 +574,17 @@ impl CustomOp2 for ScaleRows {
             let out = scale_rows(x, scale, channels(ls), None);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::scale_add(&[(x, lx), (y, ly)])
     }
 }
 
@@ -552,5 +639,16 @@ impl CustomOp2 for SumOfProducts {
             let shape = out.len().into();
             Ok((E::to_cpu_storage_owned(out), shape))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::sum_of_products(self.images, [(x, lx), (y, ly)])
     }
 }

@@ -290,6 +290,17 @@ impl CustomOp2 for Conv {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly)])
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -317,6 +328,19 @@ impl CustomOp3 for Conv {
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly), (z, lz)])
     }
 
     fn bwd(
@@ -416,5 +440,16 @@ impl CustomOp2 for WeightGradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv_weight(self.k, [(x, lx), (y, ly)])
     }
 }

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, DType, Layout, WithDType};
+use candle_core::{CpuStorage, DType, Layout, Tensor, WithDType};
 
 use crate::{Error, Result};
 
@@ -20,14 +20,16 @@ pub fn slice<'a, E: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Resu
     }
 }
 
-/// Refuses element types that have no CPU kernel.
+/// Refuses element types that have no kernel where the tensor is.
 ///
 /// # Errors
-/// [`Error::DType`] for anything but `F32` and `F64`.
-pub fn require_float(op: &'static str, dtype: DType) -> Result<()> {
-    match dtype {
-        DType::F32 | DType::F64 => Ok(()),
-        got => Err(Error::DType { op, got }),
+/// [`Error::DType`] for anything but `F32` and `F64`, on CUDA `F32`, `F16` and `BF16`.
+pub fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
+    match (x.device().is_cuda(), x.dtype()) {
+        (false, DType::F32 | DType::F64) => Ok(()),
+        (true, DType::F32 | DType::F16 | DType::BF16) => Ok(()),
+        (false, got) => Err(Error::DType { op, got, needed: "F32 or F64" }),
+        (true, got) => Err(Error::DType { op, got, needed: "F32, F16 or BF16 on CUDA" }),
     }
 }
 

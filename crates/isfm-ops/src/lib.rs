@@ -6,6 +6,8 @@ mod shared;
 mod activation;
 mod conv;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod depthwise;
 mod error;
 mod linear;

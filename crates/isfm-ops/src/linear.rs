@@ -156,6 +156,17 @@ impl CustomOp2 for Linear {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear(self.transposed, (x, lx), (y, ly), None)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -183,6 +194,19 @@ impl CustomOp3 for Linear {
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear(self.transposed, (x, lx), (y, ly), Some((z, lz)))
     }
 
     fn bwd(
@@ -259,5 +283,16 @@ impl CustomOp2 for WeightGradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => Self::storage::<E>((x, lx), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear_weight((x, lx), (y, ly))
     }
 }

@@ -78,6 +78,19 @@ impl CustomOp3 for LayerNorm {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), (b, lb)))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::layer_norm(self.eps, [(x, lx), (y, ly), (z, lz)])
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -207,6 +220,19 @@ impl CustomOp3 for Gradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::layer_norm_gradient(self.eps, [(x, lx), (y, ly), (z, lz)])
     }
 }
 

@@ -21,7 +21,10 @@ macro_rules! for_float {
                 type $e = f64;
                 $body
             }
-            got => Err(candle_core::Error::from($crate::Error::DType { op: $op, got })),
+            got => {
+                let needed = "F32 or F64";
+                Err(candle_core::Error::from($crate::Error::DType { op: $op, got, needed }))
+            }
         }
     };
 }
@@ -58,7 +61,7 @@ pub(crate) fn check_types(
     x: &Tensor,
     others: &[(&'static str, &Tensor)],
 ) -> Result<()> {
-    cpu::require_float(op, x.dtype())?;
+    cpu::require_float(op, x)?;
     for &(what, t) in others {
         if t.dtype() != x.dtype() {
             return Err(Error::DTypeMismatch { op, what, got: t.dtype(), needed: x.dtype() });

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageBuffer, Luma};
-use isfm_model::{Checkpoint, Config, Network};
+use isfm_model::{Checkpoint, Config, Network, Weights};
 
 use crate::colour::Samples;
 use crate::memory;
@@ -30,6 +30,8 @@ use crate::{Error, Result, Side};
 pub struct Isfm {
     network: Network,
     config: Config,
+    device: Device,
+    dtype: DType,
     pool: Option<rayon::ThreadPool>,
     tiling: Tiling,
     memory_limit: Option<usize>,
@@ -199,10 +201,11 @@ impl Isfm {
     fn forward(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
         let (width, height) = (visible.width, visible.height);
         let shape = (1, 1, height, width);
-        let visible = Tensor::from_vec(visible.data, shape, &Device::Cpu)?;
-        let infrared = Tensor::from_vec(infrared.data, shape, &Device::Cpu)?;
-        let fused = self.network.forward(&visible, &infrared)?;
-        let mut data = fused.flatten_all()?.to_vec1::<f32>()?;
+        let input = |plane: Plane| -> Result<Tensor> {
+            Ok(Tensor::from_vec(plane.data, shape, &self.device)?.to_dtype(self.dtype)?)
+        };
+        let fused = self.network.forward(&input(visible)?, &input(infrared)?)?;
+        let mut data = fused.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         if data.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFiniteOutput);
         }
@@ -342,13 +345,14 @@ impl Builder {
         self
     }
 
-    /// The device to compute on; this version knows the CPU only.
+    /// The device to compute on: the CPU, or with the feature `cuda` an NVIDIA GPU.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// The element type to compute in; this version knows `F32` only.
+    /// The element type to compute in: `F32`, on a GPU also `F16` and `BF16`. Images and results
+    /// stay what they are.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
@@ -410,8 +414,11 @@ impl Builder {
     /// [`Error::Device`], [`Error::DType`] and [`Error::Option`] for options this version lacks
     /// or that make no sense.
     pub fn build(self) -> Result<Isfm> {
-        require_cpu("the network", &self.device)?;
-        if self.dtype != DType::F32 {
+        let on_gpu = cfg!(feature = "cuda") && self.device.is_cuda();
+        if !on_gpu {
+            require_cpu("the network", &self.device)?;
+        }
+        if self.dtype != DType::F32 && !(on_gpu && matches!(self.dtype, DType::F16 | DType::BF16)) {
             return Err(Error::DType { what: "the network", got: self.dtype });
         }
         tiling::validate(self.tiling)?;
@@ -419,22 +426,23 @@ impl Builder {
         self.normalize_infrared.validate("the infrared normalisation")?;
         let pool = self.threads.map(pool).transpose()?;
         let wanted = self.config.as_ref();
-        let (config, network) = match self.source {
+        let (config, mut weights) = match self.source {
             Source::Embedded => embedded(wanted)?,
             Source::File(path) => {
-                let read = Checkpoint::read(&path, wanted, &self.device)?;
-                let network = Network::from_weights(&read.config, &read.weights)?;
-                (read.config, network)
+                let read = Checkpoint::read(&path, wanted, &Device::Cpu)?;
+                (read.config, read.weights)
             }
-            Source::Checkpoint(given) => {
-                let config = self.config.unwrap_or(given.config);
-                let network = Network::from_weights(&config, &given.weights)?;
-                (config, network)
-            }
+            Source::Checkpoint(given) => (self.config.unwrap_or(given.config), given.weights),
         };
+        for tensor in weights.values_mut() {
+            *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+        }
+        let network = Network::from_weights(&config, &weights)?;
         Ok(Isfm {
             network,
             config,
+            device: self.device,
+            dtype: self.dtype,
             pool,
             tiling: self.tiling,
             memory_limit: self.memory_limit,
@@ -461,7 +469,7 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 }
 
 #[cfg(feature = "embedded-weights")]
-fn embedded(wanted: Option<&Config>) -> Result<(Config, Network)> {
+fn embedded(wanted: Option<&Config>) -> Result<(Config, Weights)> {
     let checkpoint = crate::embedded::checkpoint()?;
     if let Some(wanted) = wanted.filter(|&wanted| *wanted != checkpoint.config) {
         return Err(Error::NotEmbedded {
@@ -469,11 +477,10 @@ fn embedded(wanted: Option<&Config>) -> Result<(Config, Network)> {
             wanted: format!("{wanted:?}"),
         });
     }
-    let network = Network::from_weights(&checkpoint.config, &checkpoint.weights)?;
-    Ok((checkpoint.config.clone(), network))
+    Ok((checkpoint.config.clone(), checkpoint.weights.clone()))
 }
 
 #[cfg(not(feature = "embedded-weights"))]
-fn embedded(_: Option<&Config>) -> Result<(Config, Network)> {
+fn embedded(_: Option<&Config>) -> Result<(Config, Weights)> {
     Err(Error::NoWeights)
 }
