@@ -73,7 +73,7 @@ fn of_idwt2() {
             for (c, h, w) in [(2, 2, 3), (1, 1, 1)] {
                 let approx = from_nchw(&random(&[2, c, h, w], 1), layout);
                 let details = from_nchw(&random(&[2, 3 * c, h, w], 2), layout);
-                let run = |a: &Tensor, d: &Tensor| loss(&[&idwt2(a, d, &wavelet, layout)?]);
+                let run = |a: &Tensor, d: &Tensor| loss(&[&idwt2(a, d, &wavelet, DROP, layout)?]);
                 check(&[approx.clone(), details.clone()], |x| run(&x[0], &x[1]));
                 check(from_ref(&approx), |x| run(&x[0], &details));
                 check(from_ref(&details), |x| run(&approx, &x[0]));
@@ -89,7 +89,7 @@ fn of_levels() {
             let x = from_nchw(&random(&[1, 2, 7, 12], 1), layout);
             check(&[x], |x| {
                 let levels = wavedec2(&x[0], &wavelet, DROP, layout, 2)?;
-                let back = waverec2(&levels, &wavelet, layout)?;
+                let back = waverec2(&levels, &wavelet, DROP, layout)?;
                 loss(&[&levels[0], &levels[1], &levels[2], &back])
             });
         }
@@ -107,6 +107,7 @@ fn inside_a_graph() {
             &bands.approx,
             &bands.hl()?.repeat((1, 1, 1, 3))?,
             &Wavelet::haar(),
+            DROP,
             Layout::ChannelsLast,
         )?;
         // Linear, so that the whole stays quadratic and differences exact.
@@ -145,7 +146,7 @@ proptest! {
 
         // The same for the inverse.
         let (y, z) = (Var::from_tensor(&y).unwrap(), Var::from_tensor(&z).unwrap());
-        let out = idwt2(&y, &z, &wavelet, layout).unwrap();
+        let out = idwt2(&y, &z, &wavelet, DROP, layout).unwrap();
         let u = random(out.dims(), seed + 3);
         let forward = dot(&out, &u);
         let grads = (out * u).unwrap().sum_all().unwrap().backward().unwrap();
@@ -164,7 +165,7 @@ proptest! {
         let coefficients = wavedec2(&x, &wavelet, DROP, layout, levels).unwrap();
         let energy: f64 = coefficients.iter().map(|c| dot(c, c)).sum();
         prop_assert!((energy - dot(&x, &x)).abs() <= 1e-13 * energy);
-        let back = waverec2(&coefficients, &wavelet, layout).unwrap();
+        let back = waverec2(&coefficients, &wavelet, DROP, layout).unwrap();
         prop_assert!(difference(&back, &x) < 1e-14);
     }
 }
