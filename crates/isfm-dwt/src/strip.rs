@@ -33,6 +33,13 @@ impl StripTransform {
         Axis::new(self.bank.taps(), self.sampling, self.dims[self.dim])
     }
 
+    /// Outputs of a task: few enough to be worked on in a near cache, but more than its neighbours'
+    /// samples that it has to read, too.
+    fn piece(&self) -> usize {
+        let axis = self.axis();
+        ((TASK / 4) / self.inner()).max(64).max((axis.taps - 1) * axis.dilation)
+    }
+
     /// Elements of a sample: everything behind the axis.
     fn inner(&self) -> usize {
         self.dims[self.dim + 1..].iter().product()
@@ -68,13 +75,13 @@ impl Transform for StripTransform {
             });
         }
         let line = &Line::new(&self.bank, axis, inner);
-        // A multiple of a vector, whatever `inner` is.
-        let tasks = chunks(out, band, TASK * inner).into_par_iter();
+        let piece = self.piece();
+        let tasks = chunks(out, band, piece * inner).into_par_iter();
         let tasks = tasks.with_min_len(TASK.div_ceil(2 * band));
         tasks.for_each_init(Scratch::default, |scratch, task| {
             let (lo, hi) = (task.approx.map(zeroed), task.details.map(zeroed));
             let (x, start) = (signal(task.line), task.start / inner);
-            let range = start..(start + TASK).min(axis.outputs);
+            let range = start..(start + piece).min(axis.outputs);
             dispatch(ShortAnalysis { line, x, range, scratch, lo, hi });
         });
     }
@@ -97,12 +104,13 @@ impl Transform for StripTransform {
             });
         }
         let line = &Line::new(&self.bank, axis, inner);
-        let tasks = chunks(outs, whole, 2 * TASK * inner).into_par_iter();
+        let piece = axis.stride * self.piece();
+        let tasks = chunks(outs, whole, piece * inner).into_par_iter();
         let tasks = tasks.with_min_len(TASK.div_ceil(whole));
         tasks.for_each_init(Scratch::default, |scratch, task| {
             if let Some(out) = task.approx.map(zeroed) {
                 let (bands, start) = (bands(task.line), task.start / inner);
-                let range = start..(start + 2 * TASK).min(axis.n);
+                let range = start..(start + piece).min(axis.n);
                 dispatch(ShortSynthesis { line, bands, range, scratch, out });
             }
         });
