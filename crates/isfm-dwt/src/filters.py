@@ -52,6 +52,9 @@ version = importlib.metadata.version("PyWavelets")
 lines = [
     f"//! Written by filters.py with PyWavelets {version}: change that, not this.",
     "",
+    "// Taps, not constants of nature.",
+    "#![allow(clippy::approx_constant)]",
+    "",
     "/// Orthogonal wavelets: the name, the decomposition low-pass.",
     "#[rustfmt::skip]",
     "pub(crate) const ORTHOGONAL: &[(&str, &[f64])] = &[",

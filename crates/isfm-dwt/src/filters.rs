@@ -1,5 +1,8 @@
 //! Written by filters.py with PyWavelets 1.9.0: change that, not this.
 
+// Taps, not constants of nature.
+#![allow(clippy::approx_constant)]
+
 /// Orthogonal wavelets: the name, the decomposition low-pass.
 #[rustfmt::skip]
 pub(crate) const ORTHOGONAL: &[(&str, &[f64])] = &[

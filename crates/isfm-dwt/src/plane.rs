@@ -103,7 +103,7 @@ fn plane_of<'a, E>(bands: &Maps, parts: Parts<&'a [E]>, plane: usize) -> Row<&'a
     Row { approx: parts.approx.map(|a| &a[plane * size..][..size]), details }
 }
 
-impl<'a, E> Row<&'a [E]> {
+impl<E> Row<&[E]> {
     /// Of a plane with rows of `width`, row `i`.
     #[inline(always)]
     fn row(&self, i: usize, width: usize) -> Self {
