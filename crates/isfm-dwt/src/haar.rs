@@ -2,6 +2,7 @@
 
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd};
 
+use crate::line::{deinterleave, interleave};
 use crate::plane::{DetailRow, Row};
 
 /// LL, LH, HL, HH of the block a, b over c, d; and, because it is its own inverse, a, b, c, d of
@@ -22,45 +23,22 @@ fn butterfly<S: Simd>(s: S, a: S::V, b: S::V, c: S::V, d: S::V) -> [S::V; 4] {
     ]
 }
 
-/// The first, second, … elements of up to `LANES` tuples that lie one after another.
-#[inline(always)]
-fn unzip<S: Simd, const N: usize>(s: S, tuples: &[S::E]) -> [S::V; N] {
-    let mut parts = [[S::E::of(0.); MAX_LANES]; N];
-    let mut split = |n: usize| {
-        let tuples = &tuples[..N * n];
-        for (k, part) in parts.iter_mut().enumerate() {
-            for (l, x) in part[..n].iter_mut().enumerate() {
-                *x = tuples[N * l + k];
-            }
-        }
-    };
-    // Loops of constant length become a few shuffles.
-    if tuples.len() == N * S::LANES {
-        split(S::LANES)
-    } else {
-        split(tuples.len() / N)
-    }
-    parts.map(|part| s.load(&part))
-}
+/// Columns that are worked on together where samples are single elements: their even and odd ones
+/// are sorted into lanes in the nearest cache.
+const BLOCK: usize = 256;
 
-/// Undoes [`unzip`].
+/// The blocks' a, b, c, d to LL, LH, HL, HH or back, where they are.
 #[inline(always)]
-fn zip<S: Simd, const N: usize>(s: S, parts: [S::V; N], tuples: &mut [S::E]) {
-    let parts = parts.map(|v| {
-        let mut part = [S::E::of(0.); MAX_LANES];
-        s.store(v, &mut part);
-        part
-    });
-    let count = tuples.len() / N;
-    let mut join = |n: usize| {
-        let tuples = &mut tuples[..N * n];
-        for l in 0..n {
-            for (k, part) in parts.iter().enumerate() {
-                tuples[N * l + k] = part[l];
-            }
+fn butterflies<S: Simd>(s: S, blocks: &mut [[S::E; BLOCK]; 4], n: usize) {
+    const { assert!(BLOCK.is_multiple_of(MAX_LANES)) };
+    let [a, b, c, d] = blocks;
+    let vectors = |x| <[S::E]>::chunks_exact_mut(x, S::LANES).take(n.div_ceil(S::LANES));
+    for (((a, b), c), d) in vectors(a).zip(vectors(b)).zip(vectors(c)).zip(vectors(d)) {
+        let out = butterfly(s, s.load(a), s.load(b), s.load(c), s.load(d));
+        for (v, to) in out.into_iter().zip([a, b, c, d]) {
+            s.store(v, to);
         }
-    };
-    if count == S::LANES { join(S::LANES) } else { join(count) }
+    }
 }
 
 /// One output row of the Haar analysis.
@@ -80,20 +58,28 @@ impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
         let Self { top, bottom, pixel, width, mut out } = self;
         if pixel == 1 {
             // Neighbouring columns in the lanes.
-            for j in (0..width).step_by(S::LANES) {
-                let end = width.min(j + S::LANES);
-                let [a, b] = unzip(s, &top[2 * j..2 * end]);
-                let [c, d] = unzip(s, &bottom[2 * j..2 * end]);
-                let [ll, lh, hl, hh] = butterfly(s, a, b, c, d);
+            let mut blocks = [[E::zero(); BLOCK]; 4];
+            for j in (0..width).step_by(BLOCK) {
+                let n = BLOCK.min(width - j);
+                let [a, b, c, d] = &mut blocks;
+                deinterleave(&top[2 * j..][..2 * n], 1, a, b);
+                deinterleave(&bottom[2 * j..][..2 * n], 1, c, d);
+                butterflies(s, &mut blocks, n);
+                let [ll, lh, hl, hh] = &blocks;
                 if let Some(out) = &mut out.approx {
-                    s.store_partial(ll, &mut out[j..end]);
+                    out[j..][..n].copy_from_slice(&ll[..n]);
                 }
                 match &mut out.details {
                     DetailRow::Absent => {}
-                    DetailRow::Interleaved(out) => zip(s, [lh, hl, hh], &mut out[3 * j..3 * end]),
+                    DetailRow::Interleaved(out) => {
+                        let triples = out[3 * j..][..3 * n].chunks_exact_mut(3);
+                        for (((out, &lh), &hl), &hh) in triples.zip(lh).zip(hl).zip(hh) {
+                            [out[0], out[1], out[2]] = [lh, hl, hh];
+                        }
+                    }
                     DetailRow::Planes(out) => {
                         for (band, out) in [lh, hl, hh].into_iter().zip(out) {
-                            s.store_partial(band, &mut out[j..end]);
+                            out[j..][..n].copy_from_slice(&band[..n]);
                         }
                     }
                 }
@@ -139,17 +125,36 @@ impl<E: Real> Kernel<E> for HaarSynthesis<'_, E> {
         let zero = s.splat(E::zero());
         let width = top.len() / pixel / 2;
         if pixel == 1 {
-            for j in (0..width).step_by(S::LANES) {
-                let end = width.min(j + S::LANES);
-                let ll = bands.approx.map_or(zero, |ll| s.load_partial(&ll[j..end]));
-                let [lh, hl, hh] = match &bands.details {
-                    DetailRow::Absent => [zero; 3],
-                    DetailRow::Interleaved(d) => unzip(s, &d[3 * j..3 * end]),
-                    DetailRow::Planes(d) => d.map(|d| s.load_partial(&d[j..end])),
-                };
-                let [a, b, c, d] = butterfly(s, ll, lh, hl, hh);
-                zip(s, [a, b], &mut top[2 * j..2 * end]);
-                zip(s, [c, d], &mut bottom[2 * j..2 * end]);
+            let mut blocks = [[E::zero(); BLOCK]; 4];
+            for j in (0..width).step_by(BLOCK) {
+                let n = BLOCK.min(width - j);
+                let [ll, lh, hl, hh] = &mut blocks;
+                match bands.approx {
+                    Some(from) => ll[..n].copy_from_slice(&from[j..][..n]),
+                    None => ll.fill(E::zero()),
+                }
+                match &bands.details {
+                    DetailRow::Absent => {
+                        for band in [lh, hl, hh] {
+                            band.fill(E::zero());
+                        }
+                    }
+                    DetailRow::Interleaved(from) => {
+                        let triples = from[3 * j..][..3 * n].chunks_exact(3);
+                        for (((from, lh), hl), hh) in triples.zip(lh).zip(hl).zip(hh) {
+                            [*lh, *hl, *hh] = [from[0], from[1], from[2]];
+                        }
+                    }
+                    DetailRow::Planes(from) => {
+                        for (band, from) in [lh, hl, hh].into_iter().zip(from) {
+                            band[..n].copy_from_slice(&from[j..][..n]);
+                        }
+                    }
+                }
+                butterflies(s, &mut blocks, n);
+                let [a, b, c, d] = &blocks;
+                interleave(&a[..n], &b[..n], 1, false, &mut top[2 * j..][..2 * n]);
+                interleave(&c[..n], &d[..n], 1, false, &mut bottom[2 * j..][..2 * n]);
             }
             return;
         }
