@@ -1,8 +1,10 @@
 //! Haar on blocks of 2×2: every sample is read once, every coefficient written once.
 
-use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd};
+use std::mem::MaybeUninit;
 
-use crate::line::{deinterleave, interleave};
+use isfm_ops::simd::{Kernel, Real, Simd};
+
+use crate::op::zeroed;
 use crate::plane::{DetailRow, Row};
 
 /// LL, LH, HL, HH of the block a, b over c, d; and, because it is its own inverse, a, b, c, d of
@@ -23,21 +25,94 @@ fn butterfly<S: Simd>(s: S, a: S::V, b: S::V, c: S::V, d: S::V) -> [S::V; 4] {
     ]
 }
 
-/// Columns that are worked on together where samples are single elements: their even and odd ones
-/// are sorted into lanes in the nearest cache.
-const BLOCK: usize = 256;
-
-/// The blocks' a, b, c, d to LL, LH, HL, HH or back, where they are.
+/// [`butterfly`] of single elements. Written as plain loops over these, where samples are single
+/// elements, because the compiler then sorts even and odd columns into lanes by itself.
 #[inline(always)]
-fn butterflies<S: Simd>(s: S, blocks: &mut [[S::E; BLOCK]; 4], n: usize) {
-    const { assert!(BLOCK.is_multiple_of(MAX_LANES)) };
-    let [a, b, c, d] = blocks;
-    let vectors = |x| <[S::E]>::chunks_exact_mut(x, S::LANES).take(n.div_ceil(S::LANES));
-    for (((a, b), c), d) in vectors(a).zip(vectors(b)).zip(vectors(c)).zip(vectors(d)) {
-        let out = butterfly(s, s.load(a), s.load(b), s.load(c), s.load(d));
-        for (v, to) in out.into_iter().zip([a, b, c, d]) {
-            s.store(v, to);
-        }
+fn butterfly_of<E: Real>(a: E, b: E, c: E, d: E) -> [E; 4] {
+    let half = E::of(0.5);
+    let [a, b, c, d] = [a * half, b * half, c * half, d * half];
+    let (top, bottom, top_diff, bottom_diff) = (a + b, c + d, a - b, c - d);
+    [top + bottom, top - bottom, top_diff + bottom_diff, top_diff - bottom_diff]
+}
+
+/// Columns worked on together; a band that is not wanted or not given has a stand-in of that size.
+const BLOCK: usize = 512;
+
+/// A stretch of two rows to the four bands.
+#[inline(always)]
+fn to_planes<E: Real>(
+    top: &[E],
+    bottom: &[E],
+    ll: &mut [MaybeUninit<E>],
+    lh: &mut [MaybeUninit<E>],
+    hl: &mut [MaybeUninit<E>],
+    hh: &mut [MaybeUninit<E>],
+) {
+    let columns = top.chunks_exact(2).zip(bottom.chunks_exact(2));
+    let bands = ll.iter_mut().zip(lh).zip(hl).zip(hh);
+    for ((top, bottom), (((ll, lh), hl), hh)) in columns.zip(bands) {
+        let out = butterfly_of(top[0], top[1], bottom[0], bottom[1]);
+        ll.write(out[0]);
+        lh.write(out[1]);
+        hl.write(out[2]);
+        hh.write(out[3]);
+    }
+}
+
+/// The same with the details side by side.
+#[inline(always)]
+fn to_triples<E: Real>(
+    top: &[E],
+    bottom: &[E],
+    ll: &mut [MaybeUninit<E>],
+    details: &mut [MaybeUninit<E>],
+) {
+    let columns = top.chunks_exact(2).zip(bottom.chunks_exact(2));
+    for ((top, bottom), (ll, out)) in columns.zip(ll.iter_mut().zip(details.chunks_exact_mut(3))) {
+        let [approx, lh, hl, hh] = butterfly_of(top[0], top[1], bottom[0], bottom[1]);
+        ll.write(approx);
+        out[0].write(lh);
+        out[1].write(hl);
+        out[2].write(hh);
+    }
+}
+
+/// The four bands to a stretch of two rows.
+#[inline(always)]
+fn from_planes<E: Real>(
+    ll: &[E],
+    lh: &[E],
+    hl: &[E],
+    hh: &[E],
+    top: &mut [MaybeUninit<E>],
+    bottom: &mut [MaybeUninit<E>],
+) {
+    let columns = top.chunks_exact_mut(2).zip(bottom.chunks_exact_mut(2));
+    let bands = ll.iter().zip(lh).zip(hl).zip(hh);
+    for ((top, bottom), (((&ll, &lh), &hl), &hh)) in columns.zip(bands) {
+        let [a, b, c, d] = butterfly_of(ll, lh, hl, hh);
+        top[0].write(a);
+        top[1].write(b);
+        bottom[0].write(c);
+        bottom[1].write(d);
+    }
+}
+
+/// The same from details side by side.
+#[inline(always)]
+fn from_triples<E: Real>(
+    ll: &[E],
+    details: &[E],
+    top: &mut [MaybeUninit<E>],
+    bottom: &mut [MaybeUninit<E>],
+) {
+    let columns = top.chunks_exact_mut(2).zip(bottom.chunks_exact_mut(2));
+    for ((top, bottom), (&ll, from)) in columns.zip(ll.iter().zip(details.chunks_exact(3))) {
+        let [a, b, c, d] = butterfly_of(ll, from[0], from[1], from[2]);
+        top[0].write(a);
+        top[1].write(b);
+        bottom[0].write(c);
+        bottom[1].write(d);
     }
 }
 
@@ -47,7 +122,7 @@ pub(crate) struct HaarAnalysis<'a, E> {
     pub(crate) bottom: &'a [E],
     pub(crate) pixel: usize,
     pub(crate) width: usize,
-    pub(crate) out: Row<&'a mut [E]>,
+    pub(crate) out: Row<&'a mut [MaybeUninit<E>]>,
 }
 
 impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
@@ -57,35 +132,26 @@ impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { top, bottom, pixel, width, mut out } = self;
         if pixel == 1 {
-            // Neighbouring columns in the lanes.
-            let mut blocks = [[E::zero(); BLOCK]; 4];
+            let mut spare = [[MaybeUninit::uninit(); BLOCK]; 4];
             for j in (0..width).step_by(BLOCK) {
                 let n = BLOCK.min(width - j);
-                let [a, b, c, d] = &mut blocks;
-                deinterleave(&top[2 * j..][..2 * n], 1, a, b);
-                deinterleave(&bottom[2 * j..][..2 * n], 1, c, d);
-                butterflies(s, &mut blocks, n);
-                let [ll, lh, hl, hh] = &blocks;
-                if let Some(out) = &mut out.approx {
-                    out[j..][..n].copy_from_slice(&ll[..n]);
-                }
+                let (top, bottom) = (&top[2 * j..][..2 * n], &bottom[2 * j..][..2 * n]);
+                let [ll, lh, hl, hh] = spare.each_mut().map(|s| &mut s[..n]);
+                let ll = out.approx.as_mut().map_or(ll, |out| &mut out[j..][..n]);
                 match &mut out.details {
-                    DetailRow::Absent => {}
-                    DetailRow::Interleaved(out) => {
-                        let triples = out[3 * j..][..3 * n].chunks_exact_mut(3);
-                        for (((out, &lh), &hl), &hh) in triples.zip(lh).zip(hl).zip(hh) {
-                            [out[0], out[1], out[2]] = [lh, hl, hh];
-                        }
+                    DetailRow::Absent => to_planes(top, bottom, ll, lh, hl, hh),
+                    DetailRow::Interleaved(d) => {
+                        to_triples(top, bottom, ll, &mut d[3 * j..][..3 * n]);
                     }
-                    DetailRow::Planes(out) => {
-                        for (band, out) in [lh, hl, hh].into_iter().zip(out) {
-                            out[j..][..n].copy_from_slice(&band[..n]);
-                        }
+                    DetailRow::Planes(d) => {
+                        let [lh, hl, hh] = d.each_mut().map(|d| &mut d[j..][..n]);
+                        to_planes(top, bottom, ll, lh, hl, hh);
                     }
                 }
             }
             return;
         }
+        let mut out = out.zeroed();
         // Neighbouring channels in the lanes.
         for j in 0..width {
             let (a, b) = top[2 * j * pixel..][..2 * pixel].split_at(pixel);
@@ -112,8 +178,8 @@ impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
 pub(crate) struct HaarSynthesis<'a, E> {
     pub(crate) bands: Row<&'a [E]>,
     pub(crate) pixel: usize,
-    pub(crate) top: &'a mut [E],
-    pub(crate) bottom: &'a mut [E],
+    pub(crate) top: &'a mut [MaybeUninit<E>],
+    pub(crate) bottom: &'a mut [MaybeUninit<E>],
 }
 
 impl<E: Real> Kernel<E> for HaarSynthesis<'_, E> {
@@ -122,42 +188,34 @@ impl<E: Real> Kernel<E> for HaarSynthesis<'_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { bands, pixel, top, bottom } = self;
-        let zero = s.splat(E::zero());
         let width = top.len() / pixel / 2;
         if pixel == 1 {
-            let mut blocks = [[E::zero(); BLOCK]; 4];
+            let zeros = [E::zero(); BLOCK];
             for j in (0..width).step_by(BLOCK) {
                 let n = BLOCK.min(width - j);
-                let [ll, lh, hl, hh] = &mut blocks;
-                match bands.approx {
-                    Some(from) => ll[..n].copy_from_slice(&from[j..][..n]),
-                    None => ll.fill(E::zero()),
-                }
+                let ll = bands.approx.map_or(&zeros[..n], |ll| &ll[j..][..n]);
+                let (top, bottom) = (&mut top[2 * j..][..2 * n], &mut bottom[2 * j..][..2 * n]);
                 match &bands.details {
                     DetailRow::Absent => {
-                        for band in [lh, hl, hh] {
-                            band.fill(E::zero());
-                        }
+                        let none = &zeros[..n];
+                        from_planes(ll, none, none, none, top, bottom);
                     }
-                    DetailRow::Interleaved(from) => {
-                        let triples = from[3 * j..][..3 * n].chunks_exact(3);
-                        for (((from, lh), hl), hh) in triples.zip(lh).zip(hl).zip(hh) {
-                            [*lh, *hl, *hh] = [from[0], from[1], from[2]];
-                        }
+                    DetailRow::Interleaved(d) => {
+                        from_triples(ll, &d[3 * j..][..3 * n], top, bottom);
                     }
-                    DetailRow::Planes(from) => {
-                        for (band, from) in [lh, hl, hh].into_iter().zip(from) {
-                            band[..n].copy_from_slice(&from[j..][..n]);
-                        }
+                    DetailRow::Planes(d) => {
+                        let [lh, hl, hh] = d.map(|d| &d[j..][..n]);
+                        from_planes(ll, lh, hl, hh, top, bottom);
                     }
                 }
-                butterflies(s, &mut blocks, n);
-                let [a, b, c, d] = &blocks;
-                interleave(&a[..n], &b[..n], 1, false, &mut top[2 * j..][..2 * n]);
-                interleave(&c[..n], &d[..n], 1, false, &mut bottom[2 * j..][..2 * n]);
+            }
+            for odd in [top, bottom] {
+                zeroed(&mut odd[2 * width..]);
             }
             return;
         }
+        let (top, bottom) = (zeroed(top), zeroed(bottom));
+        let zero = s.splat(E::zero());
         for j in 0..width {
             let (a_out, b_out) = top[2 * j * pixel..][..2 * pixel].split_at_mut(pixel);
             let (c_out, d_out) = bottom[2 * j * pixel..][..2 * pixel].split_at_mut(pixel);

@@ -372,7 +372,7 @@ fn pad<E: Real>(band: &[E], first: isize, pixel: usize, out: &mut [E]) {
 
 /// Even and odd samples of `x`.
 #[inline(always)]
-pub(crate) fn deinterleave<E: Real>(x: &[E], pixel: usize, even: &mut [E], odd: &mut [E]) {
+fn deinterleave<E: Real>(x: &[E], pixel: usize, even: &mut [E], odd: &mut [E]) {
     if pixel == 1 {
         for ((pair, even), odd) in x.chunks_exact(2).zip(even).zip(odd) {
             [*even, *odd] = [pair[0], pair[1]];
@@ -388,13 +388,7 @@ pub(crate) fn deinterleave<E: Real>(x: &[E], pixel: usize, even: &mut [E], odd: 
 
 /// Even and odd samples in turn, from the first odd one if `skip`.
 #[inline(always)]
-pub(crate) fn interleave<E: Real>(
-    mut even: &[E],
-    mut odd: &[E],
-    pixel: usize,
-    skip: bool,
-    mut out: &mut [E],
-) {
+fn interleave<E: Real>(mut even: &[E], mut odd: &[E], pixel: usize, skip: bool, mut out: &mut [E]) {
     if skip {
         out[..pixel].copy_from_slice(&odd[..pixel]);
         (even, odd, out) = (&even[pixel..], &odd[pixel..], &mut out[pixel..]);

@@ -43,7 +43,8 @@ pub(crate) enum DetailRow<T> {
 }
 
 impl<'a, E: Real> Row<&'a mut [MaybeUninit<E>]> {
-    fn zeroed(self) -> Row<&'a mut [E]> {
+    #[inline(always)]
+    pub(crate) fn zeroed(self) -> Row<&'a mut [E]> {
         let details = match self.details {
             DetailRow::Absent => DetailRow::Absent,
             DetailRow::Interleaved(d) => DetailRow::Interleaved(zeroed(d)),
@@ -151,7 +152,6 @@ impl Transform for PlaneTransform {
             return tasks.for_each(|(at, out)| {
                 let rows = &plane_of(at)[at % h * 2 * stride..][..2 * stride];
                 let (top, bottom) = rows.split_at(stride);
-                let out = out.zeroed();
                 dispatch(HaarAnalysis { top, bottom, pixel, width: bands.width, out });
             });
         }
@@ -183,11 +183,12 @@ impl Transform for PlaneTransform {
             let tasks: Vec<_> = planes.flat_map(|p| p.chunks_mut(2 * stride)).collect();
             let tasks = tasks.into_par_iter().with_min_len(TASK.div_ceil(2 * stride)).enumerate();
             return tasks.for_each(|(at, out)| {
-                let out = zeroed(out);
                 if at % pairs < bands.height {
                     let (top, bottom) = out.split_at_mut(stride);
                     let bands = plane_of(bands, parts, at / pairs).row(at % pairs, bands.row());
                     dispatch(HaarSynthesis { bands, pixel, top, bottom });
+                } else {
+                    zeroed(out);
                 }
             });
         }
