@@ -173,7 +173,8 @@ impl MffLayer {
     pub fn forward(&self, bands: &Frequencies, height: usize, width: usize) -> Result<MffOutput> {
         let low = self.low.forward(&bands.low)?;
         let high = self.high.forward(&bands.high)?;
-        let mut x = isfm_dwt::idwt2(&low, &high, &Wavelet::haar(), Layout::ChannelsLast)?;
+        let haar = Wavelet::haar();
+        let mut x = isfm_dwt::idwt2(&low, &high, &haar, Border::Drop, Layout::ChannelsLast)?;
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }

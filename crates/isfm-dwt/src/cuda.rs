@@ -5,8 +5,6 @@ use candle_core::{CudaStorage, Layout, Result, Shape};
 use isfm_kernels::map::{self, Bands, Map};
 use isfm_ops::cuda::{kernel_type, run_one};
 
-use crate::axis::Border;
-use crate::layout;
 use crate::op::{Part, Transform};
 
 type Source<'a> = (&'a CudaStorage, &'a Layout);
@@ -22,25 +20,18 @@ impl From<Part> for Bands {
 }
 
 /// The maps, if there is a kernel for the transform.
-fn map_of(t: &Transform) -> Result<Map> {
-    if !t.bank.is_haar() {
-        candle_core::bail!("wavelet transform on CUDA: only Haar has a kernel");
-    }
-    if t.border != Border::Drop {
-        candle_core::bail!("wavelet transform on CUDA: border {:?} has no kernel", t.border);
-    }
-    if t.maps.layout != layout::Layout::ChannelsLast {
+fn map_of(t: &impl Transform) -> Result<Map> {
+    let Some(map) = t.haar_map() else {
         candle_core::bail!(
-            "wavelet transform on CUDA: needs {}",
-            layout::Layout::ChannelsLast.name()
+            "wavelet transform on CUDA: only one level of Haar on blocks of two (Border::Drop, or \
+             even sizes) of B×H×W×C maps has a kernel"
         );
-    }
-    let layout::Maps { batch, height, width, channels, .. } = t.maps;
-    Ok(Map { batch, height, width, channels })
+    };
+    Ok(map)
 }
 
 pub(crate) fn analysis(
-    t: &Transform,
+    t: &impl Transform,
     part: Part,
     x: Source<'_>,
     shape: Shape,
@@ -50,11 +41,11 @@ pub(crate) fn analysis(
 }
 
 pub(crate) fn synthesis(
-    t: &Transform,
+    t: &impl Transform,
     part: Part,
     bands: &[Source<'_>],
 ) -> Result<(CudaStorage, Shape)> {
     let plan =
         map::haar_inverse(kernel_type("idwt2", bands[0].0.dtype())?, map_of(t)?, part.into());
-    run_one(plan, bands, t.maps.dims())
+    run_one(plan, bands, t.signal())
 }

@@ -14,15 +14,23 @@ pub enum Error {
         /// The shape or size that would be right.
         needed: String,
     },
+    /// An element type without a kernel.
+    #[error("{op}: elements are {got:?}, needs F16, F32 or F64")]
+    DType {
+        /// The transform.
+        op: &'static str,
+        /// The type given.
+        got: candle_core::DType,
+    },
     /// More levels than the size allows.
-    #[error("wavedec2: {levels} levels of {height}x{width}, needs at most {most}")]
+    #[error("{op}: {levels} levels of {size}, needs at most {most}")]
     Levels {
+        /// The transform.
+        op: &'static str,
         /// The levels asked for.
         levels: usize,
-        /// The height given.
-        height: usize,
-        /// The width given.
-        width: usize,
+        /// The size given: a length, or height × width.
+        size: String,
         /// The most levels this size has.
         most: usize,
     },
@@ -33,6 +41,20 @@ pub enum Error {
         name: String,
         /// What is wrong with them.
         problem: String,
+    },
+    /// A name that no wavelet of this crate has.
+    #[error(
+        "no wavelet is called {0:?}: there are haar, db1 to db20, sym2 to sym20, coif1 to coif5, \
+         and bior and rbio 1.1 to 6.8 (Wavelet::names lists them)"
+    )]
+    UnknownWavelet(String),
+    /// A node that a wavelet packet tree does not have.
+    #[error("wavelet packet: node {path:?} {problem}")]
+    Node {
+        /// The node's path from the root.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// An error of the tensor operations.
     #[error(transparent)]

@@ -4,14 +4,23 @@ mod axis;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod error;
-mod kernel;
+mod filters;
+mod haar;
 mod layout;
+mod levels;
+mod line;
 mod op;
-mod transform;
+mod packet;
+mod plane;
+mod strip;
+mod transform1d;
+mod transform2d;
 mod wavelet;
 
 pub use axis::Border;
 pub use error::{Error, Result};
 pub use layout::Layout;
-pub use transform::{Subbands, dwt2, idwt2, wavedec2, waverec2};
+pub use packet::WaveletPacket;
+pub use transform1d::{dwt, idwt, iswt, swt, wavedec, waverec};
+pub use transform2d::{Subbands, dwt2, idwt2, iswt2, swt2, wavedec2, waverec2};
 pub use wavelet::Wavelet;

@@ -1,23 +1,62 @@
 //! Analysis and synthesis as Candle operations; each one's gradient is the other.
 
-use std::sync::Arc;
+use std::mem::MaybeUninit;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Result, Shape, Tensor};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Result, Shape, Tensor};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use isfm_ops::cpu::slice;
+use isfm_ops::simd::Real;
+use rayon::prelude::*;
 
-use crate::axis::Border;
-use crate::kernel::{Parts, analyse, synthesise};
-use crate::layout::Maps;
-use crate::wavelet::Bank;
+use crate::Error;
 
-/// A linear map from maps to their bands, or its transpose.
-#[derive(Clone)]
-pub(crate) struct Transform {
-    pub(crate) bank: Arc<Bank>,
-    pub(crate) border: Border,
-    pub(crate) maps: Maps,
-    /// The sizes of the approximation; the details have three times as many channels.
-    pub(crate) bands: Maps,
+/// Elements a task should have at least, so that handing it out costs less than doing it.
+pub(crate) const TASK: usize = 1 << 14;
+
+/// The approximation and the details, or where one is not wanted or not given, none.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<T> {
+    pub(crate) approx: Option<T>,
+    pub(crate) details: Option<T>,
+}
+
+/// A linear map from a signal to its bands, and its transpose.
+pub(crate) trait Transform: Clone + Send + Sync + 'static {
+    /// The shape of the signal.
+    fn signal(&self) -> Shape;
+    /// The shape of the approximation.
+    fn approx(&self) -> Shape;
+    /// The shape of all details.
+    fn details(&self) -> Shape;
+    /// Fills `out`, of which nothing may be empty, with the bands of `x`.
+    fn analyse<E: Real>(&self, x: &[E], out: Parts<&mut [MaybeUninit<E>]>);
+    /// Fills `out`, which is not empty, with what the bands (an absent one is zero) sum up to.
+    fn synthesise<E: Real>(&self, parts: Parts<&[E]>, out: &mut [MaybeUninit<E>]);
+    /// The maps that the GPU's Haar kernels take, if this is their transform.
+    #[cfg(feature = "cuda")]
+    fn haar_map(&self) -> Option<isfm_kernels::map::Map> {
+        None
+    }
+}
+
+/// Sets a part of a fresh result to zero: in a near cache, just before it is worked on.
+pub(crate) fn zeroed<E: Real>(blank: &mut [MaybeUninit<E>]) -> &mut [E] {
+    for e in &mut *blank {
+        e.write(E::zero());
+    }
+    // SAFETY: every element has just been written.
+    unsafe { &mut *(std::ptr::from_mut(blank) as *mut [E]) }
+}
+
+/// Refuses element types that have no kernel.
+pub(crate) fn require_float(op: &'static str, x: &Tensor) -> crate::Result<()> {
+    match (x.device().is_cuda(), x.dtype()) {
+        (false, DType::F16 | DType::F32 | DType::F64) => Ok(()),
+        (true, DType::F16 | DType::F32 | DType::BF16) => Ok(()),
+        (_, got) => Err(Error::DType { op, got }),
+    }
 }
 
 /// Which bands an operation gives or takes.
@@ -28,87 +67,106 @@ pub(crate) enum Part {
     Both,
 }
 
-impl Transform {
-    fn details(&self) -> Maps {
-        Maps { channels: 3 * self.bands.channels, ..self.bands }
+/// The approximation and the details of `x`, which is contiguous, in one pass over it.
+///
+/// While gradients are tracked each is an operation of its own instead: the backward of splitting
+/// one result would pad both halves to full size again.
+pub(crate) fn analysis<T: Transform>(transform: T, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let op = |part| Analysis { transform: transform.clone(), part };
+    if x.track_op() {
+        return Ok((x.apply_op1(op(Part::Approx))?, x.apply_op1(op(Part::Details))?));
     }
-
-    /// All bands of `x`, in one pass over it.
-    ///
-    /// While gradients are tracked each half is an operation of its own instead: the backward of
-    /// splitting one result would pad both halves to full size again.
-    pub(crate) fn analysis(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let op = |part| Analysis { transform: self.clone(), part };
-        if x.track_op() {
-            return Ok((x.apply_op1(op(Part::Approx))?, x.apply_op1(op(Part::Details))?));
-        }
-        self.split(&x.apply_op1_no_bwd(&op(Part::Both))?)
-    }
-
-    /// What the bands sum up to.
-    pub(crate) fn synthesis(&self, approx: &Tensor, details: &Tensor) -> Result<Tensor> {
-        approx.apply_op2(details, Synthesis { transform: self.clone(), part: Part::Both })
-    }
-
-    /// The halves of [`Part::Both`]'s result; contiguous views, nothing is copied.
-    fn split(&self, both: &Tensor) -> Result<(Tensor, Tensor)> {
-        let n = self.bands.elements();
-        let approx = both.narrow(0, 0, n)?.reshape(self.bands.dims())?;
-        let details = both.narrow(0, n, 3 * n)?.reshape(self.details().dims())?;
-        Ok((approx, details))
-    }
-
-    fn run_analysis<E: isfm_ops::simd::Real>(&self, part: Part, x: &[E]) -> Vec<E> {
-        let n = self.bands.elements();
-        let (approx, details) = match part {
-            Part::Approx => (n, 0),
-            Part::Details => (0, 3 * n),
-            Part::Both => (n, 3 * n),
-        };
-        let mut out = vec![E::zero(); approx + details];
-        let (a, d) = out.split_at_mut(approx);
-        let parts = Parts {
-            approx: (part != Part::Details).then_some(a),
-            details: (part != Part::Approx).then_some(d),
-        };
-        analyse(&self.bank, self.border, &self.maps, &self.bands, x, parts);
-        out
-    }
-
-    fn run_synthesis<E: isfm_ops::simd::Real>(&self, parts: Parts<&[E]>) -> Vec<E> {
-        let mut out = vec![E::zero(); self.maps.elements()];
-        synthesise(&self.bank, self.border, &self.maps, &self.bands, parts, &mut out);
-        out
-    }
+    halves(&transform, &x.apply_op1_no_bwd(&op(Part::Both))?)
 }
 
-/// From maps to bands. [`Part::Both`] gives them one after the other, flat.
-struct Analysis {
-    transform: Transform,
+/// What the bands, which are contiguous, sum up to.
+pub(crate) fn synthesis<T: Transform>(
+    transform: T,
+    approx: &Tensor,
+    details: &Tensor,
+) -> Result<Tensor> {
+    approx.apply_op2(details, Synthesis { transform, part: Part::Both })
+}
+
+/// The halves of [`Part::Both`]'s result; contiguous views, nothing is copied.
+fn halves<T: Transform>(transform: &T, both: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (approx, details) = (transform.approx(), transform.details());
+    let (n, m) = (approx.elem_count(), details.elem_count());
+    Ok((both.narrow(0, 0, n)?.reshape(approx)?, both.narrow(0, n, m)?.reshape(details)?))
+}
+
+fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Vec<E> {
+    let wanted = |other, shape: Shape| if part == other { 0 } else { shape.elem_count() };
+    let n = wanted(Part::Details, transform.approx());
+    let m = wanted(Part::Approx, transform.details());
+    let mut out = Vec::with_capacity(n + m);
+    if n + m > 0 {
+        let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
+        let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
+        transform.analyse(x, Parts { approx, details });
+    }
+    // SAFETY: `analyse` has filled what it was given, and that is all of it.
+    unsafe { out.set_len(n + m) };
+    out
+}
+
+fn run_synthesis<T: Transform, E: Real>(transform: &T, parts: Parts<&[E]>) -> Vec<E> {
+    let n = transform.signal().elem_count();
+    let mut out = Vec::with_capacity(n);
+    if n > 0 {
+        transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
+    }
+    // SAFETY: `synthesise` has filled what it was given, and that is all of it.
+    unsafe { out.set_len(n) };
+    out
+}
+
+/// To the type that half precision is computed in.
+fn widened(x: &[f16]) -> Vec<f32> {
+    let mut out = vec![0.; x.len()];
+    let chunks = out.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
+    chunks.for_each(|(out, x)| x.convert_to_f32_slice(out));
+    out
+}
+
+fn narrowed(x: &[f32]) -> Vec<f16> {
+    let mut out = vec![f16::ZERO; x.len()];
+    let chunks = out.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
+    chunks.for_each(|(out, x)| out.convert_from_f32_slice(x));
+    out
+}
+
+/// From signals to bands. [`Part::Both`] gives them one after the other, flat.
+struct Analysis<T> {
+    transform: T,
     part: Part,
 }
 
-impl Analysis {
+impl<T: Transform> Analysis<T> {
     fn shape(&self) -> Shape {
         let t = &self.transform;
         match self.part {
-            Part::Approx => t.bands.dims().into(),
-            Part::Details => t.details().dims().into(),
-            Part::Both => (4 * t.bands.elements()).into(),
+            Part::Approx => t.approx(),
+            Part::Details => t.details(),
+            Part::Both => (t.approx().elem_count() + t.details().elem_count()).into(),
         }
     }
 }
 
-impl CustomOp1 for Analysis {
+impl<T: Transform> CustomOp1 for Analysis<T> {
     fn name(&self) -> &'static str {
         "wavelet-analysis"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &candle_core::Layout) -> Result<(CpuStorage, Shape)> {
         let (t, part) = (&self.transform, self.part);
-        let out = match x {
-            CpuStorage::F64(_) => CpuStorage::F64(t.run_analysis(part, slice(x, layout)?)),
-            _ => CpuStorage::F32(t.run_analysis(part, slice(x, layout)?)),
+        let out = match x.dtype() {
+            DType::F64 => CpuStorage::F64(run_analysis(t, part, slice::<f64>(x, layout)?)),
+            DType::F16 => {
+                let x = widened(slice(x, layout)?);
+                CpuStorage::F16(narrowed(&run_analysis(t, part, &x)))
+            }
+            _ => CpuStorage::F32(run_analysis(t, part, slice::<f32>(x, layout)?)),
         };
         Ok((out, self.shape()))
     }
@@ -126,20 +184,20 @@ impl CustomOp1 for Analysis {
         let op = Synthesis { transform: self.transform.clone(), part: self.part };
         let grad = grad.contiguous()?;
         if self.part == Part::Both {
-            let (approx, details) = self.transform.split(&grad)?;
+            let (approx, details) = halves(&self.transform, &grad)?;
             return approx.apply_op2_no_bwd(&details, &op).map(Some);
         }
         grad.apply_op1_no_bwd(&op).map(Some)
     }
 }
 
-/// From bands to maps: the transpose of [`Analysis`], from one half (the other is zero) or both.
-struct Synthesis {
-    transform: Transform,
+/// From bands to signals: the transpose of [`Analysis`], from one half (the other is zero) or both.
+struct Synthesis<T> {
+    transform: T,
     part: Part,
 }
 
-impl CustomOp1 for Synthesis {
+impl<T: Transform> CustomOp1 for Synthesis<T> {
     fn name(&self) -> &'static str {
         "wavelet-synthesis"
     }
@@ -156,13 +214,17 @@ impl CustomOp1 for Synthesis {
             }
         }
         let (t, part) = (&self.transform, self.part);
-        let out = match half {
-            CpuStorage::F64(_) => {
-                CpuStorage::F64(t.run_synthesis(parts(part, slice(half, layout)?)))
+        let out = match half.dtype() {
+            DType::F64 => {
+                CpuStorage::F64(run_synthesis(t, parts(part, slice::<f64>(half, layout)?)))
             }
-            _ => CpuStorage::F32(t.run_synthesis(parts(part, slice(half, layout)?))),
+            DType::F16 => {
+                let half = widened(slice(half, layout)?);
+                CpuStorage::F16(narrowed(&run_synthesis(t, parts(part, &half))))
+            }
+            _ => CpuStorage::F32(run_synthesis(t, parts(part, slice::<f32>(half, layout)?))),
         };
-        Ok((out, t.maps.dims().into()))
+        Ok((out, t.signal()))
     }
 
     #[cfg(feature = "cuda")]
@@ -180,7 +242,7 @@ impl CustomOp1 for Synthesis {
     }
 }
 
-impl CustomOp2 for Synthesis {
+impl<T: Transform> CustomOp2 for Synthesis<T> {
     fn name(&self) -> &'static str {
         "wavelet-synthesis"
     }
@@ -192,19 +254,26 @@ impl CustomOp2 for Synthesis {
         details: &CpuStorage,
         details_layout: &candle_core::Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        macro_rules! run {
-            () => {
-                self.transform.run_synthesis(Parts {
-                    approx: Some(slice(approx, approx_layout)?),
-                    details: Some(slice(details, details_layout)?),
-                })
-            };
+        fn both<'a, E>(approx: &'a [E], details: &'a [E]) -> Parts<&'a [E]> {
+            Parts { approx: Some(approx), details: Some(details) }
         }
-        let out = match approx {
-            CpuStorage::F64(_) => CpuStorage::F64(run!()),
-            _ => CpuStorage::F32(run!()),
+        let t = &self.transform;
+        let out = match approx.dtype() {
+            DType::F64 => {
+                let approx = slice::<f64>(approx, approx_layout)?;
+                CpuStorage::F64(run_synthesis(t, both(approx, slice(details, details_layout)?)))
+            }
+            DType::F16 => {
+                let approx = widened(slice(approx, approx_layout)?);
+                let details = widened(slice(details, details_layout)?);
+                CpuStorage::F16(narrowed(&run_synthesis(t, both(&approx, &details))))
+            }
+            _ => {
+                let approx = slice::<f32>(approx, approx_layout)?;
+                CpuStorage::F32(run_synthesis(t, both(approx, slice(details, details_layout)?)))
+            }
         };
-        Ok((out, self.transform.maps.dims().into()))
+        Ok((out, t.signal()))
     }
 
     #[cfg(feature = "cuda")]
@@ -228,7 +297,7 @@ impl CustomOp2 for Synthesis {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let op = Analysis { transform: self.transform.clone(), part: Part::Both };
         let bands = grad.contiguous()?.apply_op1_no_bwd(&op)?;
-        let (approx, details) = self.transform.split(&bands)?;
+        let (approx, details) = halves(&self.transform, &bands)?;
         Ok((Some(approx), Some(details)))
     }
 }

@@ -5,8 +5,13 @@ mod common;
 use std::slice::from_ref;
 
 use candle_core::{DType, Result, Tensor, Var};
-use common::{LAYOUTS, difference, dot, from_nchw, odd_filters, padded_haar, random, values};
-use isfm_dwt::{Border, Layout, Subbands, Wavelet, dwt2, idwt2, wavedec2, waverec2};
+use common::{
+    LAYOUTS, MODES, difference, dot, from_nchw, odd_filters, padded_haar, random, values,
+};
+use isfm_dwt::{
+    Border, Layout, Subbands, Wavelet, WaveletPacket, dwt, dwt2, idwt, idwt2, iswt, iswt2, swt,
+    swt2, wavedec, wavedec2, waverec, waverec2,
+};
 use proptest::prelude::*;
 
 const DROP: Border = Border::Drop;
@@ -73,7 +78,7 @@ fn of_idwt2() {
             for (c, h, w) in [(2, 2, 3), (1, 1, 1)] {
                 let approx = from_nchw(&random(&[2, c, h, w], 1), layout);
                 let details = from_nchw(&random(&[2, 3 * c, h, w], 2), layout);
-                let run = |a: &Tensor, d: &Tensor| loss(&[&idwt2(a, d, &wavelet, layout)?]);
+                let run = |a: &Tensor, d: &Tensor| loss(&[&idwt2(a, d, &wavelet, DROP, layout)?]);
                 check(&[approx.clone(), details.clone()], |x| run(&x[0], &x[1]));
                 check(from_ref(&approx), |x| run(&x[0], &details));
                 check(from_ref(&details), |x| run(&approx, &x[0]));
@@ -89,7 +94,7 @@ fn of_levels() {
             let x = from_nchw(&random(&[1, 2, 7, 12], 1), layout);
             check(&[x], |x| {
                 let levels = wavedec2(&x[0], &wavelet, DROP, layout, 2)?;
-                let back = waverec2(&levels, &wavelet, layout)?;
+                let back = waverec2(&levels, &wavelet, DROP, layout)?;
                 loss(&[&levels[0], &levels[1], &levels[2], &back])
             });
         }
@@ -107,11 +112,155 @@ fn inside_a_graph() {
             &bands.approx,
             &bands.hl()?.repeat((1, 1, 1, 3))?,
             &Wavelet::haar(),
+            DROP,
             Layout::ChannelsLast,
         )?;
         // Linear, so that the whole stays quadratic and differences exact.
         out.mul(&random(out.dims(), 9))?.sum_all()
     });
+}
+
+/// Every border, the network's included.
+fn borders() -> impl Iterator<Item = Border> {
+    MODES.into_iter().map(|(_, border)| border).chain([DROP])
+}
+
+/// By finite differences: short signals, so that a filter reaches over both ends and more than
+/// once around, and a long one; each kind of wavelet.
+#[test]
+fn of_every_border() {
+    for name in ["haar", "db2", "sym5", "coif1", "bior3.3", "rbio2.2"] {
+        let wavelet = Wavelet::named(name).unwrap();
+        for border in borders() {
+            for (dims, dim) in [(vec![2, 2], 1), (vec![3, 2], 0), (vec![2, 5, 3], 1), (vec![20], 0)]
+            {
+                check(&[random(&dims, 1)], |x| {
+                    let (a, d) = dwt(&x[0], &wavelet, border, dim)?;
+                    loss(&[&a, &d])
+                });
+            }
+            let both = [random(&[2, 6], 1), random(&[2, 6], 2)];
+            check(&both, |x| loss(&[&idwt(&x[0], &x[1], &wavelet, border, 1)?]));
+            check(&[random(&[21], 1)], |x| {
+                let levels = wavedec(&x[0], &wavelet, border, 0, 2)?;
+                loss(&[&levels[0], &levels[1], &levels[2], &waverec(&levels, &wavelet, border, 0)?])
+            });
+            for layout in LAYOUTS {
+                for dims in [[1, 2, 5, 4], [1, 1, 3, 7]] {
+                    check(&[from_nchw(&random(&dims, 1), layout)], |x| {
+                        let b = dwt2(&x[0], &wavelet, border, layout)?;
+                        loss(&[&b.approx, &b.details])
+                    });
+                }
+                let approx = from_nchw(&random(&[1, 2, 6, 7], 1), layout);
+                let details = from_nchw(&random(&[1, 6, 6, 7], 2), layout);
+                let run = |x: &[Tensor]| idwt2(&x[0], &x[1], &wavelet, border, layout);
+                // Linear in each half: a few of them are enough.
+                if name != "coif1" {
+                    check(&[approx, details], |x| loss(&[&run(x)?]));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn of_stationary_transforms() {
+    for name in ["haar", "db3", "bior2.2"] {
+        let wavelet = Wavelet::named(name).unwrap();
+        check(&[random(&[2, 8], 1)], |x| {
+            let c = swt(&x[0], &wavelet, 1, 2)?;
+            loss(&[&c[0], &c[1], &c[2], &iswt(&c, &wavelet, 1)?])
+        });
+        check(&[random(&[4, 2], 1), random(&[4, 2], 2), random(&[4, 2], 3)], |x| {
+            loss(&[&iswt(x, &wavelet, 0)?])
+        });
+        for layout in LAYOUTS {
+            check(&[from_nchw(&random(&[1, 2, 4, 8], 1), layout)], |x| {
+                let c = swt2(&x[0], &wavelet, layout, 2)?;
+                loss(&[&c[0], &c[1], &c[2], &iswt2(&c, &wavelet, layout)?])
+            });
+        }
+    }
+}
+
+#[test]
+fn of_packets() {
+    let wavelet = Wavelet::named("db2").unwrap();
+    for border in borders() {
+        check(&[random(&[2, 9], 1)], |x| {
+            let mut tree = WaveletPacket::new(&x[0], &wavelet, border, 1)?;
+            tree.split("")?;
+            tree.split("d")?;
+            let leaves: Vec<_> = tree.leaves().map(|(_, x)| x.clone()).collect();
+            loss(&[&leaves[0], &leaves[1], &leaves[2], &tree.reconstruct()?])
+        });
+    }
+}
+
+/// ⟨Wx, y⟩ = ⟨x, Wᵀy⟩ for every wavelet, every border, odd and even sizes below and above the
+/// filter's; the same for the inverse.
+#[test]
+fn adjoint_of_every_wavelet_and_border() {
+    let product = |x: &Tensor, y: &Tensor| (x * y).unwrap().sum_all().unwrap();
+    for (seed, name) in Wavelet::names().enumerate() {
+        let wavelet = Wavelet::named(&name).unwrap();
+        for border in borders() {
+            for n in [2, 3, 7, 16, 45] {
+                let x = Var::from_tensor(&random(&[n], seed as u64)).unwrap();
+                let (a, d) = dwt(&x, &wavelet, border, 0).unwrap();
+                let (y, z) = (random(a.dims(), 1), random(d.dims(), 2));
+                let sum = (product(&a, &y) + product(&d, &z)).unwrap();
+                let forward = sum.to_scalar::<f64>().unwrap();
+                let backward = dot(&x, sum.backward().unwrap().get(&x).unwrap());
+                // Sums of some 100 products of order 1.
+                assert!((forward - backward).abs() < 1e-12, "{name} {border:?} {n}");
+
+                let m = n + wavelet.taps() / 2;
+                let (a, d) = (random(&[m], 3), random(&[m], 4));
+                let (a, d) = (Var::from_tensor(&a).unwrap(), Var::from_tensor(&d).unwrap());
+                let out = idwt(&a, &d, &wavelet, border, 0).unwrap();
+                let sum = product(&out, &random(out.dims(), 5));
+                let forward = sum.to_scalar::<f64>().unwrap();
+                let grads = sum.backward().unwrap();
+                let backward = dot(&a, grads.get(&a).unwrap()) + dot(&d, grads.get(&d).unwrap());
+                assert!((forward - backward).abs() < 1e-12, "inverse {name} {border:?} {n}");
+            }
+        }
+    }
+}
+
+/// pytorch_wavelets computes the same coefficients, but in the modes that copy samples to beyond
+/// the ends its backward drops what these copies should bring: the gradient of a linear map x ↦ Wx
+/// must satisfy ⟨Wx, y⟩ = ⟨x, Wᵀy⟩, and theirs does not (`fixtures/make_pytorch_wavelets.py`).
+#[test]
+fn where_pytorch_wavelets_is_wrong() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pytorch_wavelets.safetensors");
+    let fixture = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    for name in ["haar", "db2", "db4"] {
+        let wavelet = Wavelet::named(name).unwrap();
+        for (mode, border) in MODES.into_iter().filter(|(mode, _)| *mode != "constant") {
+            let get = |what: &str| &fixture[&format!("{name}.{mode}.{what}")];
+            let x = Var::from_tensor(get("x")).unwrap();
+            let (low, high) = dwt(&x, &wavelet, border, 0).unwrap();
+            assert!(difference(&low, get("low")) < 1e-14);
+            assert!(difference(&high, get("high")) < 1e-14);
+            let sum = ((&low * get("y")).unwrap().sum_all().unwrap()
+                + (&high * get("z")).unwrap().sum_all().unwrap())
+            .unwrap();
+            let forward = sum.to_scalar::<f64>().unwrap();
+            let ours = sum.backward().unwrap().get(&x).unwrap().clone();
+            assert!((forward - dot(&x, &ours)).abs() < 1e-13, "{name} {mode}");
+            let theirs = get("grad");
+            let copies = name != "haar" && ["symmetric", "reflect", "periodic"].contains(&mode);
+            if copies {
+                assert!((forward - dot(&x, theirs)).abs() > 1e-2, "{name} {mode}");
+                assert!(difference(&ours, theirs) > 0.4, "{name} {mode}");
+            } else {
+                assert!(difference(&ours, theirs) < 1e-14, "{name} {mode}");
+            }
+        }
+    }
 }
 
 fn layout() -> impl Strategy<Value = Layout> {
@@ -145,7 +294,7 @@ proptest! {
 
         // The same for the inverse.
         let (y, z) = (Var::from_tensor(&y).unwrap(), Var::from_tensor(&z).unwrap());
-        let out = idwt2(&y, &z, &wavelet, layout).unwrap();
+        let out = idwt2(&y, &z, &wavelet, DROP, layout).unwrap();
         let u = random(out.dims(), seed + 3);
         let forward = dot(&out, &u);
         let grads = (out * u).unwrap().sum_all().unwrap().backward().unwrap();
@@ -164,7 +313,7 @@ proptest! {
         let coefficients = wavedec2(&x, &wavelet, DROP, layout, levels).unwrap();
         let energy: f64 = coefficients.iter().map(|c| dot(c, c)).sum();
         prop_assert!((energy - dot(&x, &x)).abs() <= 1e-13 * energy);
-        let back = waverec2(&coefficients, &wavelet, layout).unwrap();
+        let back = waverec2(&coefficients, &wavelet, DROP, layout).unwrap();
         prop_assert!(difference(&back, &x) < 1e-14);
     }
 }

@@ -62,7 +62,8 @@ fn haar_is_the_definition() {
                     check(bands.hh().unwrap(), &hh);
                     check(bands.packed().unwrap(), &Tensor::cat(&[&ll, &lh, &hl, &hh], 1).unwrap());
 
-                    let back = idwt2(&bands.approx, &bands.details, &wavelet, layout).unwrap();
+                    let back = idwt2(&bands.approx, &bands.details, &wavelet, Border::Drop, layout)
+                        .unwrap();
                     let (h, w) = (dims[2] / 2 * 2, dims[3] / 2 * 2);
                     let kept = random(dims, seed as u64).narrow(2, 0, h).unwrap();
                     check(back, &kept.narrow(3, 0, w).unwrap());
@@ -98,10 +99,10 @@ fn views_are_read_right() {
         let b = dwt2(&copy, &haar, Border::Drop, layout).unwrap();
         assert!(same_bits(&a.approx, &b.approx) && same_bits(&a.details, &b.details));
         // Offsets without a stride: the halves of one buffer, as the transform gives them itself.
-        let ab = idwt2(&a.approx, &a.details, &haar, layout).unwrap();
+        let ab = idwt2(&a.approx, &a.details, &haar, Border::Drop, layout).unwrap();
         let (approx, details) =
             (a.approx.force_contiguous().unwrap(), a.details.force_contiguous().unwrap());
-        assert!(same_bits(&ab, &idwt2(&approx, &details, &haar, layout).unwrap()));
+        assert!(same_bits(&ab, &idwt2(&approx, &details, &haar, Border::Drop, layout).unwrap()));
     }
 }
 
@@ -120,12 +121,12 @@ fn levels_of_odd_sizes() {
         // A constant has no details, and repeating an approximation keeps it constant.
         let ones = x.ones_like().unwrap();
         let levels = wavedec2(&ones, &haar, Border::Drop, layout, 3).unwrap();
-        let back = waverec2(&levels, &haar, layout).unwrap();
+        let back = waverec2(&levels, &haar, Border::Drop, layout).unwrap();
         assert_eq!(from_nchw_dims(&back, layout), [2, 3, 22, 14]);
         assert!(difference(&back, &back.ones_like().unwrap()) < 1e-14);
         // What no level dropped comes back exactly: 16 and 8 are whole blocks of 8.
         let levels = wavedec2(&x, &haar, Border::Drop, layout, 3).unwrap();
-        let back = waverec2(&levels, &haar, layout).unwrap();
+        let back = waverec2(&levels, &haar, Border::Drop, layout).unwrap();
         let (rows, columns) = if layout == Layout::ChannelsLast { (1, 2) } else { (2, 3) };
         let whole = |x: &Tensor| x.narrow(rows, 0, 16).unwrap().narrow(columns, 0, 8).unwrap();
         assert!(difference(&whole(&back), &whole(&x)) < 1e-14);
@@ -143,11 +144,11 @@ fn waverec2_crops_what_is_one_too_large() {
     let coarse = [random(&[1, 3, 2, 1], 1), random(&[1, 3, 2, 3], 2)];
     let fine = random(&[1, 5, 4, 3], 3);
     let layout = Layout::ChannelsLast;
-    let approx = idwt2(&coarse[0], &coarse[1], &haar, layout).unwrap();
+    let approx = idwt2(&coarse[0], &coarse[1], &haar, Border::Drop, layout).unwrap();
     let cropped = approx.narrow(1, 0, 5).unwrap();
-    let want = idwt2(&cropped, &fine, &haar, layout).unwrap();
+    let want = idwt2(&cropped, &fine, &haar, Border::Drop, layout).unwrap();
     let [a, d] = coarse;
-    assert!(same_bits(&waverec2(&[a, d, fine], &haar, layout).unwrap(), &want));
+    assert!(same_bits(&waverec2(&[a, d, fine], &haar, Border::Drop, layout).unwrap(), &want));
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn no_levels() {
     let x = random(&[1, 1, 1, 1], 0);
     let levels = wavedec2(&x, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast, 0).unwrap();
     assert_eq!(levels.len(), 1);
-    let back = waverec2(&levels, &Wavelet::haar(), Layout::ChannelsLast).unwrap();
+    let back = waverec2(&levels, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast).unwrap();
     assert!(same_bits(&back, &x));
 }
 
@@ -186,20 +187,22 @@ fn bad_input_is_an_error_that_says_so() {
 
     let approx = zeros(&[1, 4, 4, 2]);
     for dims in [&[1, 4, 4, 2][..], &[1, 4, 3, 6], &[2, 4, 4, 6], &[4, 4, 6], &[]] {
-        let e = idwt2(&approx, &zeros(dims), &haar, layout).unwrap_err();
+        let e = idwt2(&approx, &zeros(dims), &haar, Border::Drop, layout).unwrap_err();
         assert!(matches!(e, Error::Shape { op: "idwt2", what: "details", .. }), "{e}");
     }
     let other = zeros(&[1, 4, 4, 6]).to_dtype(DType::F64).unwrap();
-    let e = idwt2(&approx, &other, &haar, layout).unwrap_err();
+    let e = idwt2(&approx, &other, &haar, Border::Drop, layout).unwrap_err();
     assert!(e.to_string().contains("F64") && e.to_string().contains("F32"), "{e}");
-    assert!(idwt2(&zeros(&[1, 0, 4, 2]), &zeros(&[1, 0, 4, 6]), &haar, layout).is_err());
+    assert!(
+        idwt2(&zeros(&[1, 0, 4, 2]), &zeros(&[1, 0, 4, 6]), &haar, Border::Drop, layout).is_err()
+    );
 
     let e = wavedec2(&zeros(&[1, 9, 30, 1]), &haar, Border::Drop, layout, 4).unwrap_err();
     assert!(matches!(e, Error::Levels { levels: 4, most: 3, .. }), "{e}");
     assert!(wavedec2(&zeros(&[1, 9, 30, 1]), &haar, Border::Drop, layout, usize::MAX).is_err());
-    assert!(waverec2(&[], &haar, layout).is_err());
+    assert!(waverec2(&[], &haar, Border::Drop, layout).is_err());
     let levels = [zeros(&[1, 2, 2, 1]), zeros(&[1, 2, 2, 3]), zeros(&[1, 6, 4, 3])];
-    let e = waverec2(&levels, &haar, layout).unwrap_err();
+    let e = waverec2(&levels, &haar, Border::Drop, layout).unwrap_err();
     assert!(e.to_string().contains("6 along dimension 1"), "{e}");
 
     for (lo, hi) in [(&[1.; 3][..], &[1.; 3][..]), (&[1.; 2], &[1.; 4]), (&[], &[])] {
@@ -218,7 +221,8 @@ fn nothing_in_gives_nothing() {
                 let x = from_nchw(&x, layout);
                 let bands = dwt2(&x, &wavelet, Border::Drop, layout).unwrap();
                 assert_eq!(bands.packed().unwrap().elem_count(), 0);
-                let back = idwt2(&bands.approx, &bands.details, &wavelet, layout).unwrap();
+                let back =
+                    idwt2(&bands.approx, &bands.details, &wavelet, Border::Drop, layout).unwrap();
                 assert_eq!(back.dims(), x.dims());
             }
         }
@@ -252,7 +256,8 @@ fn threads_do_not_change_a_bit() {
             let run = |threads| {
                 runs_on(threads, || {
                     let bands = dwt2(&x, &wavelet, Border::Drop, layout)?;
-                    let back = idwt2(&bands.approx, &bands.details, &wavelet, layout)?;
+                    let back =
+                        idwt2(&bands.approx, &bands.details, &wavelet, Border::Drop, layout)?;
                     Ok(vec![bands.approx, bands.details, back])
                 })
             };

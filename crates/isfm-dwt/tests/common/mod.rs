@@ -2,9 +2,19 @@
 #![allow(dead_code)] // No file uses all of it.
 
 use candle_core::{DType, Device, Result, Tensor};
-use isfm_dwt::{Layout, Wavelet};
+use isfm_dwt::{Border, Layout, Wavelet};
 
 pub(crate) const LAYOUTS: [Layout; 2] = [Layout::ChannelsLast, Layout::ChannelsFirst];
+
+/// PyWavelets' modes.
+pub(crate) const MODES: [(&str, Border); 6] = [
+    ("zero", Border::Zero),
+    ("constant", Border::Constant),
+    ("symmetric", Border::Symmetric),
+    ("reflect", Border::Reflect),
+    ("periodic", Border::Periodic),
+    ("periodization", Border::Periodization),
+];
 
 /// Reproducible numbers in [-1, 1).
 pub(crate) fn random(dims: &[usize], seed: u64) -> Tensor {

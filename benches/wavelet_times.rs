@@ -1,0 +1,81 @@
+//! Times of wavelet transforms and of copies, as one line of JSON: what
+//! `wavelets_vs_pywavelets.py` runs beside PyWavelets.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use isfm_benches::random;
+use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2, iswt2, swt2, wavedec, wavedec2, waverec2};
+use rayon::prelude::*;
+
+const LAYOUT: Layout = Layout::ChannelsFirst;
+
+/// The shortest of several runs, in milliseconds.
+fn best<T>(mut f: impl FnMut() -> T) -> f64 {
+    let mut shortest = f64::INFINITY;
+    for _ in 0..15 {
+        let start = Instant::now();
+        std::hint::black_box(f());
+        shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());
+    }
+    shortest
+}
+
+/// A copy into fresh memory by all threads: the least a transform has to do.
+fn copy(x: &[f32]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.len());
+    x.par_chunks(1 << 16)
+        .zip(out.spare_capacity_mut()[..x.len()].par_chunks_mut(1 << 16))
+        .for_each(|(x, out)| {
+            for (out, &x) in out.iter_mut().zip(x) {
+                out.write(x);
+            }
+        });
+    // SAFETY: every chunk was written.
+    unsafe { out.set_len(x.len()) };
+    out
+}
+
+fn main() {
+    let named = |name| Wavelet::named(name).unwrap();
+    let (haar, db4, sym8) = (Wavelet::haar(), named("db4"), named("sym8"));
+    let mut times = BTreeMap::new();
+    let mut put = |name: String, ms: f64| times.insert(name, ms);
+    for side in [2048, 1024, 512, 256] {
+        let x = random(&[1, 1, side, side]);
+        let plain = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        put(format!("copy {side}"), best(|| copy(&plain)));
+        put(format!("candle copy {side}"), best(|| x.copy().unwrap()));
+        let ms = best(|| dwt2(&x, &haar, Border::Symmetric, LAYOUT).unwrap());
+        put(format!("dwt2 haar {side}"), ms);
+        let bands = dwt2(&x, &haar, Border::Symmetric, LAYOUT).unwrap();
+        let inverse =
+            || idwt2(&bands.approx, &bands.details, &haar, Border::Symmetric, LAYOUT).unwrap();
+        put(format!("idwt2 haar {side}"), best(inverse));
+    }
+    let x = random(&[1, 1, 2048, 2048]);
+    for (name, wavelet) in [("haar", &haar), ("db4", &db4), ("sym8", &sym8)] {
+        for (mode, border) in
+            [("symmetric", Border::Symmetric), ("periodization", Border::Periodization)]
+        {
+            let levels = wavelet.max_level(2048);
+            let run = || wavedec2(&x, wavelet, border, LAYOUT, levels).unwrap();
+            put(format!("wavedec2 {name} {mode}"), best(run));
+            let c = run();
+            let back = || waverec2(&c, wavelet, border, LAYOUT).unwrap();
+            put(format!("waverec2 {name} {mode}"), best(back));
+        }
+    }
+    let small = random(&[1, 1, 1024, 1024]);
+    let run = || swt2(&small, &db4, LAYOUT, 2).unwrap();
+    put("swt2 db4".into(), best(run));
+    let c = run();
+    put("iswt2 db4".into(), best(|| iswt2(&c, &db4, LAYOUT).unwrap()));
+    let line = Tensor::randn(0f32, 1., 1 << 22, &Device::Cpu).unwrap();
+    put("wavedec db4".into(), best(|| wavedec(&line, &db4, Border::Symmetric, 0, 10).unwrap()));
+
+    let threads = rayon::current_num_threads();
+    let times: Vec<_> = times.iter().map(|(name, ms)| format!("{name:?}: {ms:.4}")).collect();
+    println!("{{\"threads\": {threads}, {}}}", times.join(", "));
+}

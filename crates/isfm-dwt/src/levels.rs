@@ -1,0 +1,63 @@
+//! What transforms of several levels share.
+
+use candle_core::Tensor;
+
+use crate::axis::Border;
+use crate::{Error, Result};
+
+/// Refuses more levels than any signal has; with [`Border::Drop`] than this one has.
+pub(crate) fn check_levels(
+    op: &'static str,
+    border: Border,
+    sizes: &[usize],
+    levels: usize,
+) -> Result<()> {
+    // Other borders never run out of samples, and PyWavelets allows any number.
+    let of = |n: usize| match border {
+        Border::Drop => n.checked_ilog2().unwrap_or(0),
+        _ => usize::BITS,
+    };
+    let most = sizes.iter().map(|&n| of(n)).min().unwrap_or(0) as usize;
+    if levels <= most { Ok(()) } else { Err(too_many(op, sizes, levels, most)) }
+}
+
+/// Refuses sizes that cannot be cut in 2^`levels` phases of one length.
+pub(crate) fn check_stationary(op: &'static str, sizes: &[usize], levels: usize) -> Result<()> {
+    let of = |n: usize| if n == 0 { 0 } else { n.trailing_zeros() };
+    let most = sizes.iter().map(|&n| of(n)).min().unwrap_or(0) as usize;
+    if levels <= most { Ok(()) } else { Err(too_many(op, sizes, levels, most)) }
+}
+
+fn too_many(op: &'static str, sizes: &[usize], levels: usize, most: usize) -> Error {
+    let size = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    Error::Levels { op, levels, size, most }
+}
+
+/// The error for a list without coefficients.
+pub(crate) fn no_coefficients(op: &'static str) -> Error {
+    Error::Shape {
+        op,
+        what: "coefficients",
+        got: "empty".to_string(),
+        needed: "an approximation, then details".to_string(),
+    }
+}
+
+/// `x` with one sample less or more along `dim`, so that there are `n`.
+pub(crate) fn fit(op: &'static str, x: &Tensor, dim: usize, n: usize) -> Result<Tensor> {
+    let have = x.dim(dim)?;
+    if have == n {
+        Ok(x.clone())
+    } else if have == n + 1 {
+        Ok(x.narrow(dim, 0, n)?)
+    } else if have + 1 == n && have > 0 {
+        Ok(Tensor::cat(&[x, &x.narrow(dim, have - 1, 1)?], dim)?)
+    } else {
+        Err(Error::Shape {
+            op,
+            what: "a level's details",
+            got: format!("{n} along dimension {dim}"),
+            needed: format!("{have}, or one more or less"),
+        })
+    }
+}
