@@ -54,7 +54,7 @@ enum Shrinkage {
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(args.sigma >= 0. && args.sigma.is_finite(), "--sigma must not be negative");
-    ensure!((1..=12).contains(&args.levels), "--levels must be 1 to 12");
+    ensure!((1..=8).contains(&args.levels), "--levels must be 1 to 8");
     let clean = match &args.input {
         Some(path) => image::open(path).with_context(|| path.display().to_string())?.to_rgb8(),
         None => paint(512, 384),

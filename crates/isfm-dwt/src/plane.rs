@@ -18,6 +18,9 @@ use crate::line::{Line, Scratch, merge, split, split_wanted};
 use crate::op::{Parts, TASK, Transform, zeroed};
 use crate::wavelet::Bank;
 
+/// [`TASK`] for the butterfly, which takes much less time than any filter.
+const HAAR_TASK: usize = 4 * TASK;
+
 /// One level in two dimensions.
 #[derive(Clone)]
 pub(crate) struct PlaneTransform {
@@ -154,14 +157,15 @@ impl Transform for PlaneTransform {
         let (h, stride, pixel) = (bands.height, maps.row(), maps.pixel());
         let plane_of = |at: usize| &x[at / h * maps.height * stride..][..maps.height * stride];
         let tasks = rows_mut(bands, out).into_par_iter().enumerate();
-        let tasks = tasks.with_min_len(TASK.div_ceil(2 * stride));
         if self.is_haar() {
+            let tasks = tasks.with_min_len(HAAR_TASK.div_ceil(2 * stride));
             return tasks.for_each(|(at, out)| {
                 let rows = &plane_of(at)[at % h * 2 * stride..][..2 * stride];
                 let (top, bottom) = rows.split_at(stride);
                 dispatch(HaarAnalysis { top, bottom, pixel, width: bands.width, out });
             });
         }
+        let tasks = tasks.with_min_len(TASK.div_ceil(2 * stride));
         let [vertical, horizontal] = self.axes();
         let vertical = &Table::analysis(bank, &vertical, stride);
         let horizontal = &Line::new(bank, horizontal, pixel);
@@ -188,7 +192,8 @@ impl Transform for PlaneTransform {
             let pairs = maps.height.div_ceil(2);
             let planes = out.chunks_mut(maps.height * stride);
             let tasks: Vec<_> = planes.flat_map(|p| p.chunks_mut(2 * stride)).collect();
-            let tasks = tasks.into_par_iter().with_min_len(TASK.div_ceil(2 * stride)).enumerate();
+            let tasks =
+                tasks.into_par_iter().with_min_len(HAAR_TASK.div_ceil(2 * stride)).enumerate();
             return tasks.for_each(|(at, out)| {
                 if at % pairs < bands.height {
                     let (top, bottom) = out.split_at_mut(stride);
