@@ -96,6 +96,8 @@ pub struct ConvSizes {
     pub outputs: u32,
     pub k: u32,
     pub pixels: u32,
+    pub from_map: u32,
+    pub silu: u32,
 }
 
 /// An argument of a kernel. Buffers are by number and first element.

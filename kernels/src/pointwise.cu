@@ -59,12 +59,14 @@ ISFM_INLINE void weighted_sum(const T *x, const T *y, T *out, float alpha, float
     out[i] = from_float<T>(alpha * to_float(x[i]) + beta * to_float(y[i]));
 }
 
-// out = x + bias, of each row of `channels`.
+// out = x + bias, of each row of `channels`, with `with_silu` SiLU of that.
 template <typename T>
-ISFM_INLINE void add_bias(const T *x, const T *bias, T *out, u32 channels, u32 n) {
+ISFM_INLINE void add_bias(const T *x, const T *bias, T *out, u32 channels, u32 with_silu, u32 n) {
   const Span s = span();
-  for (u32 i = s.first; i < n; i += s.step)
-    out[i] = from_float<T>(to_float(x[i]) + to_float(bias[i % channels]));
+  for (u32 i = s.first; i < n; i += s.step) {
+    const float v = to_float(x[i]) + to_float(bias[i % channels]);
+    out[i] = from_float<T>(with_silu ? v * sigmoid(v) : v);
+  }
 }
 
 // out = scale x + y, y may be null; `channels` factors for each `image` elements, or, with image =
@@ -98,8 +100,8 @@ ISFM_INLINE void scale_add(const T *x, const T *scale, const T *y, T *out, u32 c
               (const T *x, const T *y, T *out, float alpha, float beta, u32 n),                   \
               weighted_sum(x, y, out, alpha, beta, n))                                            \
   ISFM_KERNEL(add_bias_##S, ISFM_THREADS,                                                         \
-              (const T *x, const T *bias, T *out, u32 channels, u32 n),                           \
-              add_bias(x, bias, out, channels, n))                                                \
+              (const T *x, const T *bias, T *out, u32 channels, u32 with_silu, u32 n),            \
+              add_bias(x, bias, out, channels, with_silu, n))                                     \
   ISFM_KERNEL(scale_add_##S, ISFM_THREADS,                                                        \
               (const T *x, const T *scale, const T *y, T *out, u32 channels, u32 image, u32 n),   \
               scale_add(x, scale, y, out, channels, image, n))

@@ -189,7 +189,8 @@ impl Request {
                 return self.value(&words.map(u32::to_ne_bytes).concat());
             }
             Arg::Conv(s) => {
-                let words = [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels];
+                let words =
+                    [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels, s.from_map, s.silu];
                 return self.value(&words.map(u32::to_ne_bytes).concat());
             }
         };
