@@ -131,7 +131,7 @@ impl Adam {
         let work =
             vars.iter().zip(self.moments.values_mut()).zip(gradients.into_iter().zip(weights));
         let work: Vec<_> = work.collect();
-        let update = |(((name, var), moments), new): Work<'_>| {
+        let updated = work.into_par_iter().map(|(((name, var), moments), new)| {
             let (Some(gradient), Some(mut weights)) = new else { return Ok(None) };
             if moments.mean.len() != weights.len() || moments.square.len() != weights.len() {
                 return Err(Error::Optimiser(format!("{name} and its state differ in size")));
@@ -143,16 +143,13 @@ impl Adam {
                 *w -= scale * (*m / (v.sqrt() / root + eps));
             }
             Ok(Some((var, weights)))
-        };
-        let updated = work.into_par_iter().map(update).collect::<Result<Vec<_>>>()?;
+        });
+        let updated = updated.collect::<Result<Vec<_>>>()?;
         store(updated.into_iter().flatten().collect())?;
         self.step += 1;
         Ok(if unguided { Update::Unguided } else { Update::Done })
     }
 }
-
-/// A variable with its name and state, its gradient and its elements.
-type Work<'a> = (((&'a String, &'a Var), &'a mut Moments), (Option<Vec<f32>>, Option<Vec<f32>>));
 
 /// The elements of each tensor. From a GPU all come in one transfer: hundreds of small ones would
 /// take longer than the update itself.
