@@ -1,5 +1,5 @@
-// Element by element: SiLU, gates, scaled sums, and their gradients. One thread an element at a
-// time; threads stride over what a smaller grid leaves.
+// Element by element: SiLU, gates, scaled sums, and their gradients. Memory sets the pace: a thread
+// strides over its elements and loads four ahead of their arithmetic.
 #include "portable.cuh"
 
 struct Slope {
@@ -18,31 +18,38 @@ ISFM_INLINE Slope sigmoid_slope(float x) {
 
 // y = SiLU(x).
 template <typename T>
-ISFM_INLINE void silu(const T *x, T *y, u32 n) {
+ISFM_INLINE void silu(const T *__restrict__ x, T *__restrict__ y, u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step) y[i] = from_float<T>(silu_slope(to_float(x[i])).value);
 }
 
 // dx = dy SiLU'(x).
 template <typename T>
-ISFM_INLINE void silu_backward(const T *x, const T *dy, T *dx, u32 n) {
+ISFM_INLINE void silu_backward(const T *__restrict__ x, const T *__restrict__ dy,
+                               T *__restrict__ dx, u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step)
     dx[i] = from_float<T>(to_float(dy[i]) * silu_slope(to_float(x[i])).slope);
 }
 
 // y = x F(z).
 template <typename T, Slope (*F)(float)>
-ISFM_INLINE void gate(const T *x, const T *z, T *y, u32 n) {
+ISFM_INLINE void gate(const T *__restrict__ x, const T *__restrict__ z, T *__restrict__ y, u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step)
     y[i] = from_float<T>(to_float(x[i]) * F(to_float(z[i])).value);
 }
 
 // dx = dy F(z), dz = dy x F'(z).
 template <typename T, Slope (*F)(float)>
-ISFM_INLINE void gate_backward(const T *x, const T *z, const T *dy, T *dx, T *dz, u32 n) {
+ISFM_INLINE void gate_backward(const T *__restrict__ x, const T *__restrict__ z,
+                               const T *__restrict__ dy, T *__restrict__ dx, T *__restrict__ dz,
+                               u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step) {
     const Slope f = F(to_float(z[i]));
     const float d = to_float(dy[i]);
@@ -53,16 +60,20 @@ ISFM_INLINE void gate_backward(const T *x, const T *z, const T *dy, T *dx, T *dz
 
 // out = alpha x + beta y.
 template <typename T>
-ISFM_INLINE void weighted_sum(const T *x, const T *y, T *out, float alpha, float beta, u32 n) {
+ISFM_INLINE void weighted_sum(const T *__restrict__ x, const T *__restrict__ y,
+                              T *__restrict__ out, float alpha, float beta, u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step)
     out[i] = from_float<T>(alpha * to_float(x[i]) + beta * to_float(y[i]));
 }
 
 // out = x + bias, of each row of `channels`, with `with_silu` SiLU of that.
 template <typename T>
-ISFM_INLINE void add_bias(const T *x, const T *bias, T *out, u32 channels, u32 with_silu, u32 n) {
+ISFM_INLINE void add_bias(const T *__restrict__ x, const T *__restrict__ bias, T *__restrict__ out,
+                          u32 channels, u32 with_silu, u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step) {
     const float v = to_float(x[i]) + to_float(bias[i % channels]);
     out[i] = from_float<T>(with_silu ? v * sigmoid(v) : v);
@@ -72,9 +83,12 @@ ISFM_INLINE void add_bias(const T *x, const T *bias, T *out, u32 channels, u32 w
 // out = scale x + y, y may be null; `channels` factors for each `image` elements, or, with image =
 // 0, for all.
 template <typename T>
-ISFM_INLINE void scale_add(const T *x, const T *scale, const T *y, T *out, u32 channels, u32 image,
+ISFM_INLINE void scale_add(const T *__restrict__ x, const T *__restrict__ scale,
+                           const T *__restrict__ y, T *__restrict__ out, u32 channels,
+                           u32 image,) {
                            u32 n) {
   const Span s = span();
+  ISFM_UNROLL_BY_4
   for (u32 i = s.first; i < n; i += s.step) {
     const u32 c = i % channels + (image ? i / image * channels : 0);
     const float v = to_float(x[i]) * to_float(scale[c]);
