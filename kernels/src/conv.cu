@@ -62,7 +62,8 @@ struct ConvPixels {
 // FMA: 128 pixels x 16 WIDE outputs a block of 256 threads, 8 x WIDE each; 16 of the taps and
 // channels at a time, the next ones on their way while these are used.
 template <typename T, int WIDE>
-ISFM_INLINE void conv_fma(const ConvSizes &s, const T *map, const T *packed, const T *start, T *out) {
+ISFM_INLINE void conv_fma(const ConvSizes &s, const T *map, const T *packed, const T *start,
+                          T *out) {
   constexpr u32 COLUMNS = 16 * WIDE, DEPTH = 16;
   __shared__ __align__(16) float a[DEPTH][CONV_ROWS + 4], b[DEPTH][COLUMNS + 4];
   __shared__ ConvPixels pixels;
@@ -147,7 +148,8 @@ ISFM_INLINE u32 bits_of(bf16 x) {
 // Tensor cores: 128 pixels x 64 outputs a block of 8 warps, 32 x 32 each, 32 of the taps and
 // channels at a time. Rows of 20 words: a warp's fragment loads then meet every bank once.
 template <typename T>
-ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, const T *start, T *out) {
+ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, const T *start,
+                          T *out) {
   constexpr u32 COLUMNS = 64, DEPTH = 32, ROW = 20;
   __shared__ __align__(16) u32 a[CONV_ROWS * ROW], b[COLUMNS * ROW];
   __shared__ ConvPixels pixels;

@@ -22,7 +22,6 @@
 
 #define ISFM_INLINE inline
 #define ISFM_UNROLL
-#define ISFM_UNROLL_BY_4
 #define __global__
 #define __shared__ static
 #define __launch_bounds__(threads, blocks)

@@ -14,7 +14,6 @@ typedef __nv_bfloat16 bf16;
 
 #define ISFM_INLINE __device__ __forceinline__
 #define ISFM_UNROLL _Pragma("unroll")
-#define ISFM_UNROLL_BY_4 _Pragma("unroll 4")
 // Makes a kernel known to the host's simulator; nothing on a device.
 #define ISFM_REGISTER(name)
 
