@@ -419,7 +419,8 @@ impl Trainer {
         metadata.insert("training_step".to_string(), self.adam.steps().to_string());
         metadata.insert("training_pairs".to_string(), self.loader.data.len().to_string());
         metadata.insert("training_seconds".to_string(), format!("{:.0}", self.seconds));
-        let file = Checkpoint { config: self.model.clone(), weights: self.weights()?, metadata };
+        let (config, weights) = (self.model.clone(), self.weights()?);
+        let file = Checkpoint { config, weights, self_contained: true, metadata };
         file.write(self.dir.join("weights.safetensors"), DType::F32)?;
         let curve = curve::svg(&self.log.reports()?);
         replace(&self.dir.join("curve.svg"), curve.as_bytes(), None)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageBuffer, Luma};
-use isfm_model::{Checkpoint, Config, Network, Weights};
+use isfm_model::{Checkpoint, Config, Network};
 
 use crate::colour::Samples;
 use crate::memory;
@@ -14,6 +14,19 @@ use crate::normalise::Normalize;
 use crate::plane::Plane;
 use crate::tiling::{self, Plan, Tiling};
 use crate::{Error, Result, Side};
+
+/// What is done with an odd height or width, which has no half for the wavelet transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OddSizes {
+    /// The last row or column is repeated before the network and cropped after it: every pixel is
+    /// treated alike.
+    Pad,
+    /// As the released program does it: the transform drops the last row or column, and the
+    /// frequency branch is stretched over the image again. Images that are cut into tiles and those
+    /// with a side of one pixel are padded all the same.
+    Released,
+}
 
 /// The network with its weights, ready to fuse.
 ///
@@ -38,6 +51,7 @@ pub struct Isfm {
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
+    odd_sizes: OddSizes,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -95,7 +109,8 @@ impl Isfm {
     /// - Alpha is ignored: the stored colours count, whatever their alpha, and the result has
     ///   none.
     /// - Any size from 1×1. Odd sizes are padded by repeating the last row or column, and cropped
-    ///   back.
+    ///   back; with the released program's own weights they are treated as it does (see
+    ///   [`Builder::odd_sizes`]).
     ///
     /// # Errors
     /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
@@ -166,6 +181,9 @@ impl Isfm {
         let (width, height) = (visible.width, visible.height);
         let (w, h) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let plan = self.plan(w, h)?;
+        if self.odd_sizes == OddSizes::Released && plan.is_whole() && width > 1 && height > 1 {
+            return self.forward(visible, infrared);
+        }
         if (w, h) == (width, height) {
             return plan.run(&visible, &infrared, |v, i| self.forward(v, i));
         }
@@ -302,6 +320,7 @@ pub struct Builder {
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
+    odd_sizes: Option<OddSizes>,
 }
 
 impl Default for Builder {
@@ -317,6 +336,7 @@ impl Default for Builder {
             normalize_visible: Normalize::Auto,
             normalize_infrared: Normalize::Auto,
             resize_infrared: false,
+            odd_sizes: None,
         }
     }
 }
@@ -406,6 +426,14 @@ impl Builder {
         self
     }
 
+    /// What is done with odd sizes. By default weights that bring no configuration with them, which
+    /// are the released program's, get [`OddSizes::Released`], so that the result is that program's
+    /// at any size; the embedded ones and files that this project wrote get [`OddSizes::Pad`].
+    pub fn odd_sizes(mut self, rule: OddSizes) -> Self {
+        self.odd_sizes = Some(rule);
+        self
+    }
+
     /// Reads the weights and makes the network.
     ///
     /// # Errors
@@ -426,14 +454,15 @@ impl Builder {
         self.normalize_infrared.validate("the infrared normalisation")?;
         let pool = self.threads.map(pool).transpose()?;
         let wanted = self.config.as_ref();
-        let (config, mut weights) = match self.source {
+        let Checkpoint { config, mut weights, self_contained, .. } = match self.source {
             Source::Embedded => embedded(wanted)?,
-            Source::File(path) => {
-                let read = Checkpoint::read(&path, wanted, &Device::Cpu)?;
-                (read.config, read.weights)
+            Source::File(path) => Checkpoint::read(&path, wanted, &Device::Cpu)?,
+            Source::Checkpoint(mut given) => {
+                given.config = self.config.unwrap_or(given.config);
+                *given
             }
-            Source::Checkpoint(given) => (self.config.unwrap_or(given.config), given.weights),
         };
+        let usual = if self_contained { OddSizes::Pad } else { OddSizes::Released };
         for tensor in weights.values_mut() {
             *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
         }
@@ -449,6 +478,7 @@ impl Builder {
             normalize_visible: self.normalize_visible,
             normalize_infrared: self.normalize_infrared,
             resize_infrared: self.resize_infrared,
+            odd_sizes: self.odd_sizes.unwrap_or(usual),
         })
     }
 }
@@ -469,7 +499,7 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 }
 
 #[cfg(feature = "embedded-weights")]
-fn embedded(wanted: Option<&Config>) -> Result<(Config, Weights)> {
+fn embedded(wanted: Option<&Config>) -> Result<Checkpoint> {
     let checkpoint = crate::embedded::checkpoint()?;
     if let Some(wanted) = wanted.filter(|&wanted| *wanted != checkpoint.config) {
         return Err(Error::NotEmbedded {
@@ -477,10 +507,10 @@ fn embedded(wanted: Option<&Config>) -> Result<(Config, Weights)> {
             wanted: format!("{wanted:?}"),
         });
     }
-    Ok((checkpoint.config.clone(), checkpoint.weights.clone()))
+    Ok(checkpoint.clone())
 }
 
 #[cfg(not(feature = "embedded-weights"))]
-fn embedded(_: Option<&Config>) -> Result<(Config, Weights)> {
+fn embedded(_: Option<&Config>) -> Result<Checkpoint> {
     Err(Error::NoWeights)
 }
