@@ -4,6 +4,9 @@
 //! The compiler is `CXX`, else the first of c++, g++ and clang++ that runs; `CXXFLAGS` is passed
 //! on. Without one the tests say so and pass.
 
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
