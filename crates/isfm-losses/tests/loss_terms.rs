@@ -47,12 +47,13 @@ fn scalar(t: &Tensor) -> f64 {
     t.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
 }
 
-/// ‖a − b‖ / ‖b‖.
+/// ‖a − b‖ / ‖b‖; 0 for two that are zero all over, as a slope is between the two sources.
 fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.dims(), b.dims());
     let (a, b) = (values(a), values(b));
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-    norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+    let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
+    if error == 0. { 0. } else { error / norm(&mut b.iter().copied()) }
 }
 
 fn terms(loss: &FusionLoss) -> [(&'static str, &Tensor); 5] {
