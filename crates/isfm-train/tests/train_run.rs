@@ -49,7 +49,13 @@ fn training_lowers_the_loss_and_leaves_usable_weights() {
     let x = Tensor::rand(0f32, 1., (1, 1, 24, 30), &candle_core::Device::Cpu).unwrap();
     let fuse = |n: &Network| n.forward(&x, &x).unwrap().flatten_all().unwrap().to_vec1::<f32>();
     let read = Network::from_weights(&file.config, &file.weights).unwrap();
-    assert_eq!(fuse(&read).unwrap(), fuse(trainer.network()).unwrap());
+    let kept = Network::from_weights(&model(), &trainer.weights().unwrap()).unwrap();
+    let fused = fuse(&read).unwrap();
+    assert_eq!(fused, fuse(&kept).unwrap());
+    // The trainer's own network tracks gradients: it takes its steps one by one, not fused, which
+    // rounds differently. Its output is about 1, and f32 carries 7 digits.
+    let tracked = fuse(trainer.network()).unwrap();
+    assert!(fused.iter().zip(&tracked).all(|(a, b)| (a - b).abs() < 1e-5));
     let curve = std::fs::read_to_string(out.join("curve.svg")).unwrap();
     assert!(curve.starts_with("<svg") && curve.contains("gradient") && !curve.contains("NaN"));
 
