@@ -13,6 +13,8 @@ const SUM: f64 = 2e-6;
 /// `expf` and a few roundings.
 const FEW: f64 = 6e-7;
 
+type Function<'a> = &'a dyn Fn(f64) -> f64;
+
 fn plan(made: std::result::Result<Plan, Limit>) -> Plan {
     made.unwrap()
 }
@@ -37,7 +39,7 @@ fn silu_and_gates_agree_with_the_cpu() {
             close(t, &y, &each(&|i| z[i] * sigmoid(z[i])), FEW, "silu");
             let dx = run(pointwise::silu_backward(t, n), &[&z, &dy]);
             close(t, &dx, &each(&|i| dy[i] * slope(z[i])), FEW, "silu'");
-            let gates: [(Gate, &dyn Fn(f64) -> f64, &dyn Fn(f64) -> f64); 2] = [
+            let gates: [(Gate, Function, Function); 2] = [
                 (Gate::Silu, &|z| z * sigmoid(z), &slope),
                 (Gate::Sigmoid, &sigmoid, &|z| sigmoid(z) * (1. - sigmoid(z))),
             ];
