@@ -7,7 +7,17 @@
 
 struct ConvSizes {
   u32 height, width, inputs, outputs, k, pixels;
+  // Whether the sums start from a map like the result instead of a bias, and end in SiLU.
+  u32 from_map, silu;
 };
+
+// What becomes of a sum; `start` may be null.
+template <typename T>
+ISFM_INLINE T conv_finish(const ConvSizes &s, float sum, const T *start, u32 place, u32 output) {
+  if (start)
+    sum += to_float(start[s.from_map ? (size_t)place * s.outputs + output : (size_t)output]);
+  return from_float<T>(s.silu ? sum * sigmoid(sum) : sum);
+}
 
 // To rows of taps and channels: packed[o][tap][i] = w[o][i][tap], for the adjoint
 // packed[i][tap][o] = w[o][i][last - tap].
@@ -52,7 +62,8 @@ struct ConvPixels {
 // FMA: 128 pixels x 16 WIDE outputs a block of 256 threads, 8 x WIDE each; 16 of the taps and
 // channels at a time, the next ones on their way while these are used.
 template <typename T, int WIDE>
-ISFM_INLINE void conv_fma(const ConvSizes &s, const T *map, const T *packed, const T *bias, T *out) {
+ISFM_INLINE void conv_fma(const ConvSizes &s, const T *map, const T *packed, const T *start,
+                          T *out) {
   constexpr u32 COLUMNS = 16 * WIDE, DEPTH = 16;
   __shared__ __align__(16) float a[DEPTH][CONV_ROWS + 4], b[DEPTH][COLUMNS + 4];
   __shared__ ConvPixels pixels;
@@ -117,8 +128,7 @@ ISFM_INLINE void conv_fma(const ConvSizes &s, const T *map, const T *packed, con
     for (int j = 0; j < WIDE; ++j) {
       const u32 o = first_output + WIDE * kk + j;
       if (place != CONV_PAD && o < s.outputs)
-        out[(size_t)place * s.outputs + o] =
-            from_float<T>(sums[i][j] + (bias ? to_float(bias[o]) : 0.0f));
+        out[(size_t)place * s.outputs + o] = conv_finish(s, sums[i][j], start, place, o);
     }
   }
 }
@@ -138,7 +148,8 @@ ISFM_INLINE u32 bits_of(bf16 x) {
 // Tensor cores: 128 pixels x 64 outputs a block of 8 warps, 32 x 32 each, 32 of the taps and
 // channels at a time. Rows of 20 words: a warp's fragment loads then meet every bank once.
 template <typename T>
-ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, const T *bias, T *out) {
+ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, const T *start,
+                          T *out) {
   constexpr u32 COLUMNS = 64, DEPTH = 32, ROW = 20;
   __shared__ __align__(16) u32 a[CONV_ROWS * ROW], b[COLUMNS * ROW];
   __shared__ ConvPixels pixels;
@@ -242,8 +253,7 @@ ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, con
         const u32 place = pixels.place[first_row + 16 * i + g + 8 * (v / 2)];
         const u32 o = first_output + first_column + 8 * j + 2 * t + v % 2;
         if (place != CONV_PAD && o < s.outputs)
-          out[(size_t)place * s.outputs + o] =
-              from_float<T>(sums[i][j][v] + (bias ? to_float(bias[o]) : 0.0f));
+          out[(size_t)place * s.outputs + o] = conv_finish(s, sums[i][j][v], start, place, o);
       }
     }
   }
@@ -369,8 +379,8 @@ ISFM_FOR_TYPES(INSTANCE)
 
 #define PRODUCT(name, T, call)                                                                    \
   ISFM_KERNEL(name, 256,                                                                          \
-              (ConvSizes s, const T *map, const T *packed, const T *bias, T *out), call)
-PRODUCT(conv_f32, float, (conv_fma<float, 4>)(s, map, packed, bias, out))
-PRODUCT(conv_narrow_f32, float, (conv_fma<float, 1>)(s, map, packed, bias, out))
-PRODUCT(conv_f16, f16, conv_mma(s, map, packed, bias, out))
-PRODUCT(conv_bf16, bf16, conv_mma(s, map, packed, bias, out))
+              (ConvSizes s, const T *map, const T *packed, const T *start, T *out), call)
+PRODUCT(conv_f32, float, (conv_fma<float, 4>)(s, map, packed, start, out))
+PRODUCT(conv_narrow_f32, float, (conv_fma<float, 1>)(s, map, packed, start, out))
+PRODUCT(conv_f16, f16, conv_mma(s, map, packed, start, out))
+PRODUCT(conv_bf16, bf16, conv_mma(s, map, packed, start, out))

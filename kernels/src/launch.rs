@@ -96,6 +96,8 @@ pub struct ConvSizes {
     pub outputs: u32,
     pub k: u32,
     pub pixels: u32,
+    pub from_map: u32,
+    pub silu: u32,
 }
 
 /// An argument of a kernel. Buffers are by number and first element.
@@ -177,9 +179,9 @@ pub(crate) const MOST: usize = i32::MAX as usize;
 /// Threads in a block of an element-wise kernel (`ISFM_THREADS`).
 const THREADS: u32 = 256;
 
-/// Blocks of an element-wise kernel: enough to fill any GPU, few enough that a thread's share of a
-/// large map pays for its start.
-const MOST_BLOCKS: usize = 1 << 16;
+/// Blocks of an element-wise kernel: enough to fill any GPU several times, few enough that a thread
+/// has several elements of a large map and can load one while it works on another.
+const MOST_BLOCKS: usize = 1 << 13;
 
 /// The product of `factors` as the kernels count, or the limit.
 pub(crate) fn count(op: &'static str, what: &'static str, factors: &[usize]) -> Result<u32, Limit> {

@@ -38,22 +38,34 @@ fn check_window(op: &'static str, k: usize) -> Result<u32, Limit> {
     Ok(k as u32)
 }
 
-/// Depth-wise convolution, stride 1, padding k/2; with `flip` its adjoint. Inputs x, weight
-/// (channels×k×k) and, with `bias`, the bias; output as x.
+/// What a depth-wise convolution does beside convolving.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depthwise {
+    /// Mirrored windows: the adjoint.
+    pub flip: bool,
+    /// Adds a bias.
+    pub bias: bool,
+    /// SiLU of the sums.
+    pub silu: bool,
+}
+
+/// Depth-wise convolution, stride 1, padding k/2. Inputs x, weight (channels×k×k) and, if there is
+/// one, the bias; output as x.
 ///
 /// # Errors
 /// For 2³¹ elements or more, or k above 1023.
-pub fn depthwise(t: Type, map: Map, k: usize, flip: bool, bias: bool) -> Result<Plan, Limit> {
+pub fn depthwise(t: Type, map: Map, k: usize, how: Depthwise) -> Result<Plan, Limit> {
     const OP: &str = "depthwise_conv2d";
     let (size, window) = (map.count(OP)?, check_window(OP, k)?);
     let n = size as usize;
     count(OP, "the number of weights", &[map.channels, k, k])?;
     let mut p = Plan::default();
     let (x, weight) = (p.input(t, n), p.input(t, map.channels * k * k));
-    let bias = if bias { p.input(t, map.channels) } else { Arg::Null };
+    let bias = if how.bias { p.input(t, map.channels) } else { Arg::Null };
     let mut args = vec![x, weight, bias, p.output(t, n)];
     args.extend(map.sizes());
-    args.extend([window, flip.into(), size].map(Arg::U32));
+    let flags = u32::from(how.flip) | u32::from(how.silu) << 1;
+    args.extend([window, flags, size].map(Arg::U32));
     p.each(Module::Window, "depthwise", t, size, args);
     Ok(p)
 }
@@ -242,13 +254,30 @@ fn split(
     }
 }
 
-/// Dense k×k convolution, stride 1, padding k/2. Inputs x (the map), weight (outputs×channels×k×k)
-/// and, with `bias`, the bias; output batch×height×width×outputs.
+/// What the sums of a dense convolution start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A bias.
+    Bias,
+    /// A map like the result.
+    Map,
+}
+
+/// Dense k×k convolution, stride 1, padding k/2, with `silu` SiLU of that. Inputs x (the map),
+/// weight (outputs×channels×k×k) and, with a start, the bias or map; output
+/// batch×height×width×outputs.
 ///
 /// # Errors
 /// For 2³¹ elements or more, or k above 1023.
-pub fn conv(t: Type, map: Map, outputs: usize, k: usize, bias: bool) -> Result<Plan, Limit> {
-    conv_plan(t, map, outputs, k, bias, false)
+pub fn conv(
+    t: Type,
+    map: Map,
+    outputs: usize,
+    k: usize,
+    start: Option<Start>,
+    silu: bool,
+) -> Result<Plan, Limit> {
+    conv_plan(t, map, outputs, k, start, silu, false)
 }
 
 /// The gradient of [`conv`]'s input. Inputs dy (`map`, whose channels are the convolution's outputs)
@@ -257,7 +286,7 @@ pub fn conv(t: Type, map: Map, outputs: usize, k: usize, bias: bool) -> Result<P
 /// # Errors
 /// As [`conv`].
 pub fn conv_adjoint(t: Type, map: Map, inputs: usize, k: usize) -> Result<Plan, Limit> {
-    conv_plan(t, map, inputs, k, false, true)
+    conv_plan(t, map, inputs, k, None, false, true)
 }
 
 fn conv_plan(
@@ -265,7 +294,8 @@ fn conv_plan(
     map: Map,
     outputs: usize,
     k: usize,
-    bias: bool,
+    start: Option<Start>,
+    silu: bool,
     adjoint: bool,
 ) -> Result<Plan, Limit> {
     const OP: &str = "conv2d";
@@ -276,7 +306,11 @@ fn conv_plan(
     let weights = count(OP, "the number of weights", &[map.channels, outputs, k, k])?;
     let mut p = Plan::default();
     let (x, weight) = (p.input(t, n), p.input(t, weights as usize));
-    let bias = if bias { p.input(t, outputs) } else { Arg::Null };
+    let from = match start {
+        Some(Start::Bias) => p.input(t, outputs),
+        Some(Start::Map) => p.input(t, out),
+        None => Arg::Null,
+    };
     let packed = p.scratch(t, weights as usize);
     let y = p.output(t, out);
     let (inputs, outputs) = (map.channels as u32, outputs as u32);
@@ -286,7 +320,8 @@ fn conv_plan(
     p.each(Module::Conv, "conv_pack", t, weights, [&[weight, packed], &sizes[..]].concat());
     let pixels = count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
     let (height, width) = (map.height as u32, map.width as u32);
-    let sizes = ConvSizes { height, width, inputs, outputs, k: window, pixels };
+    let (from_map, silu) = ((start == Some(Start::Map)).into(), silu.into());
+    let sizes = ConvSizes { height, width, inputs, outputs, k: window, pixels, from_map, silu };
     // Few outputs would leave most of a wide block idle.
     let (name, columns) = match t {
         Type::F32 if outputs <= 16 => ("conv_narrow", 16),
@@ -295,7 +330,7 @@ fn conv_plan(
     let grid = pixels.div_ceil(ROWS) as usize * outputs.div_ceil(columns) as usize;
     let grid = count(OP, "the number of blocks", &[grid])?;
     let kernel = format!("{name}_{}", t.suffix());
-    p.blocks(Module::Conv, kernel, grid, 256, vec![Arg::Conv(sizes), x, packed, bias, y]);
+    p.blocks(Module::Conv, kernel, grid, 256, vec![Arg::Conv(sizes), x, packed, from, y]);
     Ok(p)
 }
 
@@ -325,7 +360,8 @@ pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, 
     let out = p.output(t, weights as usize + outputs);
     let sums = p.scratch(Type::F32, weights as usize * count as usize);
     let (height, width) = (map.height as u32, map.width as u32);
-    let sizes = ConvSizes { height, width, inputs, outputs: columns, k: window, pixels };
+    let (k, from_map, silu) = (window, 0, 0);
+    let sizes = ConvSizes { height, width, inputs, outputs: columns, k, pixels, from_map, silu };
     let grid = crate::launch::count(OP, "the number of blocks", &[tiles, count as usize])?;
     let kernel = format!("conv_weight_{}", t.suffix());
     let args = vec![Arg::Conv(sizes), x, dy, sums, Arg::U32(each)];

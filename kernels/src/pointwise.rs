@@ -130,16 +130,16 @@ pub fn product_sums(t: Type, [images, rows, columns]: [usize; 3]) -> Result<Plan
     Ok(p)
 }
 
-/// x + bias. Inputs x (`rows`×`columns`), bias; output as x.
+/// x + bias, with `silu` SiLU of that. Inputs x (`rows`×`columns`), bias; output as x.
 ///
 /// # Errors
 /// For 2³¹ elements or more.
-pub fn add_bias(t: Type, rows: usize, columns: usize) -> Result<Plan, Limit> {
+pub fn add_bias(t: Type, rows: usize, columns: usize, silu: bool) -> Result<Plan, Limit> {
     let size = count("linear", "the number of elements", &[rows, columns])?;
     let n = size as usize;
     let mut p = Plan::default();
     let mut args = vec![p.input(t, n), p.input(t, columns), p.output(t, n)];
-    args.extend([columns as u32, size].map(Arg::U32));
+    args.extend([columns as u32, silu.into(), size].map(Arg::U32));
     p.each(Module::Pointwise, "add_bias", t, size, args);
     Ok(p)
 }

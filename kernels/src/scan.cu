@@ -1,5 +1,5 @@
 // Mamba's selective scan and its adjoint, channel-last: along a line in groups, or along an H x W
-// map in four directions at once. See scan.cuh for the sizes; kernels/README.md for the design.
+// map in four directions at once. See scan.cuh for the sizes; docs/cuda.md for the design.
 //
 //   delta = softplus(raw + bias), h_t = exp(delta A) h_{t-1} + delta B u, y = C h + skip u,
 //

@@ -181,7 +181,8 @@ struct ScatterSum {
     } else {
       v[0] += __shfl_xor_sync(~0u, v[0], FIRST);
     }
-    if constexpr (FIRST > LAST) ScatterSum<(V > 1 ? V / 2 : 1), FIRST / 2, LAST>::run(v, lane, index);
+    if constexpr (FIRST > LAST)
+      ScatterSum<(V > 1 ? V / 2 : 1), FIRST / 2, LAST>::run(v, lane, index);
   }
 };
 

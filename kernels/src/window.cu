@@ -19,10 +19,13 @@ ISFM_INLINE void for_window(const T *x, const Place &p, u32 height, u32 width, u
   }
 }
 
-// weight: channels x k x k. With `flip` the mirrored windows: the adjoint. bias may be null.
+#define FLIP 1u  // the mirrored windows: the adjoint
+#define SILU 2u  // SiLU of the sums
+
+// weight: channels x k x k. bias may be null.
 template <typename T, u32 K>
 ISFM_INLINE void depthwise_k(const T *x, const T *weight, const T *bias, T *y, u32 height,
-                             u32 width, u32 channels, u32 any_k, u32 flip, u32 n) {
+                             u32 width, u32 channels, u32 any_k, u32 flags, u32 n) {
   const u32 k = K ? K : any_k, taps = k * k;
   const Span s = span();
   for (u32 i = s.first; i < n; i += s.step) {
@@ -30,21 +33,21 @@ ISFM_INLINE void depthwise_k(const T *x, const T *weight, const T *bias, T *y, u
     float sum = bias ? to_float(bias[p.c]) : 0.0f;
     const T *w = weight + (size_t)p.c * taps;
     for_window<T, K>(x, p, height, width, channels, k, [&](u32 tap, u32, T v) {
-      sum += to_float(v) * to_float(w[flip ? taps - 1 - tap : tap]);
+      sum += to_float(v) * to_float(w[flags & FLIP ? taps - 1 - tap : tap]);
     });
-    y[i] = from_float<T>(sum);
+    y[i] = from_float<T>(flags & SILU ? sum * sigmoid(sum) : sum);
   }
 }
 
 template <typename T>
 ISFM_INLINE void depthwise(const T *x, const T *weight, const T *bias, T *y, u32 height, u32 width,
-                           u32 channels, u32 k, u32 flip, u32 n) {
+                           u32 channels, u32 k, u32 flags, u32 n) {
   if (k == 3)
-    depthwise_k<T, 3>(x, weight, bias, y, height, width, channels, k, flip, n);
+    depthwise_k<T, 3>(x, weight, bias, y, height, width, channels, k, flags, n);
   else if (k == 5)
-    depthwise_k<T, 5>(x, weight, bias, y, height, width, channels, k, flip, n);
+    depthwise_k<T, 5>(x, weight, bias, y, height, width, channels, k, flags, n);
   else
-    depthwise_k<T, 0>(x, weight, bias, y, height, width, channels, k, flip, n);
+    depthwise_k<T, 0>(x, weight, bias, y, height, width, channels, k, flags, n);
 }
 
 // parts[p][tap][c], then the bias as one more tap: what the pixels p * pixels ... of all images
@@ -160,8 +163,8 @@ ISFM_INLINE void max_pool_backward(const u32 *places, const T *dy, T *dx, u32 he
 #define INSTANCE(S, T)                                                                            \
   ISFM_KERNEL(depthwise_##S, ISFM_THREADS,                                                        \
               (const T *x, const T *weight, const T *bias, T *y, u32 height, u32 width,           \
-               u32 channels, u32 k, u32 flip, u32 n),                                             \
-              depthwise(x, weight, bias, y, height, width, channels, k, flip, n))                 \
+               u32 channels, u32 k, u32 flags, u32 n),                                             \
+              depthwise(x, weight, bias, y, height, width, channels, k, flags, n))                 \
   ISFM_KERNEL(depthwise_weight_##S, ISFM_THREADS,                                                 \
               (const T *x, const T *dy, float *parts, u32 height, u32 width, u32 channels, u32 k, \
                u32 all_pixels, u32 pixels, u32 count),                                            \

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::write_sources;
-use isfm_kernels::map::{self, Bands, Map};
+use isfm_kernels::map::{self, Bands, Depthwise, Map};
 use isfm_kernels::pointwise::{self, Gate};
 use isfm_kernels::scan::Scan;
 use isfm_kernels::{HEADERS, Module, Plan, Type};
@@ -85,11 +85,11 @@ fn plans() -> Vec<Plan> {
             pointwise::weighted_sum(t, 1., 1., 4),
             pointwise::scale_add(t, [1, 2, 2], false, true),
             pointwise::product_sums(t, [1, 2, 2]),
-            pointwise::add_bias(t, 2, 2),
+            pointwise::add_bias(t, 2, 2, false),
             pointwise::column_sums(t, 2, 2),
             pointwise::layer_norm(t, 2, 2, 1e-5),
             pointwise::layer_norm_backward(t, 2, 2, 1e-5),
-            map::depthwise(t, map, 3, false, true),
+            map::depthwise(t, map, 3, Depthwise::default()),
             map::depthwise_weight(t, map, 3),
             map::avg_pool(t, map, 3),
             map::max_pool(t, map, 3),
@@ -98,8 +98,8 @@ fn plans() -> Vec<Plan> {
             map::resize_backward(t, map, 5, 5),
             map::haar(t, map, Bands::Both),
             map::haar_inverse(t, map, Bands::Both),
-            map::conv(t, map, 2, 3, true),
-            map::conv(t, map, 20, 3, true),
+            map::conv(t, map, 2, 3, None, false),
+            map::conv(t, map, 20, 3, None, true),
             map::conv_weight(t, map, 2, 3),
         ]);
         for states in [8, 16] {

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Result, Tensor};
 use common::{TYPES, close, host, numbers, oracle, round};
-use isfm_kernels::map::{self, Bands, Map};
+use isfm_kernels::map::{self, Bands, Depthwise, Map, Start};
 use isfm_kernels::pointwise::{self, Gate};
 use isfm_kernels::{Limit, Plan, Type};
 
@@ -12,6 +12,8 @@ use isfm_kernels::{Limit, Plan, Type};
 const SUM: f64 = 2e-6;
 /// `expf` and a few roundings.
 const FEW: f64 = 6e-7;
+
+type Function<'a> = &'a dyn Fn(f64) -> f64;
 
 fn plan(made: std::result::Result<Plan, Limit>) -> Plan {
     made.unwrap()
@@ -37,7 +39,7 @@ fn silu_and_gates_agree_with_the_cpu() {
             close(t, &y, &each(&|i| z[i] * sigmoid(z[i])), FEW, "silu");
             let dx = run(pointwise::silu_backward(t, n), &[&z, &dy]);
             close(t, &dx, &each(&|i| dy[i] * slope(z[i])), FEW, "silu'");
-            let gates: [(Gate, &dyn Fn(f64) -> f64, &dyn Fn(f64) -> f64); 2] = [
+            let gates: [(Gate, Function, Function); 2] = [
                 (Gate::Silu, &|z| z * sigmoid(z), &slope),
                 (Gate::Sigmoid, &sigmoid, &|z| sigmoid(z) * (1. - sigmoid(z))),
             ];
@@ -95,11 +97,13 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
             let want: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + b[i % c]).collect();
             close(
                 t,
-                &host.run(&plan(pointwise::add_bias(t, rows, c)), &[&x, &b])[0],
+                &host.run(&plan(pointwise::add_bias(t, rows, c, false)), &[&x, &b])[0],
                 &want,
                 FEW,
                 "+",
             );
+            let active = host.run(&plan(pointwise::add_bias(t, rows, c, true)), &[&x, &b]);
+            close(t, &active[0], &silu_of(&want), FEW, "SiLU of +");
             let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
             let want: Vec<f64> = (0..c).map(sum).collect();
             let sums = host.run(&plan(pointwise::column_sums(t, rows, c)), &[&x]);
@@ -137,6 +141,10 @@ fn layer_norm_agrees_with_the_cpu() {
 const MAPS: [(usize, usize, usize, usize); 6] =
     [(1, 1, 1, 1), (2, 3, 5, 3), (1, 1, 9, 2), (1, 8, 1, 5), (2, 7, 6, 33), (1, 17, 19, 4)];
 
+fn silu_of(x: &[f64]) -> Vec<f64> {
+    x.iter().map(|x| x / (1. + (-x).exp())).collect()
+}
+
 fn map_of((batch, height, width, channels): (usize, usize, usize, usize)) -> (Map, [usize; 4]) {
     (Map { batch, height, width, channels }, [batch, height, width, channels])
 }
@@ -156,9 +164,13 @@ fn depthwise_convolution_agrees_with_the_cpu() {
                     Ok(isfm_ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
                 });
             let what = format!("depth-wise {dims:?} {k}");
-            let y = host.run(&plan(map::depthwise(t, map, k, false, true)), &[&x, &w, &b]);
+            let plain = Depthwise { bias: true, ..Depthwise::default() };
+            let flipped = Depthwise { flip: true, ..Depthwise::default() };
+            let active = plan(map::depthwise(t, map, k, Depthwise { silu: true, ..plain }));
+            close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
+            let y = host.run(&plan(map::depthwise(t, map, k, plain)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, &what);
-            let dx = host.run(&plan(map::depthwise(t, map, k, true, false)), &[&dy, &w]);
+            let dx = host.run(&plan(map::depthwise(t, map, k, flipped)), &[&dy, &w]);
             close(t, &dx[0], &grads[0], SUM, &what);
             let all = host.run(&plan(map::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
             close(t, &all[..c * k * k], &grads[1], SUM, &what);
@@ -321,7 +333,15 @@ fn dense_convolution_agrees_with_the_cpu() {
                     Ok(isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]))?)
                 });
             let what = format!("dense {dims:?} to {outputs}, {k}");
-            let y = host.run(&plan(map::conv(t, map, outputs, k, true)), &[&x, &w, &b]);
+            let active = plan(map::conv(t, map, outputs, k, Some(Start::Bias), true));
+            close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
+            let start: Vec<f64> = dy.iter().map(|d| round(t, 2. * d)).collect();
+            let added = plan(map::conv(t, map, outputs, k, Some(Start::Map), false));
+            let sum = want.iter().zip(&start).enumerate().map(|(i, (w, s))| w - b[i % outputs] + s);
+            let sum: Vec<f64> = sum.collect();
+            close(t, &host.run(&added, &[&x, &w, &start])[0], &sum, SUM, &what);
+            let y = host
+                .run(&plan(map::conv(t, map, outputs, k, Some(Start::Bias), false)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, &what);
             let out = Map { channels: outputs, ..map };
             let dx = host.run(&plan(map::conv_adjoint(t, out, c, k)), &[&dy, &w]);
@@ -338,7 +358,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
     let limit = pointwise::silu(Type::F32, 1 << 31).unwrap_err();
     assert_eq!((limit.op, limit.got, limit.most), ("silu", 1 << 31, (1 << 31) - 1));
     let (map, _) = map_of((1, 1 << 16, 1 << 15, 2));
-    assert_eq!(map::conv(Type::F16, map, 1, 3, true).unwrap_err().op, "conv2d");
+    assert_eq!(map::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op, "conv2d");
     assert_eq!(map::resize(Type::F32, map, 1, 1).unwrap_err().op, "resize_bilinear");
     let (map, _) = map_of((1, 2, 2, 2));
     assert_eq!(map::avg_pool(Type::F32, map, 1025).unwrap_err().what, "the window");
@@ -350,7 +370,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
 fn empty_maps_have_no_launches() {
     let (map, _) = map_of((0, 4, 4, 3));
     for p in [
-        plan(map::depthwise(Type::F32, map, 3, false, true)),
+        plan(map::depthwise(Type::F32, map, 3, Depthwise::default())),
         plan(map::max_pool(Type::F32, map, 3)),
         plan(map::resize(Type::F32, map, 2, 2)),
         plan(map::haar(Type::F32, map, Bands::Both)),

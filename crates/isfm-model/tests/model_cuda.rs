@@ -50,8 +50,11 @@ fn numbers(n: usize, seed: u64, low: f64, high: f64) -> Vec<f64> {
 
 type Operation<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
 
-/// The result, and the gradients of Σ result ⊙ grad.
-fn run(inputs: &[Tensor], f: Operation) -> Result<(Tensor, Vec<Tensor>)> {
+/// The result, and with `tracked` the gradients of Σ result ⊙ grad.
+fn run(inputs: &[Tensor], tracked: bool, f: Operation) -> Result<(Tensor, Vec<Tensor>)> {
+    if !tracked {
+        return Ok((f(inputs)?, Vec::new()));
+    }
     let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = f(&tensors)?;
@@ -75,6 +78,12 @@ fn values(t: &Tensor) -> Vec<f64> {
 /// Every number within `lost` of the largest (what sums in f32 lose), and within what its own
 /// writing, and that of the few intermediate results that are written, loses.
 fn agrees(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], f: Operation) {
+    compare(name, dtypes, lost, inputs, true, f);
+    // Without gradients some operations take a shorter way.
+    compare(&format!("{name}, forward"), dtypes, lost, inputs, false, f);
+}
+
+fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: bool, f: Operation) {
     let Some(gpu) = gpu() else { return };
     for &dtype in dtypes {
         let made = |(i, input): (usize, &Input)| {
@@ -84,8 +93,8 @@ fn agrees(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], f: Operatio
         let rounded = inputs.iter().enumerate().map(made).collect::<Result<Vec<_>>>().unwrap();
         let wide: Vec<_> = rounded.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
         let there: Vec<_> = rounded.iter().map(|t| t.to_device(gpu).unwrap()).collect();
-        let (want, want_grads) = run(&wide, f).unwrap();
-        let (got, got_grads) = run(&there, f).unwrap();
+        let (want, want_grads) = run(&wide, tracked, f).unwrap();
+        let (got, got_grads) = run(&there, tracked, f).unwrap();
         assert_eq!(got.dims(), want.dims(), "{name}");
         let unit = match dtype {
             DType::F16 => 1.5e-3,
@@ -142,12 +151,26 @@ fn operations_agree_with_the_cpu() {
             agrees("depthwise_conv2d", &ALL, SUM, &inputs, &|v| {
                 Ok(ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
             });
+            agrees("depthwise_conv2d_silu", &ALL, SUM, &inputs, &|v| {
+                Ok(ops::depthwise_conv2d_silu(&v[0], &v[1], Some(&v[2]))?)
+            });
         }
         for (cout, k) in [(1, 3), (20, 3), (70, 5), (130, 1)] {
             let inputs = [x(), input(&[cout, c, k, k], -0.2, 0.2), input(&[cout], -1., 1.)];
             agrees("conv2d", &ALL, SUM, &inputs, &|v| Ok(ops::conv2d(&v[0], &v[1], Some(&v[2]))?));
+            agrees("conv2d_silu", &ALL, SUM, &inputs, &|v| {
+                Ok(ops::conv2d_silu(&v[0], &v[1], Some(&v[2]))?)
+            });
+            let [x, weight, _] = inputs;
+            let inputs = [x, weight, input(&[b, h, w, cout], -1., 1.)];
+            agrees("conv2d_add", &ALL, SUM, &inputs, &|v| {
+                Ok(ops::conv2d_add(&v[0], &v[1], &v[2])?)
+            });
         }
         let inputs = [x(), input(&[9, c], -0.5, 0.5), input(&[9], -1., 1.)];
+        agrees("linear_silu", &ALL, SUM, &inputs, &|v| {
+            Ok(ops::linear_silu(&v[0], &v[1], Some(&v[2]))?)
+        });
         agrees("linear", &ALL, SUM, &inputs, &|v| Ok(ops::linear(&v[0], &v[1], Some(&v[2]))?));
         for (height, width) in [(h + 1, w + 1), (2 * h, w.div_ceil(2)), (1, 3)] {
             agrees("resize_bilinear", &ALL, SUM, &[x()], &|v| {
@@ -240,7 +263,7 @@ fn gradients_agree_with_finite_differences() {
                     .to_device(gpu)?,
             );
         }
-        let (out, grads) = run(&inputs, &scan)?;
+        let (out, grads) = run(&inputs, true, &scan)?;
         let weight = numbers(out.elem_count(), 99, -1., 1.);
         let weight = Tensor::from_vec(weight, out.shape(), &Device::Cpu)?.to_dtype(DType::BF16)?;
         let total = |inputs: &[Tensor]| -> Result<f64> {
@@ -279,7 +302,7 @@ fn two_runs_give_the_same_bits() {
             let t = Tensor::from_vec(data, x.shape.as_slice(), &Device::Cpu)?;
             inputs.push(t.to_dtype(DType::F32)?.to_device(gpu)?);
         }
-        let (out, grads) = run(&inputs, &scan)?;
+        let (out, grads) = run(&inputs, true, &scan)?;
         Ok(std::iter::once(&out).chain(&grads).map(values).collect())
     };
     assert!(made().unwrap() == made().unwrap());

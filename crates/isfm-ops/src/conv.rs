@@ -3,9 +3,9 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 use crate::activation::{SiluRows, silu, weighted_sum};
 use crate::linear::{add_columns, linear, linear_silu};
 use crate::matmul::{OuterSum, Packed, Product};
-use crate::rows::may_fuse;
 use crate::shared::{
     by_image, check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows,
+    untracked,
 };
 use crate::simd::{Real, dispatch};
 use crate::{Result, cpu};
@@ -35,7 +35,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// # Errors
 /// As [`conv2d`].
 pub fn conv2d_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if may_fuse([x, weight].into_iter().chain(bias)) {
+    if untracked([x, weight].into_iter().chain(bias)) {
         return apply(x, weight, bias.map(Start::Bias), true);
     }
     silu(&conv2d(x, weight, bias)?)
@@ -167,6 +167,14 @@ struct Conv {
 }
 
 impl Conv {
+    #[cfg(feature = "cuda")]
+    fn on_cuda(&self) -> Option<isfm_kernels::map::Start> {
+        self.start.map(|start| match start {
+            Start::Bias(()) => isfm_kernels::map::Start::Bias,
+            Start::Map(()) => isfm_kernels::map::Start::Map,
+        })
+    }
+
     fn run<E: Real>(
         &self,
         x: &[E],
@@ -298,7 +306,7 @@ impl CustomOp2 for Conv {
         y: &candle_core::CudaStorage,
         ly: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly)])
+        crate::cuda::conv(self.adjoint, self.silu, self.on_cuda(), &[(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -340,7 +348,7 @@ impl CustomOp3 for Conv {
         z: &candle_core::CudaStorage,
         lz: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly), (z, lz)])
+        crate::cuda::conv(self.adjoint, self.silu, self.on_cuda(), &[(x, lx), (y, ly), (z, lz)])
     }
 
     fn bwd(

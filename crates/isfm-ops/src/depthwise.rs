@@ -1,9 +1,9 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use crate::activation::{SiluRows, silu};
-use crate::rows::may_fuse;
 use crate::shared::{
-    check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows, window,
+    check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows, untracked,
+    window,
 };
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use crate::{Result, cpu};
@@ -32,7 +32,7 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
 /// # Errors
 /// As [`depthwise_conv2d`].
 pub fn depthwise_conv2d_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if may_fuse([x, weight].into_iter().chain(bias)) {
+    if untracked([x, weight].into_iter().chain(bias)) {
         return apply(x, weight, bias, true);
     }
     silu(&depthwise_conv2d(x, weight, bias)?)
@@ -171,7 +171,7 @@ impl CustomOp2 for Depthwise {
         y: &candle_core::CudaStorage,
         ly: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::depthwise(self.flip, &[(x, lx), (y, ly)])
+        crate::cuda::depthwise(self.flip, self.silu, &[(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -213,7 +213,7 @@ impl CustomOp3 for Depthwise {
         z: &candle_core::CudaStorage,
         lz: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::depthwise(self.flip, &[(x, lx), (y, ly), (z, lz)])
+        crate::cuda::depthwise(self.flip, self.silu, &[(x, lx), (y, ly), (z, lz)])
     }
 
     fn bwd(

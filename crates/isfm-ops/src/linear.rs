@@ -2,8 +2,10 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use crate::activation::{SiluRows, silu};
 use crate::matmul::{OuterSum, Packed, Product};
-use crate::rows::{ROWS, may_fuse};
-use crate::shared::{check_dims, check_types, fill_parts, rows_of, shape_error, sum_rows};
+use crate::rows::ROWS;
+use crate::shared::{
+    check_dims, check_types, fill_parts, rows_of, shape_error, sum_rows, untracked,
+};
 use crate::simd::{Real, dispatch};
 use crate::{Result, cpu};
 
@@ -31,7 +33,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// # Errors
 /// As [`linear`].
 pub fn linear_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if may_fuse([x, weight].into_iter().chain(bias)) {
+    if untracked([x, weight].into_iter().chain(bias)) {
         return apply(x, weight, bias, true);
     }
     silu(&linear(x, weight, bias)?)
@@ -164,7 +166,7 @@ impl CustomOp2 for Linear {
         y: &candle_core::CudaStorage,
         ly: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::linear(self.transposed, (x, lx), (y, ly), None)
+        crate::cuda::linear(self.transposed, self.silu, (x, lx), (y, ly), None)
     }
 
     fn bwd(
@@ -206,7 +208,7 @@ impl CustomOp3 for Linear {
         z: &candle_core::CudaStorage,
         lz: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::linear(self.transposed, (x, lx), (y, ly), Some((z, lz)))
+        crate::cuda::linear(self.transposed, self.silu, (x, lx), (y, ly), Some((z, lz)))
     }
 
     fn bwd(

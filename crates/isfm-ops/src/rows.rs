@@ -72,10 +72,7 @@ pub fn sum_rows<E: Real>(
 }
 
 /// Cuts `buffer`, made long enough, into slices of the given lengths.
-pub fn split<'a, E: Real, const N: usize>(
-    buffer: &'a mut Vec<E>,
-    lengths: [usize; N],
-) -> [&'a mut [E]; N] {
+pub fn split<E: Real, const N: usize>(buffer: &mut Vec<E>, lengths: [usize; N]) -> [&mut [E]; N] {
     let total = lengths.iter().sum();
     if buffer.len() < total {
         buffer.resize(total, E::of(0.));

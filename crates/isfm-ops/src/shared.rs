@@ -45,6 +45,11 @@ macro_rules! unroll {
     }};
 }
 
+/// Whether nobody will ask for a gradient: what follows an operation may then be done with it.
+pub(crate) fn untracked<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    tensors.into_iter().all(|t| !t.track_op())
+}
+
 /// A shape error.
 pub(crate) fn shape_error(
     op: &'static str,

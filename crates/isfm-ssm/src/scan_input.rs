@@ -92,7 +92,7 @@ impl ScanInput {
         }
         let normed = norm.map(|n| n.forward(source)).transpose()?;
         let x = isfm_ops::linear(normed.as_ref().unwrap_or(source), &self.x_weight()?, None)?;
-        Ok(scan.forward(&isfm_ops::silu(&self.conv.forward(&x)?)?)?)
+        Ok(scan.forward(&self.conv.forward_silu(&x)?)?)
     }
 
     /// Whether [`scan_values`](Self::scan_values) may take the place of [`scan`](Self::scan).

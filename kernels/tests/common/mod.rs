@@ -4,6 +4,9 @@
 //! The compiler is `CXX`, else the first of c++, g++ and clang++ that runs; `CXXFLAGS` is passed
 //! on. Without one the tests say so and pass.
 
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,7 +192,8 @@ impl Request {
                 return self.value(&words.map(u32::to_ne_bytes).concat());
             }
             Arg::Conv(s) => {
-                let words = [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels];
+                let words =
+                    [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels, s.from_map, s.silu];
                 return self.value(&words.map(u32::to_ne_bytes).concat());
             }
         };

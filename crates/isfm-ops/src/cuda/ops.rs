@@ -2,7 +2,7 @@
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{CudaStorage, DType, Layout, Result, Shape};
-use isfm_kernels::map::{self, Map};
+use isfm_kernels::map::{self, Depthwise, Map, Start};
 use isfm_kernels::pointwise::{self, Gate};
 use isfm_kernels::{Limit, Plan, Type};
 
@@ -131,10 +131,10 @@ pub(crate) fn resize(
 }
 
 /// x, weight and maybe bias.
-pub(crate) fn depthwise(flip: bool, inputs: &[Source<'_>]) -> Made {
+pub(crate) fn depthwise(flip: bool, silu: bool, inputs: &[Source<'_>]) -> Made {
     let t = type_of("depthwise_conv2d", inputs[0])?;
     let (x, k) = (inputs[0].1, last(inputs[1].1));
-    let plan = map::depthwise(t, map_of(x)?, k, flip, inputs.len() > 2);
+    let plan = map::depthwise(t, map_of(x)?, k, Depthwise { flip, bias: inputs.len() > 2, silu });
     run_one(plan, inputs, x.shape().clone())
 }
 
@@ -144,15 +144,15 @@ pub(crate) fn depthwise_weight(k: usize, inputs: [Source<'_>; 2]) -> Made {
     run_one(map::depthwise_weight(t, map, k), &inputs, map.channels * (k * k + 1))
 }
 
-/// x, weight and maybe bias.
-pub(crate) fn conv(adjoint: bool, inputs: &[Source<'_>]) -> Made {
+/// x, weight and maybe what the sums start from.
+pub(crate) fn conv(adjoint: bool, silu: bool, start: Option<Start>, inputs: &[Source<'_>]) -> Made {
     let t = type_of("conv2d", inputs[0])?;
     let map = map_of(inputs[0].1)?;
     let (outputs, channels, k, _) = inputs[1].1.shape().dims4()?;
     let (plan, outputs) = if adjoint {
         (map::conv_adjoint(t, map, channels, k), channels)
     } else {
-        (map::conv(t, map, outputs, k, inputs.len() > 2), outputs)
+        (map::conv(t, map, outputs, k, start, silu), outputs)
     };
     run_one(plan, inputs, (map.batch, map.height, map.width, outputs))
 }
@@ -169,9 +169,10 @@ fn matrix(layout: &Layout, rows: usize, columns: usize) -> Layout {
     Layout::contiguous_with_offset((rows, columns), layout.start_offset())
 }
 
-/// x·weightᵀ + bias by cuBLAS; with `transposed` x·weight.
+/// x·weightᵀ + bias by cuBLAS, with `silu` SiLU of that; with `transposed` x·weight.
 pub(crate) fn linear(
     transposed: bool,
+    silu: bool,
     x: Source<'_>,
     weight: Source<'_>,
     bias: Option<Source<'_>>,
@@ -186,11 +187,12 @@ pub(crate) fn linear(
     if let Some(last) = dims.last_mut() {
         *last = cout;
     }
+    let layout = Layout::contiguous((rows, cout));
     match bias {
+        None if silu => run_one(pointwise::silu(t, rows * cout), &[(&y, &layout)], dims),
         None => Ok((y, dims.into())),
         Some(bias) => {
-            let layout = Layout::contiguous((rows, cout));
-            run_one(pointwise::add_bias(t, rows, cout), &[(&y, &layout), bias], dims)
+            run_one(pointwise::add_bias(t, rows, cout, silu), &[(&y, &layout), bias], dims)
         }
     }
 }
