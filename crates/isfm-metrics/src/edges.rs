@@ -1,7 +1,6 @@
 //! Sobel edges, row by row.
 
 use crate::plane::Grid;
-use crate::simd::LANES;
 
 /// What lies beyond an image's border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ impl Border {
     }
 }
 
-/// One row's derivatives, as whole vectors: what comes after the row's end means nothing.
+/// One row's derivatives.
 #[derive(Clone, Debug)]
 pub(crate) struct Sobel {
     /// From left to right, 8 times the slope.
@@ -41,15 +40,9 @@ pub(crate) struct Sobel {
 
 impl Sobel {
     pub(crate) fn new(w: usize) -> Self {
-        let vectors = vec![0.; w.next_multiple_of(LANES)];
+        let row = vec![0.; w];
         let sums = vec![0.; w + 2];
-        Self {
-            gx: vectors.clone(),
-            gy: vectors,
-            smooth: sums.clone(),
-            slope: sums,
-            zeros: vec![0.; w],
-        }
+        Self { gx: row.clone(), gy: row.clone(), smooth: sums.clone(), slope: sums, zeros: row }
     }
 
     #[inline(always)]

@@ -39,6 +39,8 @@ const WINDOW: usize = SIDE * SIDE;
 const BAND: usize = 8;
 /// Features closer than this are the same: what transforms leave of equal ones is rounding.
 const SAME: f64 = 1e-9;
+/// Variance of the place below which there is only one.
+const CERTAIN: f64 = 1e-12;
 
 /// FMI: feature mutual information, the mean over all 3×3 windows of ½(I(f, vi) + I(f, ir)).
 ///
@@ -222,7 +224,9 @@ impl Density {
             centred[k] = p[k] - mean;
             squares += centred[k] * centred[k];
         }
-        let deviation = (second - first * first).max(zero).sqrt();
+        // Below this a single place has it all, and the rest is rounding.
+        let variance = second - first * first;
+        let deviation = V::splat(CERTAIN).select_less(variance, variance, zero).sqrt();
         Self { p, cumulative, constant, centred, squares, deviation, entropy }
     }
 }
@@ -230,7 +234,7 @@ impl Density {
 /// p ln |p|, 0 for 0.
 #[inline(always)]
 fn p_ln_p(p: V) -> V {
-    p * ln(p.abs().max(V::splat(f64::MIN_POSITIVE)))
+    p * p.abs().max(V::splat(f64::MIN_POSITIVE)).map(ln)
 }
 
 /// Normalised mutual information of two densities.

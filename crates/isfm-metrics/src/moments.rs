@@ -10,14 +10,12 @@ use crate::simd::{Kernel, LANES, V, dispatch};
 const BAND: usize = 16;
 
 /// For each place of the window along one row, the weighted sums of f, f², v, v², f·v, i, i², f·i.
-/// The rows are whole vectors: what comes after the last place means nothing.
 pub(crate) type Moments = [Vec<f64>; 8];
 
 /// What is done with each row of moments.
 pub(crate) trait Consumer: Default + Send {
-    /// Takes the moments at `places` places of the window.
-    /// Must be `#[inline(always)]`, as everything it calls.
-    fn row(&mut self, moments: &Moments, places: usize);
+    /// Takes one row; `scratch` is as long. Must be `#[inline(always)]`, as everything it calls.
+    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]);
 }
 
 /// Slides a separable window over all places where it fits. `taps` are symmetric and odd in
@@ -25,33 +23,35 @@ pub(crate) trait Consumer: Default + Send {
 /// from the top down.
 pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]) -> Vec<C> {
     let (w, h) = images.size();
-    let (places, out_h) = (w + 1 - taps.len(), h + 1 - taps.len());
-    let vectors = |n: usize| vec![0.; n.next_multiple_of(LANES)];
+    let (places, out_h) = (w + 1 - N, h + 1 - N);
     (0..out_h.div_ceil(BAND))
         .into_par_iter()
         .map_init(
-            || {
-                let columns = [(); 8].map(|()| vectors(w + N + LANES));
-                (columns, [(); 8].map(|()| vectors(places)))
+            || Scratch {
+                columns: [(); 8].map(|()| vec![0.; (w + N).next_multiple_of(LANES) + LANES]),
+                rows: [(); 8].map(|()| vec![0.; places]),
+                spare: [(); 2].map(|()| vec![0.; places]),
             },
-            |(columns, rows), band| {
-                let first = band * BAND;
-                let last = (first + BAND).min(out_h);
-                let consumer = C::default();
-                dispatch(Band { images, taps, first, last, places, columns, rows, consumer })
+            |scratch, band| {
+                let rows = band * BAND..(band * BAND + BAND).min(out_h);
+                dispatch(Band { images, taps, rows, scratch, consumer: C::default() })
             },
         )
         .collect()
 }
 
+struct Scratch {
+    /// Whole vectors: what comes after the last column means nothing.
+    columns: Moments,
+    rows: Moments,
+    spare: [Vec<f64>; 2],
+}
+
 struct Band<'a, C, const N: usize> {
     images: &'a Grids,
     taps: &'a [f64; N],
-    first: usize,
-    last: usize,
-    places: usize,
-    columns: &'a mut Moments,
-    rows: &'a mut Moments,
+    rows: std::ops::Range<usize>,
+    scratch: &'a mut Scratch,
     consumer: C,
 }
 
@@ -60,12 +60,13 @@ impl<C: Consumer, const N: usize> Kernel for Band<'_, C, N> {
 
     #[inline(always)]
     fn run(mut self) -> C {
-        for y in self.first..self.last {
-            down(self.images, self.taps, y, self.columns);
-            for (row, column) in self.rows.iter_mut().zip(self.columns.iter()) {
+        let Scratch { columns, rows, spare } = self.scratch;
+        for y in self.rows {
+            down(self.images, self.taps, y, columns);
+            for (row, column) in rows.iter_mut().zip(columns.iter()) {
                 along(self.taps, column, row);
             }
-            self.consumer.row(self.rows, self.places);
+            self.consumer.row(rows, spare);
         }
         self.consumer
     }
@@ -100,14 +101,27 @@ fn down<const N: usize>(images: &Grids, taps: &[f64; N], y: usize, columns: &mut
 /// The window's sums along a row.
 #[inline(always)]
 fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
-    for x in (0..to.len()).step_by(LANES) {
-        let from = &from[x..x + LANES + N - 1];
-        let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
-        for k in 0..N / 2 {
-            sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(taps[k]);
-        }
-        sum.store(to, x);
+    let mut vectors = to.chunks_exact_mut(LANES);
+    let mut x = 0;
+    for to in &mut vectors {
+        eight(taps, &from[x..x + LANES + N - 1]).store(to, 0);
+        x += LANES;
     }
+    let rest = vectors.into_remainder();
+    if !rest.is_empty() {
+        let last = eight(taps, &from[x..x + LANES + N - 1]);
+        rest.copy_from_slice(&last.0[..rest.len()]);
+    }
+}
+
+/// The first eight sums along a row.
+#[inline(always)]
+fn eight<const N: usize>(taps: &[f64; N], from: &[f64]) -> V {
+    let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
+    for k in 0..N / 2 {
+        sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(taps[k]);
+    }
+    sum
 }
 
 /// The window over an image: at every `step`-th place, right and down, where it fits.
@@ -145,9 +159,8 @@ impl<const N: usize> Kernel for Filter<'_, N> {
 
     #[inline(always)]
     fn run(self) {
-        let vectors = |n: usize| vec![0.; n.next_multiple_of(LANES)];
-        let mut column = vectors(self.g.w + N + LANES);
-        let mut row = vectors(self.g.w + 1 - N);
+        let mut column = vec![0.; (self.g.w + N).next_multiple_of(LANES) + LANES];
+        let mut row = vec![0.; self.g.w + 1 - N];
         for (y, out) in self.rows.chunks_exact_mut(self.w).enumerate() {
             for x in (0..self.g.w).step_by(LANES) {
                 let mut sum = V::splat(0.);

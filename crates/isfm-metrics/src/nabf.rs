@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use crate::edges::{Border, Sobel};
 use crate::math::{arctan_of_ratio, exp};
 use crate::plane::Grids;
-use crate::simd::{Kernel, LANES, V, dispatch};
+use crate::simd::{Kernel, dispatch, sum};
 use crate::{Sample, Triple};
 
 /// Sobel sums are 8 times the slope.
@@ -48,10 +48,10 @@ pub(crate) fn nabf_of(images: &Grids) -> f64 {
     let bands: Vec<(f64, f64)> = (0..h.div_ceil(BAND))
         .into_par_iter()
         .map_init(
-            || [(); 3].map(|()| Sobel::new(w)),
-            |sobels, band| {
+            || Scratch::new(w),
+            |scratch, band| {
                 let rows = band * BAND..(band * BAND + BAND).min(h);
-                dispatch(Band { images, rows, sobels })
+                dispatch(Band { images, rows, scratch })
             },
         )
         .collect();
@@ -59,10 +59,40 @@ pub(crate) fn nabf_of(images: &Grids) -> f64 {
     lost / all
 }
 
+/// One row's derivatives and what follows from them.
+struct Scratch {
+    sobel: Sobel,
+    fused: Edges,
+    sources: [Edges; 2],
+    /// Of each source.
+    weights: [Vec<f64>; 2],
+    losses: [Vec<f64>; 2],
+}
+
+#[derive(Clone)]
+struct Edges {
+    strength: Vec<f64>,
+    orientation: Vec<f64>,
+}
+
+impl Scratch {
+    fn new(w: usize) -> Self {
+        let row = || vec![0.; w];
+        let edges = || Edges { strength: row(), orientation: row() };
+        Self {
+            sobel: Sobel::new(w),
+            fused: edges(),
+            sources: [edges(), edges()],
+            weights: [row(), row()],
+            losses: [row(), row()],
+        }
+    }
+}
+
 struct Band<'a> {
     images: &'a Grids,
     rows: std::ops::Range<usize>,
-    sobels: &'a mut [Sobel; 3],
+    scratch: &'a mut Scratch,
 }
 
 impl Kernel for Band<'_> {
@@ -71,60 +101,63 @@ impl Kernel for Band<'_> {
 
     #[inline(always)]
     fn run(self) -> (f64, f64) {
-        let Grids { fused, visible, infrared } = self.images;
-        let w = fused.w;
+        let Scratch { sobel, fused, sources, weights, losses } = self.scratch;
+        let Grids { visible, infrared, .. } = self.images;
         let (mut artefacts, mut all) = (0., 0.);
         for y in self.rows {
-            for (sobel, g) in self.sobels.iter_mut().zip([fused, visible, infrared]) {
-                sobel.row(g, y, Border::Mirror);
+            sobel.row(&self.images.fused, y, Border::Mirror);
+            edges(sobel, fused);
+            for (k, image) in [visible, infrared].into_iter().enumerate() {
+                sobel.row(image, y, Border::Mirror);
+                edges(sobel, &mut sources[k]);
+                let source = sources[k].strength.iter().zip(&sources[k].orientation);
+                let fused = fused.strength.iter().zip(&fused.orientation);
+                let out = losses[k].iter_mut().zip(&mut weights[k]);
+                for (((loss, weight), s), f) in out.zip(source).zip(fused) {
+                    let strength = *s.0;
+                    *weight =
+                        if strength < THRESHOLD { WEAK_WEIGHT } else { strength * strength.sqrt() };
+                    *loss = (1. - quality((*s.0, *s.1), (*f.0, *f.1))) * *weight;
+                }
+                all += sum(&weights[k]);
             }
-            let [f, v, i] = &*self.sobels;
-            let (mut row_artefacts, mut row_all) = (V::splat(0.), V::splat(0.));
-            for x in (0..w).step_by(LANES) {
-                let (f, v, i) = (edge(f, x), edge(v, x), edge(i, x));
-                let ((lost_v, weight_v), (lost_i, weight_i)) = (loss(v, f), loss(i, f));
-                let strongest = v.strength.max(i.strength);
-                let lost = strongest.select_less(f.strength, lost_v + lost_i, V::splat(0.));
-                let n = w - x;
-                row_artefacts += lost.first(n, 0.);
-                row_all += (weight_v + weight_i).first(n, 0.);
+            // From here on the losses of the first source are those of both, where they count.
+            let [loss, other] = losses;
+            let strengths = fused.strength.iter().zip(&sources[0].strength);
+            let strengths = strengths.zip(&sources[1].strength);
+            for ((loss, other), ((f, v), i)) in loss.iter_mut().zip(other).zip(strengths) {
+                let both = *loss + *other;
+                let strongest = if v < i { i } else { v };
+                *loss = if strongest < f { both } else { 0. };
             }
-            artefacts += row_artefacts.sum();
-            all += row_all.sum();
+            artefacts += sum(loss);
         }
         (artefacts, all)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Edge {
-    strength: V,
-    orientation: V,
+#[inline(always)]
+fn edges(sobel: &Sobel, edges: &mut Edges) {
+    let slopes = sobel.gx.iter().zip(&sobel.gy);
+    let out = edges.strength.iter_mut().zip(&mut edges.orientation);
+    for ((strength, orientation), (&gx, &gy)) in out.zip(slopes) {
+        let (gx, gy) = (gx * SLOPE, gy * SLOPE);
+        let squares = gx * gx + gy * gy;
+        let angle = arctan_of_ratio(gx, gy);
+        let signed = if gx * gy < 0. { -angle } else { angle };
+        *orientation = if squares > 0. { signed } else { 0. };
+        *strength = squares.sqrt();
+    }
 }
 
+/// Q of a source's and the fused image's (strength, orientation).
 #[inline(always)]
-fn edge(sobel: &Sobel, x: usize) -> Edge {
-    let (gx, gy) = (V::load(&sobel.gx, x) * SLOPE, V::load(&sobel.gy, x) * SLOPE);
-    let squares = gx * gx + gy * gy;
-    let angle = arctan_of_ratio(gx, gy);
-    let zero = V::splat(0.);
-    let signed = (gx * gy).select_less(zero, -angle, angle);
-    Edge { strength: squares.sqrt(), orientation: zero.select_less(squares, signed, zero) }
-}
-
-/// What was lost of the source's edge, weighted, and the weight.
-#[inline(always)]
-fn loss(source: Edge, fused: Edge) -> (V, V) {
+fn quality((s, source): (f64, f64), (f, fused): (f64, f64)) -> f64 {
     use std::f64::consts::FRAC_PI_2;
-    let zero = V::splat(0.);
-    let (s, f) = (source.strength, fused.strength);
-    let (small, large) = (s.min(f), s.max(f));
-    let strength = zero.select_less(small, small / large, zero);
-    let turn = (source.orientation - fused.orientation).abs() - FRAC_PI_2;
-    let orientation = turn.abs() * (1. / FRAC_PI_2);
-    let g = exp((strength - SIGMA_G) * KAPPA_G) + 1.;
-    let a = exp((orientation - SIGMA_A) * KAPPA_A) + 1.;
-    let q = (V::splat(GAMMA_G * GAMMA_A) / (g * a)).sqrt();
-    let weight = s.select_less(V::splat(THRESHOLD), V::splat(WEAK_WEIGHT), s * s.sqrt());
-    ((V::splat(1.) - q) * weight, weight)
+    let (small, large) = if s < f { (s, f) } else { (f, s) };
+    let strength = if small > 0. { small / large } else { 0. };
+    let orientation = ((source - fused).abs() - FRAC_PI_2).abs() * (1. / FRAC_PI_2);
+    let g = 1. + exp(KAPPA_G * (strength - SIGMA_G));
+    let a = 1. + exp(KAPPA_A * (orientation - SIGMA_A));
+    (GAMMA_G * GAMMA_A / (g * a)).sqrt()
 }

@@ -1,20 +1,16 @@
 //! The metrics that model the eye's sensitivity to contrast, Qcv and Qcb.
 
-use std::sync::OnceLock;
-
 use rayon::prelude::*;
 
 use crate::edges::{Border, Sobel};
 use crate::fourier::{Fourier, Spectrum, filtered, frequency};
 use crate::moments::same;
 use crate::plane::{Grid, Grids};
-use crate::simd::{Kernel, LANES, V, dispatch};
+use crate::simd::{Kernel, dispatch, sum};
 use crate::{Sample, Triple};
 
 /// Side of the regions of Qcv.
 const REGION: usize = 16;
-/// Exponent of the edge strength in a region's weight.
-const ALPHA: i32 = 5;
 // Difference of Gaussians, the contrast sensitivity of Qcb.
 const F0: f64 = 15.387;
 const F1: f64 = 1.3456;
@@ -65,39 +61,28 @@ pub fn qcb<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Stretched::of(&Grids::of(triple)).qcb()
 }
 
-/// The images stretched to 0…255, and their spectra once they are needed.
+/// The images stretched to 0…255, and their spectra.
 pub(crate) struct Stretched {
     images: Grids,
     fourier: Fourier,
-    spectra: OnceLock<[Spectrum; 2]>,
+    /// Of visible + i·infrared.
+    sources: Spectrum,
+    fused: Spectrum,
 }
 
 impl Stretched {
     pub(crate) fn of(g: &Grids) -> Self {
         let (w, h) = g.size();
-        let images = Grids {
-            visible: stretched(&g.visible),
-            infrared: stretched(&g.infrared),
-            fused: stretched(&g.fused),
-        };
-        Self { images, fourier: Fourier::new(w, h), spectra: OnceLock::new() }
-    }
-
-    /// Of visible + i·infrared and of the fused image.
-    fn spectra(&self) -> &[Spectrum; 2] {
-        self.spectra.get_or_init(|| {
-            let Grids { visible, infrared, fused } = &self.images;
-            let nothing = vec![0.; fused.pixels().len()];
-            [
-                self.fourier.spectrum(visible.pixels(), infrared.pixels()),
-                self.fourier.spectrum(fused.pixels(), &nothing),
-            ]
-        })
+        let [visible, infrared, fused] = [&g.visible, &g.infrared, &g.fused].map(stretched);
+        let fourier = Fourier::new(w, h);
+        let sources = fourier.spectrum(visible.pixels(), infrared.pixels());
+        let fused_spectrum = fourier.spectrum(fused.pixels(), &vec![0.; w * h]);
+        let images = Grids { visible, infrared, fused };
+        Self { images, fourier, sources, fused: fused_spectrum }
     }
 
     pub(crate) fn qcv(&self) -> f64 {
         let (w, h) = self.images.size();
-        let [sources, fused] = self.spectra();
         let sensitivity = self.fourier.filter(|u, v| {
             let r = 0.25 * frequency(u, w).hypot(frequency(v, h));
             2.6 * (0.0192 + 0.144 * r) * (-(0.144 * r).powf(1.1)).exp()
@@ -105,7 +90,7 @@ impl Stretched {
         // visible − fused in the real part, infrared − fused in the imaginary one.
         let both = rustfft::num_complex::Complex { re: 1., im: 1. };
         let differences =
-            sources.par_iter().zip(fused).map(|(s, f)| s - f * both).collect::<Vec<_>>();
+            self.sources.par_iter().zip(&self.fused).map(|(s, f)| s - f * both).collect::<Vec<_>>();
         let errors = self.fourier.image(filtered(&differences, &sensitivity));
         let rows_of_regions: Vec<(f64, f64)> = (0..h.div_ceil(REGION))
             .into_par_iter()
@@ -137,13 +122,12 @@ impl Stretched {
 
     pub(crate) fn qcb(&self) -> f64 {
         let (w, h) = self.images.size();
-        let [sources, fused] = self.spectra();
         let sensitivity = self.fourier.filter(|u, v| {
             let r = frequency(u, w).hypot(frequency(v, h)) / 15.;
             (-(r / F0).powi(2)).exp() - A * (-(r / F1).powi(2)).exp()
         });
-        let sources = self.fourier.image(filtered(sources, &sensitivity));
-        let fused = self.fourier.image(filtered(fused, &sensitivity));
+        let sources = self.fourier.image(filtered(&self.sources, &sensitivity));
+        let fused = self.fourier.image(filtered(&self.fused, &sensitivity));
         let [visible, infrared, fused] = [
             sources.iter().map(|z| z.re).collect::<Vec<_>>(),
             sources.iter().map(|z| z.im).collect(),
@@ -186,14 +170,17 @@ impl Kernel for Saliency<'_> {
     fn run(self) -> Vec<f64> {
         let w = self.g.w;
         let mut sobel = Sobel::new(w);
+        let mut powers = vec![0.; w];
         let mut regions = vec![0.; w.div_ceil(REGION)];
         for y in self.rows {
             sobel.row(self.g, y, Border::Zero);
-            for x in (0..w).step_by(LANES) {
-                let (gx, gy) = (V::load(&sobel.gx, x), V::load(&sobel.gy, x));
-                let g = (gx * gx + gy * gy).sqrt();
-                let power = g.map(|g| g.powi(ALPHA));
-                regions[x / REGION] += power.first(w - x, 0.).sum();
+            for ((power, gx), gy) in powers.iter_mut().zip(&sobel.gx).zip(&sobel.gy) {
+                let square = gx * gx + gy * gy;
+                // g⁵.
+                *power = square * square * square.sqrt();
+            }
+            for (region, powers) in regions.iter_mut().zip(powers.chunks(REGION)) {
+                *region += sum(powers);
             }
         }
         regions

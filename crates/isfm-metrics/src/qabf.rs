@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::edges::{Border, Sobel};
 use crate::math::{arctan_of_ratio, exp};
 use crate::plane::Grids;
-use crate::simd::{Kernel, LANES, V, dispatch};
+use crate::simd::{Kernel, dispatch, sum};
 use crate::{Sample, Triple};
 
 // Γ, κ and σ of the sigmoids for edge strength (g) and orientation (α).
@@ -54,17 +54,25 @@ pub(crate) fn qabf_of(g: &Grids) -> f64 {
     if all > 0. { kept / all } else { 0. }
 }
 
+/// One row's derivatives, and strengths and orientations of its edges.
 struct Scratch {
     sobel: Sobel,
-    /// Strength and orientation of the fused image's row.
+    fused: Edges,
+    source: Edges,
+    kept: Vec<f64>,
+}
+
+#[derive(Clone)]
+struct Edges {
     strength: Vec<f64>,
     orientation: Vec<f64>,
 }
 
 impl Scratch {
     fn new(w: usize) -> Self {
-        let n = w.next_multiple_of(LANES);
-        Self { sobel: Sobel::new(w), strength: vec![0.; n], orientation: vec![0.; n] }
+        let row = vec![0.; w];
+        let edges = Edges { strength: row.clone(), orientation: row.clone() };
+        Self { sobel: Sobel::new(w), fused: edges.clone(), source: edges, kept: row }
     }
 }
 
@@ -80,63 +88,47 @@ impl Kernel for Band<'_> {
 
     #[inline(always)]
     fn run(self) -> (f64, f64) {
-        let Scratch { sobel, strength, orientation } = self.scratch;
-        let w = self.images.fused.w;
-        let (mut kept, mut all) = (0., 0.);
+        let Scratch { sobel, fused, source, kept } = self.scratch;
+        let Grids { visible, infrared, .. } = self.images;
+        let mut sums = (0., 0.);
         for y in self.rows {
             sobel.row(&self.images.fused, y, Border::Zero);
-            for x in (0..w).step_by(LANES) {
-                let edge = edge(V::load(&sobel.gx, x), V::load(&sobel.gy, x));
-                edge.strength.store(strength, x);
-                edge.orientation.store(orientation, x);
-            }
-            for source in [&self.images.visible, &self.images.infrared] {
-                sobel.row(source, y, Border::Zero);
-                let (mut row_kept, mut row_all) = (V::splat(0.), V::splat(0.));
-                for x in (0..w).step_by(LANES) {
-                    let s = edge(V::load(&sobel.gx, x), V::load(&sobel.gy, x));
-                    let fused = Edge {
-                        strength: V::load(strength, x),
-                        orientation: V::load(orientation, x),
-                    };
-                    let q = quality(s, fused) * s.strength;
-                    let n = w - x;
-                    row_kept += if n < LANES { q.first(n, 0.) } else { q };
-                    row_all += if n < LANES { s.strength.first(n, 0.) } else { s.strength };
+            edges(sobel, fused);
+            for image in [visible, infrared] {
+                sobel.row(image, y, Border::Zero);
+                edges(sobel, source);
+                let sources = source.strength.iter().zip(&source.orientation);
+                let fused = fused.strength.iter().zip(&fused.orientation);
+                for ((kept, s), f) in kept.iter_mut().zip(sources).zip(fused) {
+                    *kept = quality((*s.0, *s.1), (*f.0, *f.1)) * s.0;
                 }
-                kept += row_kept.sum();
-                all += row_all.sum();
+                sums.0 += sum(kept);
+                sums.1 += sum(&source.strength);
             }
         }
-        (kept, all)
+        sums
     }
 }
 
-#[derive(Clone, Copy)]
-struct Edge {
-    strength: V,
-    orientation: V,
+#[inline(always)]
+fn edges(sobel: &Sobel, edges: &mut Edges) {
+    let slopes = sobel.gx.iter().zip(&sobel.gy);
+    let out = edges.strength.iter_mut().zip(&mut edges.orientation);
+    for ((strength, orientation), (&gx, &gy)) in out.zip(slopes) {
+        let angle = arctan_of_ratio(gy, gx);
+        let signed = if gx * gy < 0. { -angle } else { angle };
+        *orientation = if gx == 0. { FRAC_PI_2 } else { signed };
+        *strength = (gx * gx + gy * gy).sqrt();
+    }
 }
 
+/// Q of a source's and the fused image's (strength, orientation).
 #[inline(always)]
-fn edge(gx: V, gy: V) -> Edge {
-    let angle = arctan_of_ratio(gy, gx);
-    let signed = (gx * gy).select_less(V::splat(0.), -angle, angle);
-    // Not only where gx = 0 does the ratio say nothing, but there |gx| < the smallest number.
-    let orientation =
-        gx.abs().select_less(V::splat(f64::MIN_POSITIVE), V::splat(FRAC_PI_2), signed);
-    Edge { strength: (gx * gx + gy * gy).sqrt(), orientation }
-}
-
-#[inline(always)]
-fn quality(source: Edge, fused: Edge) -> V {
-    let (s, f) = (source.strength, fused.strength);
-    let ratio = s.min(f) / s.max(f);
-    // Equal strengths, zeros among them: neither is less.
-    let strength = s.select_less(f, ratio, f.select_less(s, ratio, f));
-    let orientation =
-        V::splat(1.) - (source.orientation - fused.orientation).abs() * (1. / FRAC_PI_2);
-    let g = exp((strength - SIGMA_G) * KAPPA_G) + 1.;
-    let a = exp((orientation - SIGMA_A) * KAPPA_A) + 1.;
-    V::splat(GAMMA_G * GAMMA_A) / (g * a)
+fn quality((s, source): (f64, f64), (f, fused): (f64, f64)) -> f64 {
+    let (small, large) = if s < f { (s, f) } else { (f, s) };
+    let strength = if s == f { f } else { small / large };
+    let orientation = 1. - (source - fused).abs() * (1. / FRAC_PI_2);
+    let g = 1. + exp(KAPPA_G * (strength - SIGMA_G));
+    let a = 1. + exp(KAPPA_A * (orientation - SIGMA_A));
+    GAMMA_G * GAMMA_A / (g * a)
 }

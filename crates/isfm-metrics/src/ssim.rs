@@ -1,6 +1,6 @@
 use crate::moments::{Consumer, Moments, gaussian, slide};
 use crate::plane::{Grid, Grids};
-use crate::simd::{LANES, V};
+use crate::simd::sum;
 use crate::{Error, Metric, Result, Sample, Triple};
 
 /// The window's side, and so the smallest width and height.
@@ -125,40 +125,45 @@ struct Similarity<const UNIFORM: bool> {
 
 impl<const UNIFORM: bool> Consumer for Similarity<UNIFORM> {
     #[inline(always)]
-    fn row(&mut self, moments: &Moments, places: usize) {
-        let mut totals = [V::splat(0.); 4];
-        for x in (0..places).step_by(LANES) {
-            let mut m = [V::splat(0.); 8];
-            for (m, row) in m.iter_mut().zip(moments) {
-                *m = V::load(row, x);
-                if UNIFORM {
-                    *m = *m * (1. / (WINDOW * WINDOW) as f64);
-                }
-            }
-            let [f, ff, v, vv, fv, i, ii, fi] = m;
-            let (ssim_v, cs_v) = similarity::<UNIFORM>(f, ff, v, vv, fv);
-            let (ssim_i, cs_i) = similarity::<UNIFORM>(f, ff, i, ii, fi);
-            for (total, value) in totals.iter_mut().zip([ssim_v, cs_v, ssim_i, cs_i]) {
-                *total += if places - x < LANES { value.first(places - x, 0.) } else { value };
-            }
-        }
-        let [ssim_v, cs_v, ssim_i, cs_i] = totals;
-        self.visible[0] += ssim_v.sum();
-        self.visible[1] += cs_v.sum();
-        self.infrared[0] += ssim_i.sum();
-        self.infrared[1] += cs_i.sum();
+    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
+        let [f, ff, v, vv, fv, i, ii, fi] = moments;
+        add_row::<UNIFORM>(&mut self.visible, [f, ff, v, vv, fv], scratch);
+        add_row::<UNIFORM>(&mut self.infrared, [f, ff, i, ii, fi], scratch);
     }
+}
+
+#[inline(always)]
+fn add_row<const UNIFORM: bool>(
+    sums: &mut [f64; 2],
+    [x, xx, y, yy, xy]: [&Vec<f64>; 5],
+    [ssim, cs]: &mut [Vec<f64>; 2],
+) {
+    let moments = x.iter().zip(xx).zip(y).zip(yy).zip(xy);
+    for ((ssim, cs), ((((&x, &xx), &y), &yy), &xy)) in
+        ssim.iter_mut().zip(cs.iter_mut()).zip(moments)
+    {
+        (*ssim, *cs) = if UNIFORM {
+            const ONE: f64 = 1. / (WINDOW * WINDOW) as f64;
+            similarity::<UNIFORM>(x * ONE, xx * ONE, y * ONE, yy * ONE, xy * ONE)
+        } else {
+            similarity::<UNIFORM>(x, xx, y, yy, xy)
+        };
+    }
+    sums[0] += sum(ssim);
+    sums[1] += sum(cs);
 }
 
 /// SSIM and cs from means.
 #[inline(always)]
-fn similarity<const UNIFORM: bool>(x: V, xx: V, y: V, yy: V, xy: V) -> (V, V) {
+fn similarity<const UNIFORM: bool>(x: f64, xx: f64, y: f64, yy: f64, xy: f64) -> (f64, f64) {
     const N: f64 = (WINDOW * WINDOW) as f64;
     let sample = if UNIFORM { N / (N - 1.) } else { 1. };
     let (mxx, myy, mxy) = (x * x, y * y, x * y);
     let variances = ((xx - mxx) + (yy - myy)) * sample;
     let covariance = (xy - mxy) * sample;
-    let (above, below) = (covariance * 2. + C2, variances + C2);
-    let means = (mxy * 2. + C1, mxx + myy + C1);
-    (means.0 * above / (means.1 * below), above / below)
+    let (above, below) = (2. * covariance + C2, variances + C2);
+    let means = (2. * mxy + C1, mxx + myy + C1);
+    // cs is not asked for where the window is uniform: one division.
+    let cs = if UNIFORM { 0. } else { above / below };
+    (means.0 * above / (means.1 * below), cs)
 }

@@ -98,59 +98,62 @@ impl Sums {
 
 impl Consumer for Sums {
     #[inline(always)]
-    fn row(&mut self, moments: &Moments, places: usize) {
+    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
         let [f, ff, v, vv, fv, i, ii, fi] = moments;
-        add_row(&mut self.visible, [v, vv, f, ff, fv], places);
-        add_row(&mut self.infrared, [i, ii, f, ff, fi], places);
+        add_row(&mut self.visible, [v, vv, f, ff, fv], scratch);
+        add_row(&mut self.infrared, [i, ii, f, ff, fi], scratch);
     }
 }
 
 /// Adds one row's terms, from the windowed source, its square, the fused image, its square and the
 /// product of both.
 #[inline(always)]
-fn add_row(sum: &mut Fraction, [m1, e1, m2, e2, e12]: [&Vec<f64>; 5], places: usize) {
-    let mut x = 0;
-    while x < places {
-        let end = (x + LOG_BATCH * LANES).min(places);
-        let (mut above, mut below) = (V::splat(1.), V::splat(1.));
-        while x < end {
-            let (mut a, mut b) = terms(
-                V::load(m1, x),
-                V::load(e1, x),
-                V::load(m2, x),
-                V::load(e2, x),
-                V::load(e12, x),
-            );
-            if places - x < LANES {
-                (a, b) = (a.first(places - x, 1.), b.first(places - x, 1.));
-            }
-            above = above * a;
-            below = below * b;
-            x += LANES;
-        }
-        sum.above += ln(above).sum();
-        sum.below += ln(below).sum();
+fn add_row(
+    sum: &mut Fraction,
+    [m1, e1, m2, e2, e12]: [&Vec<f64>; 5],
+    [above, below]: &mut [Vec<f64>; 2],
+) {
+    let moments = m1.iter().zip(e1).zip(m2).zip(e2).zip(e12);
+    for ((above, below), ((((&m1, &e1), &m2), &e2), &e12)) in
+        above.iter_mut().zip(below.iter_mut()).zip(moments)
+    {
+        (*above, *below) = terms(m1, e1, m2, e2, e12);
     }
+    sum.above += sum_of_logarithms(above);
+    sum.below += sum_of_logarithms(below);
+}
+
+#[inline(always)]
+fn sum_of_logarithms(factors: &[f64]) -> f64 {
+    let mut sum = 0.;
+    for batch in factors.chunks(LOG_BATCH * LANES) {
+        let mut product = V::splat(1.);
+        let vectors = batch.chunks_exact(LANES);
+        let rest: f64 = vectors.remainder().iter().product();
+        for vector in vectors {
+            product = product * V::load(vector, 0);
+        }
+        sum += product.map(ln).sum() + ln(rest);
+    }
+    sum
 }
 
 /// What the two logarithms of a pixel are taken of.
 #[inline(always)]
-fn terms(m1: V, e1: V, m2: V, e2: V, e12: V) -> (V, V) {
-    let (zero, epsilon) = (V::splat(0.), V::splat(EPSILON));
-    let var1 = (e1 - m1 * m1).max(zero);
-    let var2 = (e2 - m2 * m2).max(zero);
+fn terms(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> (f64, f64) {
+    let positive = |x: f64| if x > 0. { x } else { 0. };
+    let (var1, var2) = (positive(e1 - m1 * m1), positive(e2 - m2 * m2));
     let covariance = e12 - m1 * m2;
     let gain = covariance / (var1 + EPSILON);
     let rest = var2 - gain * covariance;
-
-    let (gain, rest) =
-        (var1.select_less(epsilon, zero, gain), var1.select_less(epsilon, var2, rest));
-    let var1 = var1.select_less(epsilon, zero, var1);
-    let (gain, rest) =
-        (var2.select_less(epsilon, zero, gain), var2.select_less(epsilon, zero, rest));
-    let (gain, rest) = (gain.max(zero), gain.select_less(zero, var2, rest));
-    let rest = rest.max(epsilon);
-    (gain * gain * var1 / (rest + NOISE) + 1., var1 * (1. / NOISE) + 1.)
+    let (flat1, flat2) = (var1 < EPSILON, var2 < EPSILON);
+    let var1 = if flat1 { 0. } else { var1 };
+    // A flat image on either side, or an inverted one.
+    let rest = if flat1 || gain < 0. { var2 } else { rest };
+    let rest = if flat2 { 0. } else { rest };
+    let gain = if flat1 || flat2 || gain < 0. { 0. } else { gain };
+    let rest = if rest < EPSILON { EPSILON } else { rest };
+    (1. + gain * gain * var1 / (rest + NOISE), 1. + var1 * (1. / NOISE))
 }
 
 /// The images of the next scale: the window over each, every second row and column of the result.
