@@ -10,11 +10,12 @@ use crate::simd::{Kernel, LANES, V, dispatch};
 const BAND: usize = 16;
 
 /// For each place of the window along one row, the weighted sums of f, f², v, v², f·v, i, i², f·i.
+/// The rows may go on after the last place; what is there means nothing.
 pub(crate) type Moments = [Vec<f64>; 8];
 
 /// What is done with each row of moments.
 pub(crate) trait Consumer: Default + Send {
-    /// Takes one row; `scratch` is as long. Must be `#[inline(always)]`, as everything it calls.
+    /// Takes one row; `scratch` has as many values as there are places. Must be `#[inline(always)]`, as everything it calls.
     fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]);
 }
 
@@ -29,7 +30,7 @@ pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]
         .map_init(
             || Scratch {
                 columns: [(); 8].map(|()| vec![0.; (w + N).next_multiple_of(LANES) + LANES]),
-                rows: [(); 8].map(|()| vec![0.; places]),
+                rows: [(); 8].map(|()| vec![0.; places.next_multiple_of(LANES)]),
                 spare: [(); 2].map(|()| vec![0.; places]),
             },
             |scratch, band| {
@@ -41,7 +42,7 @@ pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]
 }
 
 struct Scratch {
-    /// Whole vectors: what comes after the last column means nothing.
+    /// Whole vectors: what comes after the last column or place means nothing.
     columns: Moments,
     rows: Moments,
     spare: [Vec<f64>; 2],
@@ -98,30 +99,17 @@ fn down<const N: usize>(images: &Grids, taps: &[f64; N], y: usize, columns: &mut
     }
 }
 
-/// The window's sums along a row.
+/// The window's sums along a row; both are whole vectors.
 #[inline(always)]
 fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
-    let mut vectors = to.chunks_exact_mut(LANES);
-    let mut x = 0;
-    for to in &mut vectors {
-        eight(taps, &from[x..x + LANES + N - 1]).store(to, 0);
-        x += LANES;
+    for x in (0..to.len()).step_by(LANES) {
+        let from = &from[x..x + LANES + N - 1];
+        let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
+        for k in 0..N / 2 {
+            sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(taps[k]);
+        }
+        sum.store(to, x);
     }
-    let rest = vectors.into_remainder();
-    if !rest.is_empty() {
-        let last = eight(taps, &from[x..x + LANES + N - 1]);
-        rest.copy_from_slice(&last.0[..rest.len()]);
-    }
-}
-
-/// The first eight sums along a row.
-#[inline(always)]
-fn eight<const N: usize>(taps: &[f64; N], from: &[f64]) -> V {
-    let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
-    for k in 0..N / 2 {
-        sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(taps[k]);
-    }
-    sum
 }
 
 /// The window over an image: at every `step`-th place, right and down, where it fits.
@@ -160,7 +148,7 @@ impl<const N: usize> Kernel for Filter<'_, N> {
     #[inline(always)]
     fn run(self) {
         let mut column = vec![0.; (self.g.w + N).next_multiple_of(LANES) + LANES];
-        let mut row = vec![0.; self.g.w + 1 - N];
+        let mut row = vec![0.; (self.g.w + 1 - N).next_multiple_of(LANES)];
         for (y, out) in self.rows.chunks_exact_mut(self.w).enumerate() {
             for x in (0..self.g.w).step_by(LANES) {
                 let mut sum = V::splat(0.);

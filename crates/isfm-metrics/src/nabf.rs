@@ -112,12 +112,13 @@ impl Kernel for Band<'_> {
                 edges(sobel, &mut sources[k]);
                 let source = sources[k].strength.iter().zip(&sources[k].orientation);
                 let fused = fused.strength.iter().zip(&fused.orientation);
-                let out = losses[k].iter_mut().zip(&mut weights[k]);
-                for (((loss, weight), s), f) in out.zip(source).zip(fused) {
-                    let strength = *s.0;
-                    *weight =
-                        if strength < THRESHOLD { WEAK_WEIGHT } else { strength * strength.sqrt() };
-                    *loss = (1. - quality((*s.0, *s.1), (*f.0, *f.1))) * *weight;
+                for (weight, &strength) in weights[k].iter_mut().zip(&sources[k].strength) {
+                    let strong = strength * strength.sqrt();
+                    *weight = if strength < THRESHOLD { WEAK_WEIGHT } else { strong };
+                }
+                let inputs = source.zip(fused).zip(&weights[k]);
+                for (loss, ((s, f), weight)) in losses[k].iter_mut().zip(inputs) {
+                    *loss = (1. - quality((*s.0, *s.1), (*f.0, *f.1))) * weight;
                 }
                 all += sum(&weights[k]);
             }

@@ -62,11 +62,11 @@ pub(crate) fn ssim_of(g: &Grids) -> Result<f64> {
         let (metric, needed) = (Metric::Ssim, WINDOW);
         return Err(Error::TooSmall { metric, width, height, needed });
     }
-    let places = ((width - WINDOW + 1) * (height - WINDOW + 1)) as f64;
     // Plain sums, which are exact for whole grey levels. Hidden from the optimiser, which drops the
     // factors and with them its own vector code.
-    let bands: Vec<Similarity<true>> = slide(g, &std::hint::black_box([1.; WINDOW]));
-    Ok(bands.iter().map(|b| b.visible[0] + b.infrared[0]).sum::<f64>() / places)
+    let taps = std::hint::black_box([1.; WINDOW]);
+    let [visible, infrared] = means::<UNIFORM, WINDOW>(g, &taps);
+    Ok(visible + infrared)
 }
 
 pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
@@ -76,29 +76,35 @@ pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
         return Err(Error::TooSmall { metric, width, height, needed });
     }
     let window = gaussian::<11>(1.5);
-    let (mut visible, mut infrared) = (1., 1.);
+    let mut products = [1.; 2];
     let mut halved: Option<Grids> = None;
     for (scale, &weight) in WEIGHTS.iter().enumerate() {
         if scale > 0 {
             let g = halved.as_ref().unwrap_or(g);
-            let (visible, infrared, fused) =
-                (halve(&g.visible), halve(&g.infrared), halve(&g.fused));
+            let [visible, infrared, fused] = [&g.visible, &g.infrared, &g.fused].map(halve);
             halved = Some(Grids { visible, infrared, fused });
         }
         let g = halved.as_ref().unwrap_or(g);
-        let (w, h) = g.size();
-        let places = ((w + 1 - window.len()) * (h + 1 - window.len())) as f64;
-        let bands: Vec<Similarity<false>> = slide(g, &window);
-        // The whole similarity at the coarsest scale, only cs before.
-        let part = usize::from(scale + 1 < WEIGHTS.len());
-        let mean = |sum: fn(&Similarity<false>) -> &[f64; 2]| {
-            let mean = bands.iter().map(|b| sum(b)[part]).sum::<f64>() / places;
-            mean.max(0.).powf(weight)
+        let last = scale + 1 == WEIGHTS.len();
+        let means = if last {
+            means::<GAUSSIAN, 11>(g, &window)
+        } else {
+            means::<CONTRAST, 11>(g, &window)
         };
-        visible *= mean(|b| &b.visible);
-        infrared *= mean(|b| &b.infrared);
+        for (product, mean) in products.iter_mut().zip(means) {
+            *product *= mean.max(0.).powf(weight);
+        }
     }
-    Ok(visible + infrared)
+    Ok(products[0] + products[1])
+}
+
+/// The mean over all places of the window, of the fused image with each source.
+fn means<const KIND: u8, const N: usize>(g: &Grids, taps: &[f64; N]) -> [f64; 2] {
+    let (w, h) = g.size();
+    let places = ((w + 1 - N) * (h + 1 - N)) as f64;
+    let bands: Vec<Similarity<KIND>> = slide(g, taps);
+    let sums = bands.iter().fold([0.; 2], |s, b| [s[0] + b.visible, s[1] + b.infrared]);
+    sums.map(|sum| sum / places)
 }
 
 /// Means of 2×2 pixels.
@@ -115,55 +121,48 @@ fn halve(g: &Grid) -> Grid {
     out
 }
 
-/// Sums of the SSIM map, and of cs alone, for each source. `UNIFORM`: the moments are sums over 7×7
-/// pixels, otherwise means.
+// What is summed: SSIM from sums over 7×7 pixels, SSIM from means, cs from means.
+const UNIFORM: u8 = 0;
+const GAUSSIAN: u8 = 1;
+const CONTRAST: u8 = 2;
+
+/// Sums of one of these over all places, for each source.
 #[derive(Default)]
-struct Similarity<const UNIFORM: bool> {
-    visible: [f64; 2],
-    infrared: [f64; 2],
+struct Similarity<const KIND: u8> {
+    visible: f64,
+    infrared: f64,
 }
 
-impl<const UNIFORM: bool> Consumer for Similarity<UNIFORM> {
+impl<const KIND: u8> Consumer for Similarity<KIND> {
     #[inline(always)]
-    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
+    fn row(&mut self, moments: &Moments, [map, _]: &mut [Vec<f64>; 2]) {
         let [f, ff, v, vv, fv, i, ii, fi] = moments;
-        add_row::<UNIFORM>(&mut self.visible, [f, ff, v, vv, fv], scratch);
-        add_row::<UNIFORM>(&mut self.infrared, [f, ff, i, ii, fi], scratch);
+        self.visible += row_sum::<KIND>([f, ff, v, vv, fv], map);
+        self.infrared += row_sum::<KIND>([f, ff, i, ii, fi], map);
     }
 }
 
 #[inline(always)]
-fn add_row<const UNIFORM: bool>(
-    sums: &mut [f64; 2],
-    [x, xx, y, yy, xy]: [&Vec<f64>; 5],
-    [ssim, cs]: &mut [Vec<f64>; 2],
-) {
+fn row_sum<const KIND: u8>([x, xx, y, yy, xy]: [&Vec<f64>; 5], map: &mut [f64]) -> f64 {
     let moments = x.iter().zip(xx).zip(y).zip(yy).zip(xy);
-    for ((ssim, cs), ((((&x, &xx), &y), &yy), &xy)) in
-        ssim.iter_mut().zip(cs.iter_mut()).zip(moments)
-    {
-        (*ssim, *cs) = if UNIFORM {
-            const ONE: f64 = 1. / (WINDOW * WINDOW) as f64;
-            similarity::<UNIFORM>(x * ONE, xx * ONE, y * ONE, yy * ONE, xy * ONE)
-        } else {
-            similarity::<UNIFORM>(x, xx, y, yy, xy)
-        };
+    for (value, ((((&x, &xx), &y), &yy), &xy)) in map.iter_mut().zip(moments) {
+        *value = similarity::<KIND>(x, xx, y, yy, xy);
     }
-    sums[0] += sum(ssim);
-    sums[1] += sum(cs);
+    sum(map)
 }
 
-/// SSIM and cs from means.
 #[inline(always)]
-fn similarity<const UNIFORM: bool>(x: f64, xx: f64, y: f64, yy: f64, xy: f64) -> (f64, f64) {
+fn similarity<const KIND: u8>(x: f64, xx: f64, y: f64, yy: f64, xy: f64) -> f64 {
     const N: f64 = (WINDOW * WINDOW) as f64;
-    let sample = if UNIFORM { N / (N - 1.) } else { 1. };
+    let (mean, sample) = if KIND == UNIFORM { (1. / N, N / (N - 1.)) } else { (1., 1.) };
+    let (x, xx, y, yy, xy) = (x * mean, xx * mean, y * mean, yy * mean, xy * mean);
     let (mxx, myy, mxy) = (x * x, y * y, x * y);
     let variances = ((xx - mxx) + (yy - myy)) * sample;
     let covariance = (xy - mxy) * sample;
     let (above, below) = (2. * covariance + C2, variances + C2);
-    let means = (2. * mxy + C1, mxx + myy + C1);
-    // cs is not asked for where the window is uniform: one division.
-    let cs = if UNIFORM { 0. } else { above / below };
-    (means.0 * above / (means.1 * below), cs)
+    if KIND == CONTRAST {
+        above / below
+    } else {
+        (2. * mxy + C1) * above / ((mxx + myy + C1) * below)
+    }
 }

@@ -113,11 +113,13 @@ fn add_row(
     [m1, e1, m2, e2, e12]: [&Vec<f64>; 5],
     [above, below]: &mut [Vec<f64>; 2],
 ) {
+    // One result a loop: for two the compiler would have too many slices to tell apart.
     let moments = m1.iter().zip(e1).zip(m2).zip(e2).zip(e12);
-    for ((above, below), ((((&m1, &e1), &m2), &e2), &e12)) in
-        above.iter_mut().zip(below.iter_mut()).zip(moments)
-    {
-        (*above, *below) = terms(m1, e1, m2, e2, e12);
+    for (above, ((((&m1, &e1), &m2), &e2), &e12)) in above.iter_mut().zip(moments) {
+        *above = kept(m1, e1, m2, e2, e12);
+    }
+    for (below, (&m1, &e1)) in below.iter_mut().zip(m1.iter().zip(e1)) {
+        *below = 1. + variance(m1, e1) * (1. / NOISE);
     }
     sum.above += sum_of_logarithms(above);
     sum.below += sum_of_logarithms(below);
@@ -138,22 +140,28 @@ fn sum_of_logarithms(factors: &[f64]) -> f64 {
     sum
 }
 
-/// What the two logarithms of a pixel are taken of.
+/// A variance from the means of a value and of its square; 0 where it is only rounding.
 #[inline(always)]
-fn terms(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> (f64, f64) {
-    let positive = |x: f64| if x > 0. { x } else { 0. };
-    let (var1, var2) = (positive(e1 - m1 * m1), positive(e2 - m2 * m2));
+fn variance(mean: f64, square: f64) -> f64 {
+    let variance = square - mean * mean;
+    if variance < EPSILON { 0. } else { variance }
+}
+
+/// What the upper logarithm of a pixel is taken of.
+#[inline(always)]
+fn kept(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> f64 {
+    let var1 = variance(m1, e1);
+    let var2 = e2 - m2 * m2;
+    let var2 = if var2 > 0. { var2 } else { 0. };
     let covariance = e12 - m1 * m2;
     let gain = covariance / (var1 + EPSILON);
-    let rest = var2 - gain * covariance;
-    let (flat1, flat2) = (var1 < EPSILON, var2 < EPSILON);
-    let var1 = if flat1 { 0. } else { var1 };
-    // A flat image on either side, or an inverted one.
-    let rest = if flat1 || gain < 0. { var2 } else { rest };
-    let rest = if flat2 { 0. } else { rest };
-    let gain = if flat1 || flat2 || gain < 0. { 0. } else { gain };
+    // A flat source, or an inverted image, is no signal.
+    let no_signal = (var1 == 0.) | (gain < 0.);
+    let rest = if no_signal { var2 } else { var2 - gain * covariance };
+    let rest = if var2 < EPSILON { 0. } else { rest };
+    let gain = if no_signal | (var2 < EPSILON) { 0. } else { gain };
     let rest = if rest < EPSILON { EPSILON } else { rest };
-    (1. + gain * gain * var1 / (rest + NOISE), 1. + var1 * (1. / NOISE))
+    1. + gain * gain * var1 / (rest + NOISE)
 }
 
 /// The images of the next scale: the window over each, every second row and column of the result.
