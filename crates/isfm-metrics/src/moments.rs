@@ -105,8 +105,8 @@ fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
     for x in (0..to.len()).step_by(LANES) {
         let from = &from[x..x + LANES + N - 1];
         let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
-        for k in 0..N / 2 {
-            sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(taps[k]);
+        for (k, &tap) in taps[..N / 2].iter().enumerate() {
+            sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(tap);
         }
         sum.store(to, x);
     }

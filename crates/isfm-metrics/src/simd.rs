@@ -147,6 +147,7 @@ impl V {
 
     /// Lane by lane `yes` where `self < bound`, `no` elsewhere.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // Four arrays in step are plainer by index.
     pub(crate) fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
         let mut out = no.0;
         for k in 0..LANES {

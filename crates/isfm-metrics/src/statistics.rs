@@ -198,10 +198,10 @@ impl Kernel for Chunk<'_> {
         }
         if whole < n {
             let mut rest = [V::splat(0.); 3];
-            for k in 0..3 {
-                let mut lanes = [self.means[k]; LANES];
-                lanes[..n - whole].copy_from_slice(&self.images[k][whole..]);
-                rest[k] = V(lanes);
+            for ((rest, image), mean) in rest.iter_mut().zip(self.images).zip(self.means) {
+                let mut lanes = [mean; LANES];
+                lanes[..n - whole].copy_from_slice(&image[whole..]);
+                *rest = V(lanes);
             }
             max = max.max(rest[0].first(n - whole, 0.));
             let mut last = [V::splat(0.); 11];
