@@ -9,6 +9,8 @@ const LEVELS: usize = 256;
 ///
 /// Roberts, van Aardt, Ahmed, "Assessment of image fusion procedures using entropy, image quality,
 /// and multispectral classification", J. Appl. Remote Sens. 2008.
+///
+/// Checked against the ISFM authors' program and scikit-image's `shannon_entropy`.
 pub fn entropy<T: Sample>(fused: &Plane<'_, T>) -> f64 {
     let mut counts = [0u64; LEVELS];
     for v in fused.data() {
@@ -31,18 +33,22 @@ fn entropy_of(counts: &[u64], n: usize) -> f64 {
 ///
 /// Qu, Zhang, Yan, "Information measure for performance of image fusion", Electronics Letters
 /// 2002. That paper, like many programs, uses log₂; divide by ln 2 to compare.
+///
+/// Checked against the ISFM authors' program.
 pub fn mutual_information<T: Sample>(triple: &Triple<'_, T>) -> f64 {
-    let fused = triple.fused.data();
-    [triple.visible, triple.infrared].map(|s| Joint::of(s.data(), fused).information()).iter().sum()
+    entropy_and_information(triple).1
 }
 
 /// EN and MI from the same joint histograms.
 pub(crate) fn entropy_and_information<T: Sample>(triple: &Triple<'_, T>) -> (f64, f64) {
     let fused = triple.fused.data();
-    let visible = Joint::of(triple.visible.data(), fused);
-    let infrared = Joint::of(triple.infrared.data(), fused);
-    let entropy = entropy_of(&visible.marginals().1, fused.len());
-    (entropy, visible.information() + infrared.information())
+    let of = |source: &Plane<'_, T>| {
+        let joint = Joint::of(source.data(), fused);
+        (entropy_of(&joint.marginals().1, fused.len()), joint.information())
+    };
+    let ((entropy, visible), (_, infrared)) =
+        rayon::join(|| of(&triple.visible), || of(&triple.infrared));
+    (entropy, visible + infrared)
 }
 
 /// How often each pair of levels (source, fused) occurs.

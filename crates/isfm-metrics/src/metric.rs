@@ -13,15 +13,15 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Metric {
-    /// [`entropy`](crate::entropy).
+    /// [`entropy`](crate::entropy), bits.
     En,
-    /// [`standard_deviation`](crate::standard_deviation).
+    /// [`standard_deviation`](crate::standard_deviation), grey levels.
     Sd,
-    /// [`spatial_frequency`](crate::spatial_frequency).
+    /// [`spatial_frequency`](crate::spatial_frequency), grey levels.
     Sf,
-    /// [`average_gradient`](crate::average_gradient).
+    /// [`average_gradient`](crate::average_gradient), grey levels.
     Ag,
-    /// [`mutual_information`](crate::mutual_information).
+    /// [`mutual_information`](crate::mutual_information), nats.
     Mi,
     /// [`scd`](crate::scd).
     Scd,
@@ -29,14 +29,32 @@ pub enum Metric {
     Vif,
     /// [`qabf`](crate::qabf).
     Qabf,
-    /// [`ssim`](crate::ssim).
+    /// [`ssim`](crate::ssim()).
     Ssim,
     /// [`correlation`](crate::correlation).
     Cc,
-    /// [`mse`](crate::mse).
+    /// [`mse`](crate::mse), squared grey levels.
     Mse,
-    /// [`psnr`](crate::psnr).
+    /// [`psnr`](crate::psnr), decibels.
     Psnr,
+    /// [`ms_ssim`](crate::ms_ssim).
+    MsSsim,
+    /// [`fmi`](crate::fmi()) of [`Feature::Pixel`](crate::Feature::Pixel).
+    FmiPixel,
+    /// [`fmi`](crate::fmi()) of [`Feature::Gradient`](crate::Feature::Gradient).
+    FmiGradient,
+    /// [`fmi`](crate::fmi()) of [`Feature::Dct`](crate::Feature::Dct).
+    FmiDct,
+    /// [`fmi`](crate::fmi()) of [`Feature::Wavelet`](crate::Feature::Wavelet).
+    FmiWavelet,
+    /// [`nabf`](crate::nabf).
+    Nabf,
+    /// [`qcv`](crate::qcv).
+    Qcv,
+    /// [`qcb`](crate::qcb).
+    Qcb,
+    /// [`qp`](crate::qp).
+    Qp,
 }
 
 impl Metric {
@@ -54,6 +72,28 @@ impl Metric {
         Metric::Cc,
         Metric::Mse,
         Metric::Psnr,
+        Metric::MsSsim,
+        Metric::FmiPixel,
+        Metric::FmiGradient,
+        Metric::FmiDct,
+        Metric::FmiWavelet,
+        Metric::Nabf,
+        Metric::Qcv,
+        Metric::Qcb,
+        Metric::Qp,
+    ];
+
+    /// The nine that the ISFM authors' evaluation prints.
+    pub const RELEASED: &'static [Metric] = &[
+        Metric::En,
+        Metric::Sd,
+        Metric::Sf,
+        Metric::Ag,
+        Metric::Mi,
+        Metric::Scd,
+        Metric::Vif,
+        Metric::Qabf,
+        Metric::Ssim,
     ];
 
     /// The seven that the ISFM paper's tables average a method's rank over.
@@ -75,13 +115,22 @@ impl Metric {
             Metric::Cc => "CC",
             Metric::Mse => "MSE",
             Metric::Psnr => "PSNR",
+            Metric::MsSsim => "MS-SSIM",
+            Metric::FmiPixel => "FMI_pixel",
+            Metric::FmiGradient => "FMI_gradient",
+            Metric::FmiDct => "FMI_dct",
+            Metric::FmiWavelet => "FMI_w",
+            Metric::Nabf => "Nabf",
+            Metric::Qcv => "Qcv",
+            Metric::Qcb => "Qcb",
+            Metric::Qp => "Qp",
         }
     }
 
     /// Which end of its scale is good.
     pub fn direction(self) -> Direction {
         match self {
-            Metric::Mse => Direction::Lower,
+            Metric::Mse | Metric::Nabf | Metric::Qcv => Direction::Lower,
             _ => Direction::Higher,
         }
     }

@@ -1,3 +1,4 @@
+use crate::simd::LANES;
 use crate::{Error, Result};
 
 mod sealed {
@@ -130,23 +131,49 @@ pub fn luma_u8(r: u8, g: u8, b: u8) -> u8 {
 /// A plane in `f64`, which everything but the histograms is computed from.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
-    pub(crate) data: Vec<f64>,
+    /// The pixels, and then one vector more, so that a vector can be read from every pixel on.
+    data: Vec<f64>,
     pub(crate) w: usize,
     pub(crate) h: usize,
 }
 
 impl Grid {
     pub(crate) fn of<T: Sample>(plane: &Plane<'_, T>) -> Self {
-        let data = plane.data.iter().map(|v| v.to_f64()).collect();
-        Self { data, w: plane.width, h: plane.height }
+        let mut data = Vec::with_capacity(plane.data.len() + LANES);
+        data.extend(plane.data.iter().map(|v| v.to_f64()));
+        Self::from_pixels(data, plane.width, plane.height)
+    }
+
+    pub(crate) fn from_pixels(mut data: Vec<f64>, w: usize, h: usize) -> Self {
+        debug_assert_eq!(data.len(), w * h);
+        data.resize(w * h + LANES, 0.);
+        Self { data, w, h }
+    }
+
+    pub(crate) fn zeros(w: usize, h: usize) -> Self {
+        Self { data: vec![0.; w * h + LANES], w, h }
+    }
+
+    pub(crate) fn pixels(&self) -> &[f64] {
+        &self.data[..self.w * self.h]
+    }
+
+    pub(crate) fn pixels_mut(&mut self) -> &mut [f64] {
+        &mut self.data[..self.w * self.h]
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f64]> {
-        self.data.chunks_exact(self.w)
+        self.pixels().chunks_exact(self.w)
     }
 
     pub(crate) fn row(&self, y: usize) -> &[f64] {
         &self.data[y * self.w..][..self.w]
+    }
+
+    /// A row, and numbers that mean nothing up to a whole number of vectors.
+    #[inline(always)]
+    pub(crate) fn vectors(&self, y: usize) -> &[f64] {
+        &self.data[y * self.w..][..self.w.next_multiple_of(LANES)]
     }
 }
 
@@ -159,11 +186,11 @@ pub(crate) struct Grids {
 
 impl Grids {
     pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
-        Self {
-            visible: Grid::of(&triple.visible),
-            infrared: Grid::of(&triple.infrared),
-            fused: Grid::of(&triple.fused),
-        }
+        let (fused, (visible, infrared)) = rayon::join(
+            || Grid::of(&triple.fused),
+            || rayon::join(|| Grid::of(&triple.visible), || Grid::of(&triple.infrared)),
+        );
+        Self { visible, infrared, fused }
     }
 
     pub(crate) fn size(&self) -> (usize, usize) {

@@ -1,91 +1,104 @@
+use rayon::prelude::*;
+
 use crate::differences::{average_gradient_of, spatial_frequency_of};
+use crate::fmi::{Feature, fmi_of};
 use crate::histogram::entropy_and_information;
+use crate::nabf::nabf_of;
+use crate::perception::Stretched;
+use crate::phase::qp_of;
 use crate::plane::Grids;
 use crate::qabf::qabf_of;
-use crate::ssim::ssim_of;
+use crate::ssim::{ms_ssim_of, ssim_of};
 use crate::statistics::Statistics;
 use crate::vif::vif_of;
 use crate::{Metric, Sample, Triple};
 
-/// Every metric of one fused image, or their means over many.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
+/// The metrics of one fused image, or their means over many.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// [`entropy`](crate::entropy), bits.
-    pub en: f64,
-    /// [`standard_deviation`](crate::standard_deviation), grey levels.
-    pub sd: f64,
-    /// [`spatial_frequency`](crate::spatial_frequency), grey levels.
-    pub sf: f64,
-    /// [`average_gradient`](crate::average_gradient), grey levels.
-    pub ag: f64,
-    /// [`mutual_information`](crate::mutual_information), nats.
-    pub mi: f64,
-    /// [`scd`](crate::scd).
-    pub scd: f64,
-    /// [`vif`](crate::vif); none for images below 41 pixels in width or height.
-    pub vif: Option<f64>,
-    /// [`qabf`](crate::qabf).
-    pub qabf: f64,
-    /// [`ssim`](crate::ssim); none for images below 7 pixels in width or height.
-    pub ssim: Option<f64>,
-    /// [`correlation`](crate::correlation).
-    pub cc: f64,
-    /// [`mse`](crate::mse), squared grey levels.
-    pub mse: f64,
-    /// [`psnr`](crate::psnr), decibels; infinite where the MSE is 0 or the fused image black.
-    pub psnr: f64,
+    values: [Option<f64>; Metric::ALL.len()],
 }
 
 impl Scores {
     /// All metrics at once, sharing what they have in common, on rayon's current pool. The values
     /// are those of the single functions and do not depend on the number of threads.
+    ///
+    /// FMI and Qp take nearly all of the time; [`evaluate_only`](Self::evaluate_only) can leave
+    /// them out.
     pub fn evaluate<T: Sample>(triple: &Triple<'_, T>) -> Self {
-        let images = Grids::of(triple);
-        let ((qabf, ssim), ((en, mi), (statistics, (sf, ag)))) = rayon::join(
-            || rayon::join(|| qabf_of(&images), || ssim_of(&images).ok()),
-            || {
-                let differences =
-                    || (spatial_frequency_of(&images.fused), average_gradient_of(&images.fused));
-                rayon::join(
-                    || entropy_and_information(triple),
-                    || rayon::join(|| Statistics::of(&images), differences),
-                )
-            },
-        );
-        Self {
-            en,
-            sd: statistics.standard_deviation(),
-            sf,
-            ag,
-            mi,
-            scd: statistics.scd(),
-            // Last, because it can then consume the images; it uses all threads by itself.
-            vif: vif_of(images).ok(),
-            qabf,
-            ssim,
-            cc: statistics.correlation(),
-            mse: statistics.mse(),
-            psnr: statistics.psnr(),
-        }
+        Self::evaluate_only(triple, Metric::ALL)
     }
 
-    /// The value of one metric; none where the images were too small for it.
-    pub fn get(&self, metric: Metric) -> Option<f64> {
-        match metric {
-            Metric::En => Some(self.en),
-            Metric::Sd => Some(self.sd),
-            Metric::Sf => Some(self.sf),
-            Metric::Ag => Some(self.ag),
-            Metric::Mi => Some(self.mi),
-            Metric::Scd => Some(self.scd),
-            Metric::Vif => self.vif,
-            Metric::Qabf => Some(self.qabf),
-            Metric::Ssim => self.ssim,
-            Metric::Cc => Some(self.cc),
-            Metric::Mse => Some(self.mse),
-            Metric::Psnr => Some(self.psnr),
+    /// The metrics asked for and no others, for example [`Metric::RELEASED`].
+    pub fn evaluate_only<T: Sample>(triple: &Triple<'_, T>, metrics: &[Metric]) -> Self {
+        let images = &Grids::of(triple);
+        let asked = |of: &[Metric]| of.iter().any(|m| metrics.contains(m));
+        // Each group has something to share. The longest tasks come first, so that the short ones
+        // fill the gaps at the end.
+        type Group<'a> = (&'a [Metric], Box<dyn Fn() -> Vec<Option<f64>> + Sync + 'a>);
+        let fmi = |feature| move || vec![fmi_of(images, feature).ok()];
+        let groups: Vec<Group<'_>> = vec![
+            (&[Metric::Qp], Box::new(|| vec![Some(qp_of(images))])),
+            (&[Metric::FmiWavelet], Box::new(fmi(Feature::Wavelet))),
+            (&[Metric::FmiDct], Box::new(fmi(Feature::Dct))),
+            (&[Metric::FmiGradient], Box::new(fmi(Feature::Gradient))),
+            (&[Metric::FmiPixel], Box::new(fmi(Feature::Pixel))),
+            (
+                &[Metric::Qcv, Metric::Qcb],
+                Box::new(|| {
+                    let stretched = Stretched::of(images);
+                    let qcv = asked(&[Metric::Qcv]).then(|| stretched.qcv());
+                    vec![qcv, asked(&[Metric::Qcb]).then(|| stretched.qcb())]
+                }),
+            ),
+            (&[Metric::MsSsim], Box::new(|| vec![ms_ssim_of(images).ok()])),
+            (&[Metric::Vif], Box::new(|| vec![vif_of(images).ok()])),
+            (&[Metric::Qabf], Box::new(|| vec![Some(qabf_of(images))])),
+            (&[Metric::Nabf], Box::new(|| vec![Some(nabf_of(images))])),
+            (&[Metric::Ssim], Box::new(|| vec![ssim_of(images).ok()])),
+            (
+                &[Metric::En, Metric::Mi],
+                Box::new(|| {
+                    let (entropy, information) = entropy_and_information(triple);
+                    vec![Some(entropy), Some(information)]
+                }),
+            ),
+            (
+                &[Metric::Sd, Metric::Scd, Metric::Cc, Metric::Mse, Metric::Psnr],
+                Box::new(|| {
+                    let s = Statistics::of(images);
+                    [s.standard_deviation(), s.scd(), s.correlation(), s.mse(), s.psnr()]
+                        .map(Some)
+                        .to_vec()
+                }),
+            ),
+            (&[Metric::Ag], Box::new(|| vec![Some(average_gradient_of(&images.fused))])),
+            (&[Metric::Sf], Box::new(|| vec![Some(spatial_frequency_of(&images.fused))])),
+        ];
+        let results: Vec<(Metric, Option<f64>)> = groups
+            .par_iter()
+            .with_max_len(1)
+            .filter(|(group, _)| asked(group))
+            .flat_map_iter(|(group, compute)| group.iter().copied().zip(compute()))
+            .collect();
+        let mut scores = Self::default();
+        for (metric, value) in results {
+            if metrics.contains(&metric) {
+                scores.values[metric as usize] = value;
+            }
         }
+        scores
+    }
+
+    /// The value of one metric; none where it was not asked for or the images were too small for
+    /// it.
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        self.values[metric as usize]
+    }
+
+    /// The metrics that have a value, in the order of [`Metric::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Metric, f64)> + '_ {
+        Metric::ALL.iter().filter_map(|&m| self.get(m).map(|value| (m, value)))
     }
 
     /// Each metric's mean over a set of images, none for no images. A metric that one of them
@@ -94,25 +107,38 @@ impl Scores {
         if scores.is_empty() {
             return None;
         }
-        let optional = |get: fn(&Scores) -> Option<f64>| {
-            let sum: Option<f64> = scores.iter().map(get).sum();
-            sum.map(|sum| sum / scores.len() as f64)
+        let mut mean = Scores::default();
+        for (k, mean) in mean.values.iter_mut().enumerate() {
+            let sum: Option<f64> = scores.iter().map(|s| s.values[k]).sum();
+            *mean = sum.map(|sum| sum / scores.len() as f64);
+        }
+        Some(mean)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Plane;
+    use crate::simd::{ALLOWED, Level};
+
+    #[test]
+    fn the_same_bits_for_any_instruction_set() {
+        let (w, h) = (173, 165);
+        let image = |seed: usize| -> Vec<u8> {
+            (0..w * h).map(|p| ((p % w * seed + p / w * 7 + p * p % 61) % 256) as u8).collect()
         };
-        let mean =
-            |get: fn(&Scores) -> f64| scores.iter().map(get).sum::<f64>() / scores.len() as f64;
-        Some(Scores {
-            en: mean(|s| s.en),
-            sd: mean(|s| s.sd),
-            sf: mean(|s| s.sf),
-            ag: mean(|s| s.ag),
-            mi: mean(|s| s.mi),
-            scd: mean(|s| s.scd),
-            vif: optional(|s| s.vif),
-            qabf: mean(|s| s.qabf),
-            ssim: optional(|s| s.ssim),
-            cc: mean(|s| s.cc),
-            mse: mean(|s| s.mse),
-            psnr: mean(|s| s.psnr),
-        })
+        let images = [3, 5, 4].map(image);
+        let [v, i, f] = images.each_ref().map(|data| Plane::new(data, w, h).unwrap());
+        let triple = Triple::new(v, i, f).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let [portable, avx2, avx512] = [Level::Portable, Level::Avx2, Level::Avx512].map(|level| {
+            pool.install(|| {
+                ALLOWED.set(level);
+                Scores::evaluate(&triple)
+            })
+        });
+        assert_eq!(portable, avx2);
+        assert_eq!(portable, avx512);
     }
 }

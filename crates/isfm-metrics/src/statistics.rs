@@ -1,5 +1,11 @@
+use rayon::prelude::*;
+
 use crate::plane::{Grid, Grids};
+use crate::simd::{Kernel, LANES, V, dispatch, sum};
 use crate::{Plane, Sample, Triple};
+
+/// Pixels of one task; fixed, so that sums do not depend on the threads. A multiple of the lanes.
+const CHUNK: usize = 1 << 14;
 
 /// A standard deviation below this many grey levels is a constant plus rounding.
 const CONSTANT: f64 = 1e-9;
@@ -9,17 +15,19 @@ const CONSTANT: f64 = 1e-9;
 /// From 0 (constant) to 127.5; higher is better: more contrast.
 ///
 /// Rao, "In-fibre Bragg grating sensors", Meas. Sci. Technol. 1997, is what fusion papers cite.
+///
+/// Checked against the ISFM authors' program and NumPy's `std`.
 pub fn standard_deviation<T: Sample>(fused: &Plane<'_, T>) -> f64 {
-    let fused = Grid::of(fused);
-    let mean = mean(&fused);
-    let squares: f64 = fused.data.iter().map(|f| (f - mean) * (f - mean)).sum();
-    (squares / fused.data.len() as f64).sqrt()
+    let fused = &Grid::of(fused);
+    Statistics::of_images([fused; 3]).standard_deviation()
 }
 
 /// CC: the mean of Pearson's correlations of the fused image with each source,
 /// ½(r(f, vi) + r(f, ir)).
 ///
 /// From −1 to 1; higher is better. With a constant image r is undefined and counts as 0.
+///
+/// Checked against the ISFM authors' program and NumPy's `corrcoef`.
 pub fn correlation<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).correlation()
 }
@@ -32,6 +40,8 @@ pub fn correlation<T: Sample>(triple: &Triple<'_, T>) -> f64 {
 ///
 /// Aslantas, Bendes, "A new image quality metric for image fusion: the sum of the correlations of
 /// differences", AEÜ 2015.
+///
+/// Checked against the ISFM authors' program and NumPy's `corrcoef`.
 pub fn scd<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).scd()
 }
@@ -40,6 +50,8 @@ pub fn scd<T: Sample>(triple: &Triple<'_, T>) -> f64 {
 /// ½(mean (f − vi)² + mean (f − ir)²).
 ///
 /// From 0 to 255²; lower is better.
+///
+/// Checked against the ISFM authors' program and scikit-image's `mean_squared_error`.
 pub fn mse<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).mse()
 }
@@ -48,12 +60,23 @@ pub fn mse<T: Sample>(triple: &Triple<'_, T>) -> f64 {
 ///
 /// Higher is better. +∞ where the MSE is 0 (all three images alike, black ones too); −∞ for a
 /// black fused image of other sources.
+///
+/// Checked against the ISFM authors' program.
 pub fn psnr<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).psnr()
 }
 
 fn mean(grid: &Grid) -> f64 {
-    grid.data.iter().sum::<f64>() / grid.data.len() as f64
+    struct Sum<'a>(&'a [f64]);
+    impl Kernel for Sum<'_> {
+        type Output = f64;
+        #[inline(always)]
+        fn run(self) -> f64 {
+            sum(self.0)
+        }
+    }
+    let sums: Vec<f64> = grid.pixels().par_chunks(CHUNK).map(|c| dispatch(Sum(c))).collect();
+    sums.iter().sum::<f64>() / grid.pixels().len() as f64
 }
 
 /// The second moments of the three images and of the differences f − vi and f − ir.
@@ -78,25 +101,44 @@ pub(crate) struct Statistics {
 
 impl Statistics {
     pub(crate) fn of(g: &Grids) -> Self {
-        let (mean_f, mean_v, mean_i) = (mean(&g.fused), mean(&g.visible), mean(&g.infrared));
-        let mut s = Statistics { n: g.fused.data.len() as f64, ..Default::default() };
-        let sources = g.visible.data.iter().zip(&g.infrared.data);
-        for (&f, (&v, &i)) in g.fused.data.iter().zip(sources) {
-            s.max_fused = s.max_fused.max(f);
-            s.error_visible += (f - v) * (f - v);
-            s.error_infrared += (f - i) * (f - i);
-            let (f, v, i) = (f - mean_f, v - mean_v, i - mean_i);
-            s.fused += f * f;
-            s.visible += v * v;
-            s.infrared += i * i;
-            s.without_visible += (f - v) * (f - v);
-            s.without_infrared += (f - i) * (f - i);
-            s.fused_visible += f * v;
-            s.fused_infrared += f * i;
-            s.visible_without_infrared += v * (f - i);
-            s.infrared_without_visible += i * (f - v);
+        Self::of_images([&g.fused, &g.visible, &g.infrared])
+    }
+
+    fn of_images(grids: [&Grid; 3]) -> Self {
+        let means = grids.map(mean);
+        let images = grids.map(Grid::pixels);
+        let n = images[0].len();
+        let starts = (0..n).into_par_iter().step_by(CHUNK);
+        let parts: Vec<([f64; 11], f64)> = starts
+            .map(|first| {
+                let last = (first + CHUNK).min(n);
+                dispatch(Chunk { images: images.map(|i| &i[first..last]), means })
+            })
+            .collect();
+        let mut sums = [0.; 11];
+        let mut max_fused: f64 = 0.;
+        for (part, max) in parts {
+            for (sum, part) in sums.iter_mut().zip(part) {
+                *sum += part;
+            }
+            max_fused = max_fused.max(max);
         }
-        s
+        let [ef, ei, f, v, i, wv, wi, fv, fi, vwi, iwv] = sums;
+        Self {
+            n: n as f64,
+            max_fused,
+            error_visible: ef,
+            error_infrared: ei,
+            fused: f,
+            visible: v,
+            infrared: i,
+            without_visible: wv,
+            without_infrared: wi,
+            fused_visible: fv,
+            fused_infrared: fi,
+            visible_without_infrared: vwi,
+            infrared_without_visible: iwv,
+        }
     }
 
     pub(crate) fn standard_deviation(&self) -> f64 {
@@ -129,5 +171,68 @@ impl Statistics {
     fn pearson(&self, product: f64, a: f64, b: f64) -> f64 {
         let constant = self.n * CONSTANT * CONSTANT;
         if a <= constant || b <= constant { 0. } else { product / (a.sqrt() * b.sqrt()) }
+    }
+}
+
+/// Some pixels of the fused, the visible and the infrared image.
+struct Chunk<'a> {
+    images: [&'a [f64]; 3],
+    means: [f64; 3],
+}
+
+impl Kernel for Chunk<'_> {
+    /// The sums in the order of [`Statistics`], and the fused image's maximum.
+    type Output = ([f64; 11], f64);
+
+    #[inline(always)]
+    fn run(self) -> ([f64; 11], f64) {
+        let mut sums = [V::splat(0.); 11];
+        let mut max = V::splat(0.);
+        let n = self.images[0].len();
+        let whole = n - n % LANES;
+        for x in (0..whole).step_by(LANES) {
+            let [f, v, i] = self.images;
+            let (f, v, i) = (V::load(f, x), V::load(v, x), V::load(i, x));
+            max = max.max(f);
+            add(&mut sums, f, v, i, self.means);
+        }
+        if whole < n {
+            let mut rest = [V::splat(0.); 3];
+            for ((rest, image), mean) in rest.iter_mut().zip(self.images).zip(self.means) {
+                let mut lanes = [mean; LANES];
+                lanes[..n - whole].copy_from_slice(&image[whole..]);
+                *rest = V(lanes);
+            }
+            max = max.max(rest[0].first(n - whole, 0.));
+            let mut last = [V::splat(0.); 11];
+            add(&mut last, rest[0], rest[1], rest[2], self.means);
+            for (sum, last) in sums.iter_mut().zip(last) {
+                *sum += last.first(n - whole, 0.);
+            }
+        }
+        (sums.map(V::sum), max.0.iter().fold(0., |a, &b| a.max(b)))
+    }
+}
+
+#[inline(always)]
+fn add(sums: &mut [V; 11], f: V, v: V, i: V, [mean_f, mean_v, mean_i]: [f64; 3]) {
+    let (to_visible, to_infrared) = (f - v, f - i);
+    let (f, v, i) = (f - mean_f, v - mean_v, i - mean_i);
+    let (wv, wi) = (f - v, f - i);
+    let terms = [
+        to_visible * to_visible,
+        to_infrared * to_infrared,
+        f * f,
+        v * v,
+        i * i,
+        wv * wv,
+        wi * wi,
+        f * v,
+        f * i,
+        v * wi,
+        i * wv,
+    ];
+    for k in 0..11 {
+        sums[k] += terms[k];
     }
 }

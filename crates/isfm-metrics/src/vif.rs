@@ -1,19 +1,17 @@
-use rayon::prelude::*;
-
+use crate::math::ln;
+use crate::moments::{Consumer, Moments, filter, gaussian, slide};
 use crate::plane::{Grid, Grids};
+use crate::simd::{LANES, V};
 use crate::{Error, Metric, Result, Sample, Triple};
 
-const SCALES: u32 = 4;
 /// The smallest width and height whose fourth scale still holds a window.
 pub(crate) const SMALLEST: usize = 41;
 /// Variance of the noise of the eye.
 const NOISE: f64 = 2.;
 const EPSILON: f64 = 1e-10;
-/// Output rows that one task computes; fixed, so that sums do not depend on the threads.
-const BAND: usize = 16;
-/// Terms multiplied before one logarithm is taken of all. Each is between 1 and 1 + 255²/8, so
-/// the product stays far inside the range of `f64`.
-const LOG_BATCH: usize = 16;
+/// Factors multiplied before one logarithm is taken of all. Each is between 1 and
+/// 1 + (255/2)²/2 < 2¹³, so the product stays inside the range of `f64`.
+const LOG_BATCH: usize = 64;
 
 /// VIF: visual information fidelity in the pixel domain (VIFp), the source as the reference and
 /// the fused image as the distorted one, VIF(vi, f) + VIF(ir, f).
@@ -32,33 +30,39 @@ const LOG_BATCH: usize = 16;
 /// Conventions are those of the authors' `vifp_mscale` (noise variance 2); the sum over sources is
 /// the fusion papers'.
 ///
+/// Checked against the ISFM authors' program and sewar's `vifp`.
+///
 /// # Errors
 /// [`Error::TooSmall`] below 41 pixels in width or height, where the fourth scale is empty: a value
 /// from fewer scales could not be compared with others.
 pub fn vif<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
-    vif_of(Grids::of(triple))
+    vif_of(&Grids::of(triple))
 }
 
-pub(crate) fn vif_of(images: Grids) -> Result<f64> {
+pub(crate) fn vif_of(images: &Grids) -> Result<f64> {
     let (width, height) = images.size();
     if width.min(height) < SMALLEST {
         let (metric, needed) = (Metric::Vif, SMALLEST);
         return Err(Error::TooSmall { metric, width, height, needed });
     }
-    let mut g = images;
-    let mut sums = Sums::default();
-    for scale in 1..=SCALES {
-        let window = gaussian(scale);
-        if scale > 1 {
-            g = Grids {
-                visible: halve(&g.visible, &window),
-                infrared: halve(&g.infrared, &window),
-                fused: halve(&g.fused, &window),
-            };
-        }
-        sums = sums.add(scale_sums(&g, &window));
-    }
+    let sums = scale::<17>(images);
+    let g = halved::<9>(images);
+    let sums = sums.add(scale::<9>(&g));
+    let g = halved::<5>(&g);
+    let sums = sums.add(scale::<5>(&g));
+    let g = halved::<3>(&g);
+    let sums = sums.add(scale::<3>(&g));
     Ok(sums.visible.ratio() + sums.infrared.ratio())
+}
+
+fn window<const N: usize>() -> [f64; N] {
+    gaussian(N as f64 / 5.)
+}
+
+/// One scale's contribution; both sources share the fused image's moments.
+fn scale<const N: usize>(images: &Grids) -> Sums {
+    let bands: Vec<Sums> = slide(images, &window::<N>());
+    bands.into_iter().fold(Sums::default(), Sums::add)
 }
 
 /// Numerator and denominator for one source.
@@ -92,131 +96,83 @@ impl Sums {
     }
 }
 
-fn gaussian(scale: u32) -> Vec<f64> {
-    let n = (1usize << (5 - scale)) + 1;
-    let sigma = n as f64 / 5.;
-    let centre = (n / 2) as f64;
-    let at = |i: usize| (-(i as f64 - centre).powi(2) / (2. * sigma * sigma)).exp();
-    let sum: f64 = (0..n).map(at).sum();
-    (0..n).map(|i| at(i) / sum).collect()
+impl Consumer for Sums {
+    #[inline(always)]
+    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
+        let [f, ff, v, vv, fv, i, ii, fi] = moments;
+        add_row(&mut self.visible, [v, vv, f, ff, fv], scratch);
+        add_row(&mut self.infrared, [i, ii, f, ff, fi], scratch);
+    }
 }
 
-/// out = Σ taps\[k\]·slice(k), for symmetric taps of an odd number. Down a column, the slices are
-/// rows; along a row, they are the row shifted.
-fn weighted_sum<'a>(out: &mut [f64], taps: &[f64], slice: impl Fn(usize) -> &'a [f64]) {
-    let last = taps.len() - 1;
-    let centre = taps.len() / 2;
-    for (o, &c) in out.iter_mut().zip(slice(centre)) {
-        *o = taps[centre] * c;
+/// Adds one row's terms, from the windowed source, its square, the fused image, its square and the
+/// product of both.
+#[inline(always)]
+fn add_row(
+    sum: &mut Fraction,
+    [m1, e1, m2, e2, e12]: [&Vec<f64>; 5],
+    [above, below]: &mut [Vec<f64>; 2],
+) {
+    // One result a loop: for two the compiler would have too many slices to tell apart.
+    let moments = m1.iter().zip(e1).zip(m2).zip(e2).zip(e12);
+    for (above, ((((&m1, &e1), &m2), &e2), &e12)) in above.iter_mut().zip(moments) {
+        *above = kept(m1, e1, m2, e2, e12);
     }
-    for (k, &tap) in taps[..centre].iter().enumerate() {
-        for ((o, &a), &b) in out.iter_mut().zip(slice(k)).zip(slice(last - k)) {
-            *o += tap * (a + b);
+    for (below, (&m1, &e1)) in below.iter_mut().zip(m1.iter().zip(e1)) {
+        *below = 1. + variance(m1, e1) * (1. / NOISE);
+    }
+    sum.above += sum_of_logarithms(above);
+    sum.below += sum_of_logarithms(below);
+}
+
+#[inline(always)]
+fn sum_of_logarithms(factors: &[f64]) -> f64 {
+    let mut sum = 0.;
+    for batch in factors.chunks(LOG_BATCH * LANES) {
+        let mut product = V::splat(1.);
+        let vectors = batch.chunks_exact(LANES);
+        let rest: f64 = vectors.remainder().iter().product();
+        for vector in vectors {
+            product = product * V::load(vector, 0);
         }
+        sum += product.map(ln).sum() + ln(rest);
     }
+    sum
 }
 
-/// The window over an image, every second row and column of the result.
-fn halve(g: &Grid, taps: &[f64]) -> Grid {
-    let n = taps.len();
-    let (w, h) = ((g.w - n + 1).div_ceil(2), (g.h - n + 1).div_ceil(2));
-    let mut data = vec![0.; w * h];
-    data.par_chunks_mut(BAND * w).enumerate().for_each(|(band, rows)| {
-        let mut column = vec![0.; g.w];
-        for (y, out) in rows.chunks_exact_mut(w).enumerate() {
-            let y = 2 * (band * BAND + y);
-            weighted_sum(&mut column, taps, |k| g.row(y + k));
-            for (out, window) in out.iter_mut().zip(column.windows(n).step_by(2)) {
-                *out = window.iter().zip(taps).map(|(a, t)| a * t).sum();
-            }
-        }
-    });
-    Grid { data, w, h }
+/// A variance from the means of a value and of its square; 0 where it is only rounding.
+#[inline(always)]
+fn variance(mean: f64, square: f64) -> f64 {
+    let variance = square - mean * mean;
+    if variance < EPSILON { 0. } else { variance }
 }
 
-fn product(a: &Grid, b: &Grid) -> Grid {
-    let mut data = vec![0.; a.data.len()];
-    let chunk = BAND * a.w;
-    data.par_chunks_mut(chunk)
-        .zip(a.data.par_chunks(chunk))
-        .zip(b.data.par_chunks(chunk))
-        .for_each(|((out, a), b)| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                *out = a * b;
-            }
-        });
-    Grid { data, w: a.w, h: a.h }
-}
-
-/// One scale's contribution; both sources share the fused image's moments.
-fn scale_sums(g: &Grids, taps: &[f64]) -> Sums {
-    let (f, v, i) = (&g.fused, &g.visible, &g.infrared);
-    let [ff, vv, ii, fv, fi] = [(f, f), (v, v), (i, i), (f, v), (f, i)].map(|(a, b)| product(a, b));
-    let planes = [f, &ff, v, &vv, &fv, i, &ii, &fi];
-    let n = taps.len();
-    let (w, h) = (f.w - n + 1, f.h - n + 1);
-    let bands: Vec<Sums> = (0..h.div_ceil(BAND))
-        .into_par_iter()
-        .map(|band| {
-            let mut column = vec![0.; f.w];
-            let mut rows = [(); 8].map(|()| vec![0.; w]);
-            let mut terms = vec![(0., 0.); w];
-            let mut sums = Sums::default();
-            for y in band * BAND..(band * BAND + BAND).min(h) {
-                for (row, plane) in rows.iter_mut().zip(planes) {
-                    weighted_sum(&mut column, taps, |k| plane.row(y + k));
-                    weighted_sum(row, taps, |k| &column[k..]);
-                }
-                let [f, ff, v, vv, fv, i, ii, fi] = &rows;
-                let visible = row_sums([v, vv, f, ff, fv], &mut terms);
-                let infrared = row_sums([i, ii, f, ff, fi], &mut terms);
-                sums = sums.add(Sums { visible, infrared });
-            }
-            sums
-        })
-        .collect();
-    bands.into_iter().fold(Sums::default(), Sums::add)
-}
-
-/// The sums over one row, from the windowed source, its square, the fused image, its square and
-/// the product of both.
-fn row_sums(
-    [source, source2, fused, fused2, cross]: [&Vec<f64>; 5],
-    terms: &mut [(f64, f64)],
-) -> Fraction {
-    let moments = source.iter().zip(source2).zip(fused).zip(fused2).zip(cross);
-    for (term, ((((&m1, &e1), &m2), &e2), &e12)) in terms.iter_mut().zip(moments) {
-        *term = pixel(m1, e1, m2, e2, e12);
-    }
-    let mut sums = Fraction::default();
-    for batch in terms.chunks(LOG_BATCH) {
-        let (mut above, mut below) = (1., 1.);
-        for (a, b) in batch {
-            above *= a;
-            below *= b;
-        }
-        sums = sums.add(Fraction { above: f64::ln(above), below: f64::ln(below) });
-    }
-    sums
-}
-
-/// What the two logarithms of a pixel are taken of.
-#[inline]
-fn pixel(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> (f64, f64) {
-    let mut var1 = (e1 - m1 * m1).max(0.);
-    let var2 = (e2 - m2 * m2).max(0.);
+/// What the upper logarithm of a pixel is taken of.
+#[inline(always)]
+fn kept(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> f64 {
+    let var1 = variance(m1, e1);
+    let var2 = e2 - m2 * m2;
+    let var2 = if var2 > 0. { var2 } else { 0. };
     let covariance = e12 - m1 * m2;
-    let mut gain = covariance / (var1 + EPSILON);
-    let mut rest = var2 - gain * covariance;
-    if var1 < EPSILON {
-        (gain, rest, var1) = (0., var2, 0.);
-    }
-    if var2 < EPSILON {
-        (gain, rest) = (0., 0.);
-    }
-    if gain < 0. {
-        (gain, rest) = (0., var2);
-    }
-    let rest = rest.max(EPSILON);
-    (1. + gain * gain * var1 / (rest + NOISE), 1. + var1 / NOISE)
+    let gain = covariance / (var1 + EPSILON);
+    // A flat source, or an inverted image, is no signal.
+    let no_signal = (var1 == 0.) | (gain < 0.);
+    let rest = if no_signal { var2 } else { var2 - gain * covariance };
+    let rest = if var2 < EPSILON { 0. } else { rest };
+    let gain = if no_signal | (var2 < EPSILON) { 0. } else { gain };
+    let rest = if rest < EPSILON { EPSILON } else { rest };
+    1. + gain * gain * var1 / (rest + NOISE)
+}
+
+/// The images of the next scale: the window over each, every second row and column of the result.
+fn halved<const N: usize>(g: &Grids) -> Grids {
+    let (fused, (visible, infrared)) = rayon::join(
+        || halve::<N>(&g.fused),
+        || rayon::join(|| halve::<N>(&g.visible), || halve::<N>(&g.infrared)),
+    );
+    Grids { visible, infrared, fused }
+}
+
+fn halve<const N: usize>(g: &Grid) -> Grid {
+    filter(g, &window::<N>(), 2)
 }

@@ -45,7 +45,7 @@ fn one_by_one<T: Sample>(t: &Triple<'_, T>) -> Vec<(Metric, f64)> {
 fn check<T: Sample>(name: &str, triple: &Triple<'_, T>, expected: &serde_json::Value) -> f64 {
     let scores = Scores::evaluate(triple);
     let single = one_by_one(triple);
-    assert_eq!(single.len(), Metric::ALL.len());
+    assert_eq!(single.len(), 12);
     let mut worst: f64 = 0.;
     for (metric, value) in single {
         let want = expected[metric.name()].as_f64().unwrap();

@@ -1,0 +1,175 @@
+//! Weighted sums of the three images and of their products over a sliding window: what SSIM,
+//! MS-SSIM and VIF are computed from.
+
+use rayon::prelude::*;
+
+use crate::plane::{Grid, Grids};
+use crate::simd::{Kernel, LANES, V, dispatch};
+
+/// Output rows of one task; fixed, so that sums do not depend on the threads.
+const BAND: usize = 16;
+
+/// For each place of the window along one row, the weighted sums of f, f², v, v², f·v, i, i², f·i.
+/// The rows may go on after the last place; what is there means nothing.
+pub(crate) type Moments = [Vec<f64>; 8];
+
+/// What is done with each row of moments.
+pub(crate) trait Consumer: Default + Send {
+    /// Takes one row; `scratch` has as many values as there are places. Must be `#[inline(always)]`, as everything it calls.
+    fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]);
+}
+
+/// Slides a separable window over all places where it fits. `taps` are symmetric and odd in
+/// number, and no more than either side of the images. Returns one consumer for each band of rows,
+/// from the top down.
+pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]) -> Vec<C> {
+    let (w, h) = images.size();
+    let (places, out_h) = (w + 1 - N, h + 1 - N);
+    (0..out_h.div_ceil(BAND))
+        .into_par_iter()
+        .map_init(
+            || Scratch {
+                columns: [(); 8].map(|()| vec![0.; (w + N).next_multiple_of(LANES) + LANES]),
+                rows: [(); 8].map(|()| vec![0.; places.next_multiple_of(LANES)]),
+                spare: [(); 2].map(|()| vec![0.; places]),
+            },
+            |scratch, band| {
+                let rows = band * BAND..(band * BAND + BAND).min(out_h);
+                dispatch(Band { images, taps, rows, scratch, consumer: C::default() })
+            },
+        )
+        .collect()
+}
+
+struct Scratch {
+    /// Whole vectors: what comes after the last column or place means nothing.
+    columns: Moments,
+    rows: Moments,
+    spare: [Vec<f64>; 2],
+}
+
+struct Band<'a, C, const N: usize> {
+    images: &'a Grids,
+    taps: &'a [f64; N],
+    rows: std::ops::Range<usize>,
+    scratch: &'a mut Scratch,
+    consumer: C,
+}
+
+impl<C: Consumer, const N: usize> Kernel for Band<'_, C, N> {
+    type Output = C;
+
+    #[inline(always)]
+    fn run(mut self) -> C {
+        let Scratch { columns, rows, spare } = self.scratch;
+        for y in self.rows {
+            down(self.images, self.taps, y, columns);
+            for (row, column) in rows.iter_mut().zip(columns.iter()) {
+                along(self.taps, column, row);
+            }
+            self.consumer.row(rows, spare);
+        }
+        self.consumer
+    }
+}
+
+/// The window's sums down each column. The products are made anew for every row: that is cheaper
+/// than the memory they would fill.
+#[inline(always)]
+fn down<const N: usize>(images: &Grids, taps: &[f64; N], y: usize, columns: &mut Moments) {
+    let mut rows: [[&[f64]; 3]; N] = [[&[]; 3]; N];
+    for (k, rows) in rows.iter_mut().enumerate() {
+        let Grids { fused, visible, infrared } = images;
+        *rows = [fused.vectors(y + k), visible.vectors(y + k), infrared.vectors(y + k)];
+    }
+    for x in (0..images.fused.w).step_by(LANES) {
+        let mut sums = [V::splat(0.); 8];
+        for (&[f, v, i], &tap) in rows.iter().zip(taps) {
+            let (f, v, i) = (V::load(f, x), V::load(v, x), V::load(i, x));
+            let tap = V::splat(tap);
+            let (tf, tv, ti) = (f * tap, v * tap, i * tap);
+            let terms = [tf, tf * f, tv, tv * v, tf * v, ti, ti * i, tf * i];
+            for k in 0..8 {
+                sums[k] += terms[k];
+            }
+        }
+        for (column, sum) in columns.iter_mut().zip(sums) {
+            sum.store(column, x);
+        }
+    }
+}
+
+/// The window's sums along a row; both are whole vectors.
+#[inline(always)]
+fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
+    for x in (0..to.len()).step_by(LANES) {
+        let from = &from[x..x + LANES + N - 1];
+        let mut sum = V::load(from, N / 2) * V::splat(taps[N / 2]);
+        for (k, &tap) in taps[..N / 2].iter().enumerate() {
+            sum += (V::load(from, k) + V::load(from, N - 1 - k)) * V::splat(tap);
+        }
+        sum.store(to, x);
+    }
+}
+
+/// The window over an image: at every `step`-th place, right and down, where it fits.
+pub(crate) fn filter<const N: usize>(g: &Grid, taps: &[f64; N], step: usize) -> Grid {
+    let (w, h) = ((g.w + 1 - N).div_ceil(step), (g.h + 1 - N).div_ceil(step));
+    let mut out = Grid::zeros(w, h);
+    out.pixels_mut().par_chunks_mut(BAND * w).enumerate().for_each(|(band, rows)| {
+        dispatch(Filter { g, taps, step, first: step * band * BAND, rows, w });
+    });
+    out
+}
+
+/// The window over an image, centred on each pixel in turn, zeros beyond the border.
+pub(crate) fn same<const N: usize>(g: &Grid, taps: &[f64; N]) -> Grid {
+    let mut padded = Grid::zeros(g.w + N - 1, g.h + N - 1);
+    let stride = padded.w;
+    for (y, row) in g.rows().enumerate() {
+        padded.pixels_mut()[(y + N / 2) * stride + N / 2..][..g.w].copy_from_slice(row);
+    }
+    filter(&padded, taps, 1)
+}
+
+struct Filter<'a, const N: usize> {
+    g: &'a Grid,
+    taps: &'a [f64; N],
+    step: usize,
+    /// The uppermost row that the first output row sees.
+    first: usize,
+    rows: &'a mut [f64],
+    w: usize,
+}
+
+impl<const N: usize> Kernel for Filter<'_, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut column = vec![0.; (self.g.w + N).next_multiple_of(LANES) + LANES];
+        let mut row = vec![0.; (self.g.w + 1 - N).next_multiple_of(LANES)];
+        for (y, out) in self.rows.chunks_exact_mut(self.w).enumerate() {
+            for x in (0..self.g.w).step_by(LANES) {
+                let mut sum = V::splat(0.);
+                for (k, &tap) in self.taps.iter().enumerate() {
+                    let from = self.g.vectors(self.first + self.step * y + k);
+                    sum += V::load(from, x) * V::splat(tap);
+                }
+                sum.store(&mut column, x);
+            }
+            along(self.taps, &column, &mut row);
+            for (out, value) in out.iter_mut().zip(row.iter().step_by(self.step)) {
+                *out = *value;
+            }
+        }
+    }
+}
+
+/// A normalised Gaussian of N taps, N odd.
+pub(crate) fn gaussian<const N: usize>(sigma: f64) -> [f64; N] {
+    let centre = (N / 2) as f64;
+    let at = |i: usize| (-(i as f64 - centre).powi(2) / (2. * sigma * sigma)).exp();
+    let sum: f64 = (0..N).map(at).sum();
+    std::array::from_fn(|i| at(i) / sum)
+}
