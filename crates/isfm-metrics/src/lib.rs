@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod detection;
 mod differences;
 mod error;
 mod histogram;
@@ -8,6 +9,7 @@ mod plane;
 mod qabf;
 mod rank;
 mod scores;
+pub mod segmentation;
 mod ssim;
 mod statistics;
 mod vif;
