@@ -180,7 +180,7 @@ fn pictures(out: &mut String, report: &Report) {
     for (at, method) in report.methods.iter().enumerate() {
         let _ = write!(out, "<option value=m{at}>{}", escape(&method.name));
     }
-    *out += "</select></label> <label>times <select id=gain><option>1<option>2<option selected>4\
+    *out += "</select></label> <label>times <select id=gain><option>1<option selected>2<option>4\
              <option>8</select></label> <label>Below each result <select id=shown>";
     for metric in Metric::ALL {
         let selected = if *metric == Metric::Qabf { " selected" } else { "" };

@@ -12,7 +12,7 @@ const MOST: usize = 80_000;
 /// What the smallest one needs; a page of thousands of pictures gets larger rather than useless.
 const LEAST: usize = 4_000;
 /// Longer sides to try, from the largest. A picture is never enlarged.
-const SIDES: [u32; 6] = [640, 512, 416, 320, 240, 160];
+const SIDES: [u32; 8] = [640, 512, 416, 320, 240, 160, 112, 80];
 /// The last one is for the smallest size only.
 const QUALITIES: [u8; 3] = [85, 75, 50];
 

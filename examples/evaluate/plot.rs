@@ -10,7 +10,7 @@ use crate::table::number;
 
 const WIDTH: f64 = 420.;
 const LABEL: f64 = 96.;
-const RIGHT: f64 = 12.;
+const RIGHT: f64 = 22.;
 const ROW: f64 = 30.;
 const TOP: f64 = 6.;
 const AXIS: f64 = 22.;

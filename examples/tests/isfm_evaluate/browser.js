@@ -1,8 +1,6 @@
 // Loads `page` at two widths, uses it as a reader would, and writes what happened into #seen.
 "use strict";
 
-const turn = () => new Promise((done) => setTimeout(done, 0));
-
 async function use(width) {
   const frame = document.createElement("iframe");
   frame.width = width;
@@ -12,7 +10,7 @@ async function use(width) {
   // Before the page's own script, so that its errors are seen.
   frame.srcdoc = page.replace(
     "<head>",
-    "<head><script>window.errors = []; addEventListener('error', (e) => errors.push(e.message));</script>",
+    "<head><script>window.errors = []; addEventListener('error', (e) => errors.push(e.message));<\/script>",
   );
   document.body.append(frame);
   await loaded;
@@ -20,16 +18,19 @@ async function use(width) {
   const failed = [];
   const expect = (holds, what) => holds || failed.push(what);
 
+  // Whether a picture's pixels are there, and not all the same.
+  const shows = (image) => {
+    const canvas = doc.createElement("canvas");
+    const { naturalWidth: w, naturalHeight: h } = image;
+    if (!image.complete || !w || image.getBoundingClientRect().width < 50) return false;
+    [canvas.width, canvas.height] = [w, h];
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, w, h);
+    return data.some((v, i) => i % 4 < 3 && v !== data[i % 4]);
+  };
   const images = [...doc.querySelectorAll("#pictures img")];
-  let drawn = 0;
-  for (const image of images) {
-    try {
-      await image.decode();
-      drawn += image.naturalWidth > 0 && image.getBoundingClientRect().width > 50;
-    } catch (error) {
-      failed.push("picture: " + error.message);
-    }
-  }
+  const drawn = images.filter(shows).length;
 
   let heads = 0;
   let sorted = 0;
@@ -66,16 +67,16 @@ async function use(width) {
   view.dispatchEvent(new win.PointerEvent("pointerenter"));
   expect(seenOver()?.src === figure.parentElement.querySelector("[data-key=visible] img").src, "no difference");
   expect(win.getComputedStyle(seenOver()).mixBlendMode === "difference", "not blended");
-  expect(win.getComputedStyle(view).filter === "brightness(4)", win.getComputedStyle(view).filter);
+  expect(win.getComputedStyle(view).filter === "brightness(2)", win.getComputedStyle(view).filter);
   view.dispatchEvent(new win.PointerEvent("pointerleave"));
   expect(!seenOver() && !view.classList.contains("differs"), "the difference stays");
   doc.getElementById("reference").value = "m0";
   view.dispatchEvent(new win.PointerEvent("pointerenter"));
   expect(!seenOver(), "a difference to itself");
-  doc.getElementById("reference").value = "m3";
+  doc.getElementById("reference").value = "m1";
   view.focus();
   view.dispatchEvent(new win.FocusEvent("focus"));
-  expect(seenOver()?.src === figure.parentElement.querySelector("[data-key=m3] img").src, "no focus");
+  expect(seenOver()?.src === figure.parentElement.querySelector("[data-key=m1] img").src, "no focus");
   view.dispatchEvent(new win.FocusEvent("blur"));
 
   const output = figure.querySelector("output");
@@ -118,7 +119,6 @@ async function use(width) {
   const seen = {};
   try {
     seen.phone = await use(390);
-    await turn();
     seen.screen = await use(1280);
   } catch (error) {
     seen.error = error.stack;

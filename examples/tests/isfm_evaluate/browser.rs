@@ -27,12 +27,14 @@ fn browser() -> Option<PathBuf> {
 /// Runs the browser on a file and returns what it prints.
 fn browse(browser: &Path, folder: &Path, options: &[&str], file: &Path) -> String {
     let printed = folder.join("printed");
+    let profile = tempfile::tempdir_in(folder).unwrap();
     let mut child = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         // Whatever the page asked a network for would fail.
         .args(["--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars"])
-        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+        // A new one each time: the page remembers the choice of light or dark.
+        .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(options)
         .arg(format!("file://{}", file.display()))
         .stdout(std::fs::File::create(&printed).unwrap())
