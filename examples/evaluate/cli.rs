@@ -8,6 +8,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
+use isfm_metrics::Metric;
+
 use crate::inputs::{self, Baseline, Source};
 use crate::report::{Problem, Report};
 use crate::{export, page, pairs, pictures, report, table};
@@ -54,9 +56,57 @@ pub(crate) struct Args {
     /// Write a page of tables, distributions and all pictures, in one file that needs no network
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Metrics to show, by their names in the tables, or `all` that isfm-metrics has [default:
+    /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
+    pub(crate) metrics: Vec<Metrics>,
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+/// Those of the ISFM authors' evaluation, nine of which they print.
+const DEFAULT: [Metric; 12] = [
+    Metric::En,
+    Metric::Sd,
+    Metric::Sf,
+    Metric::Ag,
+    Metric::Mi,
+    Metric::Scd,
+    Metric::Vif,
+    Metric::Qabf,
+    Metric::Ssim,
+    Metric::Cc,
+    Metric::Mse,
+    Metric::Psnr,
+];
+
+/// What one name stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics(Vec<Metric>);
+
+fn metrics(name: &str) -> std::result::Result<Metrics, String> {
+    if name.eq_ignore_ascii_case("all") {
+        return Ok(Metrics(Metric::ALL.to_vec()));
+    }
+    match Metric::ALL.iter().find(|m| m.name().eq_ignore_ascii_case(name)) {
+        Some(&metric) => Ok(Metrics(vec![metric])),
+        None => {
+            let names: Vec<_> = Metric::ALL.iter().map(|m| m.name()).collect();
+            Err(format!("it is none of all, {}", names.join(", ")))
+        }
+    }
+}
+
+impl Args {
+    /// The metrics asked for, in the order of the tables.
+    fn chosen(&self) -> Vec<Metric> {
+        if self.metrics.is_empty() {
+            return DEFAULT.to_vec();
+        }
+        let asked = |metric: &Metric| self.metrics.iter().any(|m| m.0.contains(metric));
+        Metric::ALL.iter().copied().filter(asked).collect()
+    }
 }
 
 fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
@@ -106,7 +156,7 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     bar.finish_and_clear();
 
     let names = methods.iter().map(|m| m.name.clone()).collect();
-    let report = Report::new(names, pairs);
+    let report = Report::new(names, pairs, args.chosen());
     print!("{}", table::text(&report));
     println!(
         "{} pairs, {} methods in {:.1} s",

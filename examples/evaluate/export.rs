@@ -10,7 +10,8 @@ use crate::report::Report;
 /// A value that a metric does not have for a picture (it is too small) is `null`; an infinite one,
 /// which JSON has no number for, is the string `"inf"`.
 pub(crate) fn json(report: &Report) -> String {
-    let metrics: Vec<Value> = Metric::ALL
+    let metrics: Vec<Value> = report
+        .metrics
         .iter()
         .map(|metric| {
             let better = match metric.direction() {
@@ -27,7 +28,7 @@ pub(crate) fn json(report: &Report) -> String {
             json!({
                 "name": m.name,
                 "images": m.images,
-                "mean": m.mean.as_ref().map(values),
+                "mean": m.mean.as_ref().map(|mean| values(mean, &report.metrics)),
                 "average_rank": m.average_rank,
             })
         })
@@ -38,7 +39,7 @@ pub(crate) fn json(report: &Report) -> String {
         let mut scores = Map::new();
         for (method, scored) in report.methods.iter().zip(&outcome.methods) {
             if let Ok(scored) = scored {
-                scores.insert(method.name.clone(), values(&scored.scores));
+                scores.insert(method.name.clone(), values(&scored.scores, &report.metrics));
             }
         }
         let (width, height) = outcome.size;
@@ -59,18 +60,18 @@ pub(crate) fn json(report: &Report) -> String {
     format!("{whole:#}\n")
 }
 
-fn values(scores: &Scores) -> Value {
+fn values(scores: &Scores, metrics: &[Metric]) -> Value {
     let value = |metric: &Metric| match scores.get(*metric) {
         Some(v) if v.is_infinite() => json!(if v > 0. { "inf" } else { "-inf" }),
         value => json!(value),
     };
-    Value::Object(Metric::ALL.iter().map(|m| (m.name().to_owned(), value(m))).collect())
+    Value::Object(metrics.iter().map(|m| (m.name().to_owned(), value(m))).collect())
 }
 
 /// A row for each picture and method, with a header. Infinite is `inf`; what is not there is empty.
 pub(crate) fn csv(report: &Report) -> String {
     let mut out = String::from("image,method");
-    for metric in Metric::ALL {
+    for metric in &report.metrics {
         out += ",";
         out += &field(metric.name());
     }
@@ -80,7 +81,7 @@ pub(crate) fn csv(report: &Report) -> String {
         for (method, scored) in report.methods.iter().zip(&outcome.methods) {
             let Ok(scored) = scored else { continue };
             out += &format!("{},{}", field(&pair.name), field(&method.name));
-            for &metric in Metric::ALL {
+            for &metric in &report.metrics {
                 out.push(',');
                 if let Some(value) = scored.scores.get(metric) {
                     out += &value.to_string();

@@ -45,7 +45,7 @@ pub(crate) fn html(report: &Report) -> String {
     out += "<section id=distributions><h2>Distributions</h2><p>A point is a picture; the box holds \
             the middle half of them with the median in it, the diamond is the mean.</p>\
             <div class=plots>";
-    for &metric in Metric::ALL {
+    for &metric in &report.metrics {
         out += &plot::svg(report, metric);
     }
     out += "</div></section>\n";
@@ -81,8 +81,8 @@ fn head(out: &mut String, label: &str, hint: &str, first: &str) {
     );
 }
 
-fn metric_heads(out: &mut String) {
-    for metric in Metric::ALL {
+fn metric_heads(out: &mut String, report: &Report) {
+    for metric in &report.metrics {
         let (hint, first) = match metric.direction() {
             Direction::Higher => ("higher is better", "descending"),
             Direction::Lower => ("lower is better", "ascending"),
@@ -108,21 +108,21 @@ fn cell(out: &mut String, value: Option<f64>, text: &str, mark: Option<Mark>) {
 }
 
 fn means(out: &mut String, report: &Report) {
+    *out += "<section id=means><h2>Means</h2><p>The <b class=best>best</b> and the \
+             <span class=second>second best</span> of each column. ";
     let ranked: Vec<_> = report.ranked.iter().map(|m| m.name()).collect();
-    let _ = write!(
-        out,
-        "<section id=means><h2>Means</h2><p>The <b class=best>best</b> and the \
-         <span class=second>second best</span> of each column. Avg. rank is the mean place over {}. \
-         A head sorts by its column.</p>\
-         <div class=scroll><table class=sortable><thead><tr>",
-        escape(&ranked.join(", "))
-    );
+    if !ranked.is_empty() {
+        let ranked = escape(&ranked.join(", "));
+        let _ = write!(out, "Avg. rank is the mean place over {ranked}. ");
+    }
+    *out += "A head sorts by its column.</p>\
+             <div class=scroll><table class=sortable><thead><tr>";
     head(out, "Method", "", "ascending");
     head(out, "Images", "how many it was scored on", "descending");
-    metric_heads(out);
+    metric_heads(out, report);
     head(out, "Avg. rank", "lower is better", "ascending");
     *out += "</tr></thead><tbody>";
-    let marks: Vec<_> = Metric::ALL.iter().map(|&m| report.marks(m)).collect();
+    let marks: Vec<_> = report.metrics.iter().map(|&m| report.marks(m)).collect();
     let rank_marks = report.rank_marks();
     for (at, method) in report.methods.iter().enumerate() {
         let _ = write!(
@@ -133,7 +133,7 @@ fn means(out: &mut String, report: &Report) {
             method.images,
             method.images
         );
-        for (&metric, marks) in Metric::ALL.iter().zip(&marks) {
+        for (&metric, marks) in report.metrics.iter().zip(&marks) {
             let value = method.mean.as_ref().and_then(|mean| mean.get(metric));
             cell(out, value, &number(value), marks[at]);
         }
@@ -150,7 +150,7 @@ fn values(out: &mut String, report: &Report) {
              <table class=sortable><thead><tr>";
     head(out, "Picture", "", "ascending");
     head(out, "Method", "", "ascending");
-    metric_heads(out);
+    metric_heads(out, report);
     *out += "</tr></thead><tbody>";
     for (at, pair) in report.pairs.iter().enumerate() {
         let Ok(outcome) = &pair.outcome else { continue };
@@ -162,7 +162,7 @@ fn values(out: &mut String, report: &Report) {
                 escape(&pair.name),
                 escape(&method.name)
             );
-            for &metric in Metric::ALL {
+            for &metric in &report.metrics {
                 let value = scored.scores.get(metric);
                 cell(out, value, &number(value), None);
             }
@@ -182,7 +182,7 @@ fn pictures(out: &mut String, report: &Report) {
     }
     *out += "</select></label> <label>times <select id=gain><option>1<option selected>2<option>4\
              <option>8</select></label> <label>Below each result <select id=shown>";
-    for metric in Metric::ALL {
+    for metric in &report.metrics {
         let selected = if *metric == Metric::Qabf { " selected" } else { "" };
         let _ = write!(out, "<option{selected}>{}", escape(metric.name()));
     }
@@ -197,8 +197,8 @@ fn pictures(out: &mut String, report: &Report) {
              <div class=row style='--ratio:{width}/{height}'>",
             escape(&pair.name)
         );
-        figure(out, "visible", "Visible", None, &outcome.sources[0]);
-        figure(out, "infrared", "Infrared", None, &outcome.sources[1]);
+        figure(out, report, "visible", "Visible", None, &outcome.sources[0]);
+        figure(out, report, "infrared", "Infrared", None, &outcome.sources[1]);
         methods(out, report, outcome);
         *out += "</div></article>\n";
     }
@@ -210,7 +210,7 @@ fn methods(out: &mut String, report: &Report, outcome: &Outcome) {
         match scored {
             Ok(scored) => {
                 let key = format!("m{at}");
-                figure(out, &key, &method.name, Some(&scored.scores), &scored.picture);
+                figure(out, report, &key, &method.name, Some(&scored.scores), &scored.picture);
             }
             Err(why) => {
                 let _ = write!(
@@ -224,10 +224,17 @@ fn methods(out: &mut String, report: &Report, outcome: &Outcome) {
     }
 }
 
-fn figure(out: &mut String, key: &str, name: &str, scores: Option<&Scores>, uri: &str) {
+fn figure(
+    out: &mut String,
+    report: &Report,
+    key: &str,
+    name: &str,
+    scores: Option<&Scores>,
+    uri: &str,
+) {
     let score = match scores {
         Some(scores) => {
-            let texts: Vec<_> = Metric::ALL.iter().map(|&m| number(scores.get(m))).collect();
+            let texts: Vec<_> = report.metrics.iter().map(|&m| number(scores.get(m))).collect();
             format!(" <output data-all='{}'></output>", texts.join(" "))
         }
         None => String::new(),

@@ -116,13 +116,15 @@ pub(crate) enum Mark {
 pub(crate) struct Report {
     pub(crate) methods: Vec<MethodReport>,
     pub(crate) pairs: Vec<PairReport>,
-    /// The metrics that the average rank is over.
+    /// The metrics to show.
+    pub(crate) metrics: Vec<Metric>,
+    /// Those of them that the average rank is over.
     pub(crate) ranked: Vec<Metric>,
 }
 
 impl Report {
-    pub(crate) fn new(names: Vec<String>, pairs: Vec<PairReport>) -> Self {
-        let mut report = Report { methods: Vec::new(), pairs, ranked: Vec::new() };
+    pub(crate) fn new(names: Vec<String>, pairs: Vec<PairReport>, metrics: Vec<Metric>) -> Self {
+        let mut report = Report { methods: Vec::new(), pairs, metrics, ranked: Vec::new() };
         for (at, name) in names.into_iter().enumerate() {
             let scores: Vec<Scores> = report.scores(at).map(|(_, scores)| *scores).collect();
             let mean = Scores::mean(&scores);
@@ -166,7 +168,8 @@ impl Report {
     fn rank(&mut self) {
         let competing = self.competing();
         let known = |metric: Metric| {
-            competing.iter().all(|(_, mean)| mean.get(metric).is_some_and(|v| !v.is_nan()))
+            self.metrics.contains(&metric)
+                && competing.iter().all(|(_, mean)| mean.get(metric).is_some_and(|v| !v.is_nan()))
         };
         let ranked: Vec<Metric> = Metric::RANKED.iter().copied().filter(|&m| known(m)).collect();
         let directions: Vec<Direction> = ranked.iter().map(|m| m.direction()).collect();

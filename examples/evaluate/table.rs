@@ -1,7 +1,5 @@
 //! The table of means, as text.
 
-use isfm_metrics::Metric;
-
 use crate::report::{Mark, Report};
 
 /// Columns of a terminal that lines are kept within; a wider table goes on below.
@@ -28,7 +26,7 @@ pub(crate) fn text(report: &Report) -> String {
     images.extend(report.methods.iter().map(|m| m.images.to_string()));
 
     let mut columns = vec![images];
-    for &metric in Metric::ALL {
+    for &metric in &report.metrics {
         let mut column: Column = vec![format!("{metric} ")];
         for (method, mark) in report.methods.iter().zip(report.marks(metric)) {
             let value = method.mean.as_ref().and_then(|mean| mean.get(metric));
@@ -66,6 +64,12 @@ pub(crate) fn text(report: &Report) -> String {
         out.push('\n');
         rest = more;
     }
+    out += "¹ best, ² second best";
+    let ranked: Vec<_> = report.ranked.iter().map(|m| m.name()).collect();
+    if !ranked.is_empty() {
+        out += &format!("; average rank over {}", ranked.join(", "));
+    }
+    out.push('\n');
     out
 }
 

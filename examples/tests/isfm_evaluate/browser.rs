@@ -77,6 +77,8 @@ fn the_page_works_in_a_browser() {
         &fused[1],
         "--baseline",
         "average,max",
+        "--metrics",
+        "all",
         "--html",
         text(&page),
     ]);

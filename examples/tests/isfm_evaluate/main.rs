@@ -84,7 +84,8 @@ fn set(folder: &Path, pairs: u32, (width, height): (u32, u32)) -> [PathBuf; 4] {
 fn arguments_make_sense() {
     cli::Args::command().debug_assert();
     let ok = ["--visible", "v", "--infrared", "i"];
-    let bad: [&[&str]; 7] = [
+    let bad: [&[&str]; 8] = [
+        &["--baseline", "max", "--metrics", "EN,XY"],
         &[],
         &["--fused", "folder"],
         &["--fused", "=folder"],
@@ -120,7 +121,8 @@ fn scores_are_those_of_the_crate() {
         "--fused",
         &fused[1],
     ];
-    let more = ["--baseline", "average,max", "--json", text(&json), "--csv", text(&csv)];
+    let more = ["--baseline", "average,max", "--metrics", "all"];
+    let more = [&more[..], &["--json", text(&json), "--csv", text(&csv)]].concat();
     assert_eq!(run(&[&args[..], &more].concat()).unwrap(), []);
 
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
@@ -316,11 +318,15 @@ fn jpeg_is_read_as_libjpeg_reads_it() {
         assert!(error.contains("cut.jpg"), "{length}: {error}");
     }
     // Bytes changed anywhere: a picture or an error, no panic.
-    for at in 0..whole.len() {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 0x55;
-        std::fs::write(&cut, &bytes).unwrap();
-        let _ = inputs::read(&cut);
+    for name in ["420", "422", "progressive", "grey"] {
+        let whole = std::fs::read(fixtures.join(format!("jpeg_{name}.jpg"))).unwrap();
+        for at in 0..whole.len() {
+            for change in [0x01, 0x10, 0x55, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= change;
+                let _ = inputs::read_jpeg(&bytes);
+            }
+        }
     }
 }
 
@@ -340,7 +346,8 @@ fn marks_and_table() {
         report::score(pair, &sources, None)
     };
     let pairs = found.pairs.iter().enumerate().map(score).collect();
-    let report = Report::new(methods.iter().map(|m| m.name.clone()).collect(), pairs);
+    let names = methods.iter().map(|m| m.name.clone()).collect();
+    let report = Report::new(names, pairs, Metric::ALL.to_vec());
     use report::Mark::{Best, Second};
     // Equal methods are best together, and the next is second.
     assert_eq!(report.marks(Metric::Ag), [Some(Best), Some(Best), Some(Second)]);
@@ -350,10 +357,27 @@ fn marks_and_table() {
     for metric in Metric::ALL {
         assert!(table.contains(metric.name()), "{metric} is not in\n{table}");
     }
-    let ag = report.methods[0].mean.unwrap().ag;
+    let ag = report.methods[0].mean.as_ref().unwrap().get(Metric::Ag).unwrap();
     assert!(table.contains(&format!("{ag:.4}¹")), "{table}");
     assert_eq!(table::number(Some(f64::INFINITY)), "∞");
     assert_eq!(table::number(None), "–");
+}
+
+#[test]
+fn only_the_metrics_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let [vi, ir, ..] = set(folder.path(), 1, (20, 16));
+    let (json, csv) = (folder.path().join("s.json"), folder.path().join("s.csv"));
+    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
+    let more = ["--metrics", "psnr,SD", "--json", text(&json), "--csv", text(&csv)];
+    assert_eq!(run(&[&args[..], &more].concat()).unwrap(), []);
+    let csv = std::fs::read_to_string(csv).unwrap();
+    assert!(csv.starts_with("image,method,SD,PSNR\n"), "{csv}");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(json["metrics"].as_array().unwrap().len(), 2);
+    assert_eq!(json["methods"][0]["mean"].as_object().unwrap().len(), 2);
+    // Neither is one that the papers rank by.
+    assert_eq!(json["methods"][0]["average_rank"], Value::Null);
 }
 
 /// An identical result has infinite PSNR: valid JSON, readable CSV, a page that plots the rest.
