@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use image::codecs::jpeg::JpegDecoder;
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits, RgbImage};
@@ -157,7 +157,8 @@ pub(crate) fn read(path: &Path) -> Result<DynamicImage> {
         Ok(ImageFormat::Jpeg) => {
             read_jpeg(&bytes).with_context(|| format!("cannot read {}", path.display()))
         }
-        _ => Ok(isfm::read_image(path)?),
+        // Its message already says what is beneath it.
+        _ => isfm::read_image(path).map_err(|error| anyhow!("{error}")),
     }
 }
 
