@@ -9,6 +9,8 @@
 //! `weights.safetensors` (for `fuse --weights`), checkpoints, `log.jsonl` and `curve.svg`.
 //! Ctrl-C finishes the step, writes a checkpoint and ends; a second one ends at once.
 
+mod device;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +58,9 @@ struct Args {
     /// Start from these weights (.safetensors or .pth) instead of random ones
     #[arg(long, conflicts_with = "resume")]
     weights: Option<PathBuf>,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Number of threads [default: all cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -96,7 +101,8 @@ fn main() -> Result<()> {
     train.seed = args.seed.unwrap_or(train.seed);
     train.schedule.peak = args.lr.unwrap_or(train.schedule.peak);
 
-    let mut builder = Trainer::builder(model.clone(), data).config(train);
+    let device = device::device(&args.device)?;
+    let mut builder = Trainer::builder(model.clone(), data).config(train).device(device);
     if let Some(path) = &args.weights {
         let file = Checkpoint::read(path, Some(&model), &candle_core::Device::Cpu)?;
         builder = builder.weights(file.weights);

@@ -53,8 +53,11 @@ fn problems() -> Vec<String> {
 #[cfg(feature = "cuda")]
 fn compile() -> Result<(), cudaforge::Error> {
     cudaforge::KernelBuilder::new()
-        .source_files(["src/haar.cu", "src/silu.cu"])
-        .watch(["src/haar.cuh", "src/silu.cuh", "src/portable.cuh"])
+        .source_files(
+            ["conv", "haar", "norm", "pointwise", "resize", "scan", "sums", "window"]
+                .map(|name| format!("src/{name}.cu")),
+        )
+        .watch(["src/map.cuh", "src/portable.cuh", "src/scan.cuh"])
         .arg("-std=c++17")
         .arg("-O3")
         // Cargo already knows when to run this; a second cache would miss a change of compiler.

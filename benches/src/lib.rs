@@ -2,6 +2,10 @@
 
 use candle_core::{Device, Tensor, Var};
 
+mod roofline;
+
+pub use roofline::Roofline;
+
 /// A tensor of standard normal values.
 pub fn random(shape: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1., shape, &Device::Cpu).expect("a tensor on the CPU")

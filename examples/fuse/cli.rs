@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use candle_core::DType;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use isfm::{Config, Isfm};
 
+use crate::device::device;
 use crate::{paint, pairs, sheet};
 
 /// Fuse an infrared and a visible picture into one.
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: String,
+    /// Element type to compute in: f32, on a GPU also f16 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub(crate) dtype: String,
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -80,8 +85,13 @@ pub(crate) fn run(args: &Args) -> Result<Failed> {
 }
 
 fn network(args: &Args) -> Result<Isfm> {
-    check_device(&args.device)?;
-    let mut builder = Isfm::builder();
+    let dtype = match args.dtype.as_str() {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        other => bail!("element type {other:?} is none of f32, f16, bf16"),
+    };
+    let mut builder = Isfm::builder().device(device(&args.device)?).dtype(dtype);
     if let Some(path) = &args.config {
         builder = builder.config(Config::read(path)?);
     } else if let Some(name) = &args.preset {
@@ -97,16 +107,6 @@ fn network(args: &Args) -> Result<Isfm> {
         builder = builder.threads(threads);
     }
     Ok(builder.build()?)
-}
-
-fn check_device(name: &str) -> Result<()> {
-    let cuda =
-        name == "cuda" || name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u32>().is_ok());
-    match name {
-        "cpu" => Ok(()),
-        _ if cuda => bail!("device {name}: this build has no CUDA support, only --device cpu"),
-        _ => bail!("device {name:?} is none of cpu, cuda, cuda:N"),
-    }
 }
 
 /// Fuses two files into a third, and says what was done.

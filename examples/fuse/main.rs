@@ -2,6 +2,8 @@
 //! paints itself. `--help` tells the rest.
 
 mod cli;
+#[path = "../device.rs"]
+mod device;
 mod paint;
 mod pairs;
 mod sheet;

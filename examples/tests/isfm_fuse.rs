@@ -2,6 +2,8 @@
 
 #[path = "../fuse/cli.rs"]
 mod cli;
+#[path = "../device.rs"]
+mod device;
 #[path = "../fuse/paint.rs"]
 mod paint;
 #[path = "../fuse/pairs.rs"]

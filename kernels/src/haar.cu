@@ -1,72 +1,73 @@
-// One-level 2-D Haar transform of channel-last maps and its inverse.
-//
-// Grid: x over channels, y over columns of 2x2 blocks, z over their rows in all images. Threads
-// stride over what a smaller grid leaves, so any launch is right. Neighbouring threads read and
-// write neighbouring channels.
-#include "haar.cuh"
+// One-level 2-D Haar transform of channel-last maps and its inverse. The matrix is orthonormal, so
+// the inverse is its transpose, and each of the two is the other's gradient. One thread a 2x2 block
+// of one channel at a time.
+#include "map.cuh"
 
-// x: B,H,W,C. approx: B,H/2,W/2,C. details: B,H/2,W/2,3C with LH, HL, HH one after another.
-// An odd last row or column of x is not read.
-extern "C" __global__ void __launch_bounds__(ISFM_THREADS)
-    haar_forward_f32(const float *__restrict__ x, float *__restrict__ approx,
-                     float *__restrict__ details, unsigned int batch, unsigned int height,
-                     unsigned int width, unsigned int channels) {
-  const unsigned int half_h = height / 2, half_w = width / 2, rows = batch * half_h;
+// x: B,H,W,C. approx: B,H/2,W/2,C. details: B,H/2,W/2,3C with LH, HL, HH one after another. Either
+// of the two may be null. An odd last row or column of x is not read. n elements of approx.
+template <typename T>
+ISFM_INLINE void haar(const T *x, T *approx, T *details, u32 height, u32 width, u32 channels,
+                      u32 n) {
+  const u32 half_h = height / 2, half_w = width / 2;
   const size_t line = (size_t)width * channels;
-  const Span span_row = span_z(), span_col = span_y(), span_channel = span_x();
-
-  for (unsigned int row = span_row.first; row < rows; row += span_row.step) {
-    const float *top = x + ((size_t)(row / half_h) * height + 2 * (row % half_h)) * line;
-    for (unsigned int col = span_col.first; col < half_w; col += span_col.step) {
-      const float *p = top + 2 * (size_t)col * channels;
-      const size_t place = ((size_t)row * half_w + col) * channels;
-      float *low = approx + place, *high = details + 3 * place;
-      for (unsigned int c = span_channel.first; c < channels; c += span_channel.step) {
-        const HaarBands s = haar_split(
-            {p[c], p[(size_t)channels + c], p[line + c], p[line + channels + c]});
-        low[c] = s.ll;
-        high[c] = s.lh;
-        high[(size_t)channels + c] = s.hl;
-        high[2 * (size_t)channels + c] = s.hh;
-      }
+  const Span s = span();
+  for (u32 i = s.first; i < n; i += s.step) {
+    const Place p(i, half_h, half_w, channels);
+    const size_t image = p.image / ((size_t)half_h * half_w) * height * width;
+    const T *in = x + image + 2 * p.y * line + 2 * (size_t)p.x * channels + p.c;
+    const float a = to_float(in[0]), b = to_float(in[channels]);
+    const float c = to_float(in[line]), d = to_float(in[line + channels]);
+    const float top = a + b, top_diff = a - b, bottom = c + d, bottom_diff = c - d;
+    if (approx) approx[i] = from_float<T>(0.5f * (top + bottom));
+    if (details) {
+      T *high = details + 3 * (size_t)(i - p.c) + p.c;
+      high[0] = from_float<T>(0.5f * (top - bottom));
+      high[channels] = from_float<T>(0.5f * (top_diff + bottom_diff));
+      high[2 * (size_t)channels] = from_float<T>(0.5f * (top_diff - bottom_diff));
     }
   }
 }
 
-// The inverse to a map of H x W: approx: B,H/2,W/2,C. details: B,H/2,W/2,3C. x: B,H,W,C.
-// Where H or W is odd the last row or column, which no sub-band describes, becomes zero: that
-// makes this the gradient of the transform of an H x W map too.
-extern "C" __global__ void __launch_bounds__(ISFM_THREADS)
-    haar_inverse_f32(const float *__restrict__ approx, const float *__restrict__ details,
-                     float *__restrict__ x, unsigned int batch, unsigned int height,
-                     unsigned int width, unsigned int channels) {
-  const unsigned int half_h = height / 2, half_w = width / 2;
-  const unsigned int blocks_h = half_h + height % 2, blocks_w = half_w + width % 2;
-  const unsigned int rows = batch * blocks_h;
+// The inverse to a map of H x W; a band that is null is zero. Where H or W is odd the last row or
+// column, which no sub-band describes, becomes zero: that makes this the gradient of the transform
+// of an H x W map too. n blocks times channels, those cut by the border too.
+template <typename T>
+ISFM_INLINE void haar_inverse(const T *approx, const T *details, T *x, u32 height, u32 width,
+                              u32 channels, u32 n) {
+  const u32 half_h = height / 2, half_w = width / 2;
+  const u32 blocks_h = half_h + height % 2, blocks_w = half_w + width % 2;
   const size_t line = (size_t)width * channels;
-  const Span span_row = span_z(), span_col = span_y(), span_channel = span_x();
-
-  for (unsigned int row = span_row.first; row < rows; row += span_row.step) {
-    const unsigned int image = row / blocks_h, i = row % blocks_h;
-    float *top = x + ((size_t)image * height + 2 * (size_t)i) * line;
-    const size_t band_row = (size_t)image * half_h + i;
-    for (unsigned int col = span_col.first; col < blocks_w; col += span_col.step) {
-      float *p = top + 2 * (size_t)col * channels;
-      const bool has_right = col < half_w, has_bottom = i < half_h;
-      const bool whole = has_right && has_bottom;
-      // Only whole blocks read: for the others this place need not exist.
-      const size_t place = whole ? (band_row * half_w + col) * channels : 0;
-      const float *low = approx + place, *high = details + 3 * place;
-      for (unsigned int c = span_channel.first; c < channels; c += span_channel.step) {
-        HaarBlock q = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (whole)
-          q = haar_join({low[c], high[c], high[(size_t)channels + c],
-                         high[2 * (size_t)channels + c]});
-        p[c] = q.a;
-        if (has_right) p[(size_t)channels + c] = q.b;
-        if (has_bottom) p[line + c] = q.c;
-        if (whole) p[line + channels + c] = q.d;
+  const Span s = span();
+  for (u32 i = s.first; i < n; i += s.step) {
+    const Place p(i, blocks_h, blocks_w, channels);
+    const size_t number = p.image / ((size_t)blocks_h * blocks_w * channels);
+    const bool right = p.x < half_w, below = p.y < half_h;
+    float ll = 0.0f, lh = 0.0f, hl = 0.0f, hh = 0.0f;
+    if (right && below) {
+      const size_t place = ((number * half_h + p.y) * half_w + p.x) * channels;
+      if (approx) ll = to_float(approx[place + p.c]);
+      if (details) {
+        const T *high = details + 3 * place + p.c;
+        lh = to_float(high[0]);
+        hl = to_float(high[channels]);
+        hh = to_float(high[2 * (size_t)channels]);
       }
     }
+    const float top = ll + lh, top_diff = hl + hh, bottom = ll - lh, bottom_diff = hl - hh;
+    T *out = x + (number * height + 2 * p.y) * line + 2 * (size_t)p.x * channels + p.c;
+    out[0] = from_float<T>(0.5f * (top + top_diff));
+    if (right) out[channels] = from_float<T>(0.5f * (top - top_diff));
+    if (below) out[line] = from_float<T>(0.5f * (bottom + bottom_diff));
+    if (right && below) out[line + channels] = from_float<T>(0.5f * (bottom - bottom_diff));
   }
 }
+
+#define INSTANCE(S, T)                                                                            \
+  ISFM_KERNEL(haar_##S, ISFM_THREADS,                                                             \
+              (const T *x, T *approx, T *details, u32 height, u32 width, u32 channels, u32 n),    \
+              haar(x, approx, details, height, width, channels, n))                               \
+  ISFM_KERNEL(haar_inverse_##S, ISFM_THREADS,                                                     \
+              (const T *approx, const T *details, T *x, u32 height, u32 width, u32 channels,      \
+               u32 n),                                                                            \
+              haar_inverse(approx, details, x, height, width, channels, n))
+ISFM_FOR_TYPES(INSTANCE)

@@ -1,86 +1,149 @@
-//! What the crate gives out names what it contains, and nvcc, where there is one, takes it.
+//! nvcc, where there is one, takes every source without a warning, and no scan kernel needs memory
+//! for its registers.
 
+mod common;
+
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 
-use isfm_kernels::{MAX_THREADS, haar, silu, sources};
+use common::write_sources;
+use isfm_kernels::map::{self, Bands, Map};
+use isfm_kernels::pointwise::{self, Gate};
+use isfm_kernels::scan::Scan;
+use isfm_kernels::{HEADERS, Module, Plan, Type};
 
-const MODULES: [(&str, &str, &[&str]); 2] = [
-    ("haar", sources::HAAR, &[haar::FORWARD, haar::INVERSE]),
-    (
-        "silu",
-        sources::SILU,
-        &[silu::FORWARD, silu::BACKWARD, silu::GATE_FORWARD, silu::GATE_BACKWARD],
-    ),
-];
-
-/// Every kernel of `names`, and no other, is an entry of the PTX.
-fn assert_entries(ptx: &str, names: &[&str]) {
-    for name in names {
-        assert!(ptx.contains(&format!(".entry {name}(")), "no {name} in the PTX");
+/// `NVCC`, else nvcc on the `PATH`, else the one in `CUDA_HOME`.
+fn nvcc() -> Option<PathBuf> {
+    let runs = |p: &PathBuf| Command::new(p).arg("--version").output().is_ok();
+    if let Ok(given) = std::env::var("NVCC") {
+        let given = PathBuf::from(given);
+        assert!(runs(&given), "NVCC={} cannot be run", given.display());
+        return Some(given);
     }
-    assert_eq!(ptx.matches(".entry ").count(), names.len(), "a kernel without a name constant");
-}
-
-#[test]
-fn sources_define_the_named_kernels() {
-    for (module, source, names) in MODULES {
-        assert_eq!(source.matches("__global__").count(), names.len(), "{module}");
-        for name in names {
-            assert!(source.contains(&format!(" {name}(")), "{module} lacks {name}");
-        }
-        let included: Vec<&str> = source
-            .lines()
-            .filter_map(|l| l.strip_prefix("#include \"")?.strip_suffix('"'))
-            .collect();
-        for header in included {
-            assert!(sources::HEADERS.iter().any(|(name, _)| *name == header), "{header}");
-        }
+    let mut all = vec![PathBuf::from("nvcc")];
+    if let Ok(home) = std::env::var("CUDA_HOME") {
+        all.push(PathBuf::from(home).join("bin/nvcc"));
     }
-    let (_, portable) = sources::HEADERS[0];
-    assert!(portable.contains(&format!("#define ISFM_THREADS {MAX_THREADS}\n")));
-}
-
-#[cfg(feature = "cuda")]
-#[test]
-fn built_ptx_has_the_named_kernels() {
-    assert_entries(isfm_kernels::ptx::HAAR, MODULES[0].2);
-    assert_entries(isfm_kernels::ptx::SILU, MODULES[1].2);
+    all.into_iter().find(runs)
 }
 
 #[test]
 fn nvcc_compiles_without_a_warning_or_a_spill() {
-    let nvcc = std::env::var("NVCC").unwrap_or_else(|_| "nvcc".into());
-    if Command::new(&nvcc).arg("--version").output().is_err() {
+    let Some(nvcc) = nvcc() else {
         // Not `eprintln!`, which the test harness hides when a test passes.
         let said = writeln!(std::io::stderr(), "SKIPPED: no nvcc, the kernels were not compiled");
         assert!(said.is_ok());
         return;
-    }
+    };
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in sources::HEADERS {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    for (module, source, names) in MODULES {
-        let file = folder.path().join(format!("{module}.cu"));
-        std::fs::write(&file, source).unwrap();
-        for arch in ["sm_80", "sm_90"] {
-            let compile = |to: &str| {
-                let output = folder.path().join(format!("{module}.{to}"));
-                let done = Command::new(&nvcc)
-                    .args([format!("-{to}"), format!("-arch={arch}")])
-                    .args(["-std=c++17", "-O3", "-Werror", "all-warnings"])
-                    .arg("-Xptxas=-warn-spills,-warn-lmem-usage,-Werror")
-                    .arg("-o")
-                    .args([&output, &file])
-                    .output()
-                    .unwrap();
-                let errors = String::from_utf8_lossy(&done.stderr);
-                assert!(done.status.success(), "{module} {to} {arch}: {errors}");
-                output
-            };
-            assert_entries(&std::fs::read_to_string(compile("ptx")).unwrap(), names);
-            compile("cubin");
+    write_sources(folder.path());
+    for arch in ["sm_80", "sm_90"] {
+        let mut entries = BTreeSet::new();
+        for module in Module::ALL {
+            let done = Command::new(&nvcc)
+                .arg("-cubin")
+                .arg(format!("-arch={arch}"))
+                .args(["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v"])
+                .arg("-Xptxas=-warn-spills,-warn-lmem-usage,-Werror")
+                .arg("-o")
+                .arg(folder.path().join("out.cubin"))
+                .arg(folder.path().join(format!("{}.cu", module.name())))
+                .output()
+                .unwrap();
+            let report = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{} {arch}: {report}", module.name());
+            let compiled: Vec<&str> = report
+                .lines()
+                .filter_map(|l| l.split_once("Compiling entry function '")?.1.split('\'').next())
+                .collect();
+            assert!(!compiled.is_empty(), "the compiler's report is not as expected: {report}");
+            // ptxas has refused spills already; but do not trust a flag alone.
+            let clean = report.matches("0 bytes spill stores, 0 bytes spill loads").count();
+            let all = report.matches("bytes spill stores").count();
+            assert!(clean == all && all >= compiled.len(), "{} {arch}: {report}", module.name());
+            entries.extend(compiled.into_iter().map(String::from));
         }
+        let launched: BTreeSet<String> =
+            plans().iter().flat_map(|p| p.launches.iter().map(|l| l.kernel.clone())).collect();
+        assert_eq!(entries, launched, "{arch}: kernels compiled, and kernels that plans launch");
+    }
+}
+
+/// Plans that launch every kernel.
+fn plans() -> Vec<Plan> {
+    let map = Map { batch: 1, height: 4, width: 4, channels: 2 };
+    let mut all = Vec::new();
+    for t in [Type::F32, Type::F16, Type::Bf16] {
+        for gate in [Gate::Silu, Gate::Sigmoid] {
+            all.extend([pointwise::gate(t, gate, 4), pointwise::gate_backward(t, gate, 4)]);
+        }
+        all.extend([
+            pointwise::silu(t, 4),
+            pointwise::silu_backward(t, 4),
+            pointwise::weighted_sum(t, 1., 1., 4),
+            pointwise::scale_add(t, [1, 2, 2], false, true),
+            pointwise::product_sums(t, [1, 2, 2]),
+            pointwise::add_bias(t, 2, 2),
+            pointwise::column_sums(t, 2, 2),
+            pointwise::layer_norm(t, 2, 2, 1e-5),
+            pointwise::layer_norm_backward(t, 2, 2, 1e-5),
+            map::depthwise(t, map, 3, false, true),
+            map::depthwise_weight(t, map, 3),
+            map::avg_pool(t, map, 3),
+            map::max_pool(t, map, 3),
+            map::max_pool_backward(t, map, 3),
+            map::resize(t, map, 5, 5),
+            map::resize_backward(t, map, 5, 5),
+            map::haar(t, map, Bands::Both),
+            map::haar_inverse(t, map, Bands::Both),
+            map::conv(t, map, 2, 3, true),
+            map::conv(t, map, 20, 3, true),
+            map::conv_weight(t, map, 2, 3),
+        ]);
+        for states in [8, 16] {
+            let scan = Scan {
+                batch: 1,
+                length: 16,
+                map: Some((4, 4)),
+                groups: 4,
+                channels: 2,
+                states,
+                rank: 2,
+                bias: true,
+                skip: true,
+                initial: false,
+                softplus: true,
+                log_a: true,
+                last: false,
+            };
+            all.extend([scan.forward(t, true), scan.backward(t)]);
+        }
+    }
+    all.into_iter().collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn sources_include_only_what_the_crate_gives_out() {
+    for module in Module::ALL {
+        let included: Vec<&str> = module
+            .source()
+            .lines()
+            .filter_map(|l| l.strip_prefix("#include \"")?.strip_suffix('"'))
+            .collect();
+        assert!(!included.is_empty());
+        for header in included {
+            assert!(HEADERS.iter().any(|(name, _)| *name == header), "{header}");
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn built_ptx_has_the_kernels_that_plans_launch() {
+    for launch in plans().iter().flat_map(|p| &p.launches) {
+        let entry = format!(".entry {}(", launch.kernel);
+        assert!(launch.module.ptx().contains(&entry), "{entry}");
     }
 }

@@ -18,6 +18,18 @@ pub enum Error {
         /// Its shape.
         second_shape: Vec<usize>,
     },
+    /// An input of another shape than the others ask for.
+    #[error("{block}: {what} are {got:?}, must be {needed:?}")]
+    Shape {
+        /// The block.
+        block: &'static str,
+        /// The input's name.
+        what: &'static str,
+        /// Its shape.
+        got: Vec<usize>,
+        /// The shape that would be right.
+        needed: Vec<usize>,
+    },
     /// An error of the tensor operations.
     #[error(transparent)]
     Ops(#[from] isfm_ops::Error),

@@ -3,7 +3,6 @@
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 use isfm_ops::nn::{Conv2d, conv2d};
-use isfm_ops::silu;
 use isfm_ssm::{Ss2dConfig, VssBlock, vss_block};
 
 use crate::Result;
@@ -89,8 +88,7 @@ impl ModalitySpecificExtractor {
     /// # Errors
     /// If the shape is another.
     pub fn forward(&self, image: &Tensor) -> Result<Features> {
-        let x = silu(&self.conv_in.forward(image)?)?;
-        let shallow = silu(&self.conv_out.forward(&x)?)?;
+        let shallow = self.conv_out.forward_silu(&self.conv_in.forward_silu(image)?)?;
         let mut deep = shallow.clone();
         for block in &self.blocks {
             deep = block.forward(&deep)?;

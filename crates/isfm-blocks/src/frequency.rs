@@ -1,10 +1,10 @@
 //! Multi-scale frequency fusion: LFFB, HFFB and the layer around them (spec §3, eqs. 3 to 12).
 
-use candle_core::{Module, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use isfm_dwt::{Border, Layout, Wavelet};
 use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
-use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, silu, weighted_sum};
+use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, weighted_sum};
 
 use crate::error::same_shape;
 use crate::{Features, Result, add};
@@ -74,14 +74,13 @@ impl Lffb {
     /// # Errors
     /// If the number of channels is another.
     pub fn forward(&self, low: &Tensor) -> Result<Tensor> {
-        let x = silu(&self.before.forward(low)?)?;
+        let x = self.before.forward_silu(low)?;
         let pooled = Tensor::cat(&[&avg_pool2d(&x, 3)?, &max_pool2d(&x, 3)?], 3)?;
-        let gate = silu(&self.gate.forward(&pooled)?)?;
-        let fine = self.pointwise_3.forward(&silu(&self.depthwise_3.forward(&x)?)?)?;
-        let coarse = self.pointwise_5.forward(&silu(&self.depthwise_5.forward(&x)?)?)?;
-        let detail = add(&silu(&fine)?, &silu(&coarse)?)?;
-        let x = add(&x, &sigmoid_gate(&detail, &gate)?)?;
-        Ok(silu(&self.after.forward(&x)?)?)
+        let gate = self.gate.forward_silu(&pooled)?;
+        let fine = self.pointwise_3.forward_silu(&self.depthwise_3.forward_silu(&x)?)?;
+        let coarse = self.pointwise_5.forward_silu(&self.depthwise_5.forward_silu(&x)?)?;
+        let x = add(&x, &sigmoid_gate(&add(&fine, &coarse)?, &gate)?)?;
+        Ok(self.after.forward_silu(&x)?)
     }
 }
 
@@ -114,13 +113,13 @@ impl Hffb {
     /// # Errors
     /// If the number of channels is another.
     pub fn forward(&self, high: &Tensor) -> Result<Tensor> {
-        let x = silu(&self.before.forward(high)?)?;
+        let x = self.before.forward_silu(high)?;
         let edges = |conv: &Conv2d, k: usize| -> Result<Tensor> {
             let edges = weighted_sum(&x, 1., &avg_pool2d(&x, k)?, -1.)?;
-            Ok(silu(&conv.forward(&edges)?)?)
+            Ok(conv.forward_silu(&edges)?)
         };
         let edges = add(&edges(&self.edge_3, 3)?, &edges(&self.edge_5, 5)?)?;
-        Ok(silu(&self.after.forward(&add(&x, &edges)?)?)?)
+        Ok(self.after.forward_silu(&add(&x, &edges)?)?)
     }
 }
 
@@ -178,7 +177,7 @@ impl MffLayer {
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }
-        let fused = silu(&self.conv.forward(&x)?)?;
+        let fused = self.conv.forward_silu(&x)?;
         Ok(MffOutput { fused, bands: Frequencies { low, high } })
     }
 }

@@ -1,15 +1,14 @@
 //! Interactive spatial-frequency fusion: FGG, FG, FGM and the layer (spec §4, eqs. 13 to 21).
 
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
-use isfm_ops::nn::{
-    DepthwiseConv2d, LayerNorm, Linear, depthwise_conv2d, layer_norm, linear, linear_no_bias,
-};
-use isfm_ops::{scale_add, silu, silu_gate};
-use isfm_ssm::{SelectiveScan2d, Ss2dConfig, selective_scan_2d};
+use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear, linear_no_bias};
+use isfm_ops::simd::Real;
+use isfm_ops::{cpu, rows, scale_add, silu_gate};
+use isfm_ssm::{ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, selective_scan_2d};
 
 use crate::error::same_shape;
-use crate::{Frequencies, Result, add};
+use crate::{Error, Frequencies, Result, add};
 
 /// Frequency-guided gating: one gate per source from both sources' z and the fused bands.
 ///
@@ -57,11 +56,75 @@ impl Fgg {
         let low = weight.narrow(1, 0, c)?;
         let high = (weight.narrow(1, c, c)? * (1. / 3.))?;
         let high = Tensor::cat(&[&high, &high, &high], 1)?;
+        if rows::may_fuse([&bands.low, &bands.high, weight]) {
+            match bands.low.dtype() {
+                DType::F32 => return self.fused_guidance::<f32>(bands, &low, &high),
+                DType::F64 => return self.fused_guidance::<f64>(bands, &low, &high),
+                _ => {}
+            }
+        }
         let x = isfm_ops::linear(&bands.low, &low, self.squeeze.bias())?;
         let x = add(&x, &isfm_ops::linear(&bands.high, &high, None)?)?;
         let x = self.expand.forward(&self.squeeze_norm.forward(&x)?)?;
         let x = self.expand_norm.forward(&x)?;
-        Ok(x.flatten(1, 2)?.mean(1)?)
+        // A mean over a whole map needs more digits than a half has.
+        let (x, dtype) = (x.flatten(1, 2)?, x.dtype());
+        Ok(match dtype {
+            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(1)?.to_dtype(dtype)?,
+            _ => x.mean(1)?,
+        })
+    }
+
+    /// The guidance in one pass over the bands: nothing but its sum is kept.
+    fn fused_guidance<E: Real>(
+        &self,
+        bands: &Frequencies,
+        low: &Tensor,
+        high: &Tensor,
+    ) -> Result<Tensor> {
+        let from_low = rows::Linear::<E>::new(low, self.squeeze.bias())?;
+        let from_high = rows::Linear::<E>::new(high, None)?;
+        let expand = rows::Linear::<E>::new(self.expand.weight(), self.expand.bias())?;
+        let squeeze_norm = rows::LayerNorm::<E>::new(&self.squeeze_norm)?;
+        let expand_norm = rows::LayerNorm::<E>::new(&self.expand_norm)?;
+        let (c, squeezed, d) = (from_low.inputs(), from_low.outputs(), expand.outputs());
+        let (batch, height, width, _) = bands.low.dims4()?;
+        if bands.high.dims() != [batch, height, width, 3 * c] {
+            let (got, needed) = (bands.high.dims().to_vec(), vec![batch, height, width, 3 * c]);
+            return Err(Error::Shape { block: "FGG", what: "the high bands", got, needed });
+        }
+        let (low, high) = (bands.low.contiguous()?, bands.high.contiguous()?);
+        let pixels = height * width;
+        let mut sums = Vec::with_capacity(batch * d);
+        rows::with_slice::<E, _>(&low, |low| {
+            rows::with_slice::<E, _>(&high, |high| {
+                for image in 0..batch {
+                    let first = image * pixels;
+                    let sum = rows::sum_rows(pixels, d, |rows, sums, buffer| {
+                        let n = rows.len();
+                        let rows = first + rows.start..first + rows.end;
+                        let [s, e] = rows::split(buffer, [n * squeezed, n * d]);
+                        from_low.apply(&low[rows.start * c..rows.end * c], s);
+                        from_high.accumulate(&high[rows.start * 3 * c..rows.end * 3 * c], s);
+                        squeeze_norm.apply_in_place(s);
+                        expand.apply(s, e);
+                        expand_norm.apply_in_place(e);
+                        e.chunks_exact(d).for_each(|row| rows::add(row, sums));
+                    });
+                    let count = E::of(pixels as f64);
+                    sums.extend(sum.into_iter().map(|s| s / count));
+                }
+                Ok(())
+            })
+        })?;
+        Ok(Tensor::from_vec(sums, (batch, d), bands.low.device())?)
+    }
+
+    /// The mixing layer's halves times the projections they follow, 2D×C each.
+    fn mixed(&self, z_weights: [&Tensor; 2]) -> Result<[Tensor; 2]> {
+        let inner = z_weights[0].dim(0)?;
+        let half = |i: usize| self.mix.weight().narrow(1, i * inner, inner)?.contiguous();
+        Ok([half(0)?.matmul(z_weights[0])?, half(1)?.matmul(z_weights[1])?])
     }
 
     /// The two gates before their SiLU, B×H×W×D each.
@@ -78,12 +141,8 @@ impl Fgg {
         z_weights: [&Tensor; 2],
         bands: &Frequencies,
     ) -> Result<[Tensor; 2]> {
-        let inner = z_weights[0].dim(0)?;
-        let mix = self.mix.weight();
-        let first = mix.narrow(1, 0, inner)?.contiguous()?.matmul(z_weights[0])?;
-        let second = mix.narrow(1, inner, inner)?.contiguous()?.matmul(z_weights[1])?;
         let both = Tensor::cat(&normed, 3)?;
-        let z = isfm_ops::linear(&both, &Tensor::cat(&[first, second], 1)?, None)?;
+        let z = isfm_ops::linear(&both, &Tensor::cat(&self.mixed(z_weights)?, 1)?, None)?;
         let z = self.mix_norm.forward(&z)?;
         let z = scale_add(&z, &self.guidance(bands)?, &z)?;
         let gate = |(proj, norm): &(Linear, LayerNorm)| -> Result<Tensor> {
@@ -96,21 +155,12 @@ impl Fgg {
 /// What one source has of its own in an [`FgBlock`].
 #[derive(Clone, Debug)]
 struct Branch {
-    in_proj: Linear,
-    conv: DepthwiseConv2d,
+    input: ScanInput,
     norm: LayerNorm,
 }
 
-impl Branch {
-    /// Rows of the input projection: x's half (0) or z's (1), D×C.
-    fn half(&self, index: usize) -> Result<Tensor> {
-        let weight = self.in_proj.weight();
-        let inner = weight.dim(0)? / 2;
-        Ok(weight.narrow(0, index * inner, inner)?)
-    }
-}
-
-/// The frequency-guided fusion of two normalised sources (released name `FGS`).
+/// Frequency-guided fusion of two normalised sources (`FGS`): both are scanned with the same
+/// parameters and gated by [`Fgg`].
 #[derive(Clone, Debug)]
 pub struct FgBlock {
     branches: [Branch; 2],
@@ -127,8 +177,7 @@ pub fn fg_block(config: &Ss2dConfig, vb: VarBuilder) -> Result<FgBlock> {
     let (dim, inner) = (config.d_model, config.d_inner());
     let branch = |proj: &str, conv: &str, norm: &str| -> Result<Branch> {
         Ok(Branch {
-            in_proj: linear_no_bias(dim, 2 * inner, vb.pp(proj))?,
-            conv: depthwise_conv2d(inner, 3, vb.pp(conv))?,
+            input: scan_input(config, proj, conv, vb.clone())?,
             norm: layer_norm(inner, vb.pp(norm))?,
         })
     };
@@ -150,16 +199,12 @@ impl FgBlock {
     /// If the shapes differ.
     pub fn forward(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
         same_shape("FG", ("the first source", a), ("the second source", b))?;
-        let z_weights = [&self.branches[0].half(1)?, &self.branches[1].half(1)?];
+        let scanned = |branch: &Branch, x| branch.input.scan(x, None, &self.scan);
+        let [first, second] = &self.branches;
+        let z_weights = [&first.input.z_weight()?, &second.input.z_weight()?];
         let [gate_a, gate_b] = self.gating.forward([a, b], z_weights, bands)?;
-        let gated = |branch: &Branch, source: &Tensor, gate: Tensor| -> Result<Tensor> {
-            let x = isfm_ops::linear(source, &branch.half(0)?, None)?;
-            let x = silu(&branch.conv.forward(&x)?)?;
-            let h = branch.norm.forward(&self.scan.forward(&x)?)?;
-            Ok(silu_gate(&h, &gate)?)
-        };
-        let first = gated(&self.branches[0], a, gate_a)?;
-        let second = gated(&self.branches[1], b, gate_b)?;
+        let first = silu_gate(&first.norm.forward(&scanned(first, a)?)?, &gate_a)?;
+        let second = silu_gate(&second.norm.forward(&scanned(second, b)?)?, &gate_b)?;
         Ok(self.out_proj.forward(&add(&first, &second)?)?)
     }
 }
@@ -196,11 +241,95 @@ impl Fgm {
     /// # Errors
     /// If the shapes differ.
     pub fn forward(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
+        same_shape("FGM", ("the first source", a), ("the second source", b))?;
+        // All of a block's weights are variables or none is.
+        if a.elem_count() > 0 && rows::may_fuse([a, b, &bands.low, &bands.high, &self.skip_a]) {
+            match a.dtype() {
+                DType::F32 => return self.fused::<f32>(a, b, bands),
+                DType::F64 => return self.fused::<f64>(a, b, bands),
+                _ => {}
+            }
+        }
         let normed_a = self.norm_a.forward(a)?;
         let normed_b = self.norm_b.forward(b)?;
         let fused = self.fusion.forward(&normed_a, &normed_b, bands)?;
         let out = scale_add(&normed_b, &self.skip_b, &fused)?;
         Ok(scale_add(a, &self.skip_a, &out)?)
+    }
+
+    /// The same without gradients: the two scans, then everything that follows them in one pass.
+    /// Gates and z, 4D values a pixel, never exist as maps.
+    fn fused<E: Real>(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
+        let FgBlock { branches, scan, gating, out_proj } = &self.fusion;
+        let guidance = rows::values::<E>(&gating.guidance(bands)?)?;
+        let y_a = branches[0].input.scan_values::<E>(a, Some(&self.norm_a), scan)?;
+        let y_b = branches[1].input.scan_values::<E>(b, Some(&self.norm_b), scan)?;
+
+        let z_weights = [branches[0].input.z_weight()?, branches[1].input.z_weight()?];
+        let [z_a, z_b] = gating.mixed(z_weights.each_ref())?;
+        let z_a = rows::Linear::<E>::new(&z_a, None)?;
+        let z_b = rows::Linear::<E>::new(&z_b, None)?;
+        let out_proj = rows::Linear::<E>::new(out_proj.weight(), out_proj.bias())?;
+        let norm = rows::LayerNorm::<E>::new;
+        let (norm_a, norm_b) = (norm(&self.norm_a)?, norm(&self.norm_b)?);
+        let mix_norm = norm(&gating.mix_norm)?;
+        let gates = gating.gates.each_ref().map(|(proj, norm)| -> Result<_> {
+            let proj = rows::Linear::<E>::new(proj.weight(), proj.bias())?;
+            Ok((proj, rows::LayerNorm::new(norm)?))
+        });
+        let [gate_a, gate_b] = gates;
+        let (gate_a, gate_b) = (gate_a?, gate_b?);
+        let (out_a, out_b) = (norm(&branches[0].norm)?, norm(&branches[1].norm)?);
+        let (skip_a, skip_b) = (rows::values(&self.skip_a)?, rows::values(&self.skip_b)?);
+
+        let (batch, height, width, c) = a.dims4()?;
+        let (pixels, d) = (height * width, out_proj.inputs());
+        let (a, b) = (a.contiguous()?, b.contiguous()?);
+        let mut out = Vec::with_capacity(batch);
+        let scans = y_a.chunks_exact(pixels * d).zip(y_b.chunks_exact(pixels * d));
+        for (image, (guidance, (y_a, y_b))) in guidance.chunks_exact(2 * d).zip(scans).enumerate() {
+            // z + z_f ⊙ z is the norm with other factors.
+            let mix_norm = mix_norm.scaled(guidance.iter().map(|&z| E::of(1.) + z));
+            let (a, b) = (a.narrow(0, image, 1)?, b.narrow(0, image, 1)?);
+            let fused = rows::with_slice::<E, _>(&a, |a| {
+                rows::with_slice::<E, _>(&b, |b| {
+                    Ok(rows::map_rows(pixels, c, |rows, out, buffer| {
+                        let n = rows.len();
+                        let narrow = rows.start * c..rows.end * c;
+                        let wide = rows.start * d..rows.end * d;
+                        let lengths = [n * c, n * c, 2 * n * d, n * d, n * d, n * d];
+                        let [na, nb, z, gate, h, sum] = rows::split(buffer, lengths);
+                        norm_a.apply(&a[narrow.clone()], na);
+                        norm_b.apply(&b[narrow.clone()], nb);
+                        z_a.apply(na, z);
+                        z_b.accumulate(nb, z);
+                        mix_norm.apply_in_place(z);
+                        let mut gated = |(proj, norm): &(rows::Linear<E>, rows::LayerNorm<E>),
+                                         out_norm: &rows::LayerNorm<E>,
+                                         y: &[E],
+                                         h: &mut [E]| {
+                            proj.apply(z, gate);
+                            norm.apply_in_place(gate);
+                            out_norm.apply(y, h);
+                            rows::silu_gate(h, gate);
+                        };
+                        gated(&gate_a, &out_a, &y_a[wide.clone()], sum);
+                        gated(&gate_b, &out_b, &y_b[wide], h);
+                        rows::add(h, sum);
+                        out_proj.apply(sum, out);
+                        rows::scale_add(&a[narrow], &skip_a, out);
+                        rows::scale_add(nb, &skip_b, out);
+                    }))
+                })
+            })?;
+            out.push(Tensor::from_vec(fused, (1, height, width, c), a.device())?);
+        }
+        // One is enough for the scans elsewhere; here is where memory peaks.
+        cpu::recycle(y_a);
+        Ok(match <[Tensor; 1]>::try_from(out) {
+            Ok([one]) => one,
+            Err(many) => Tensor::cat(&many, 0)?,
+        })
     }
 }
 

@@ -29,15 +29,31 @@ pub fn reconstruction(channels: usize, vb: VarBuilder) -> Result<Reconstruction>
 }
 
 impl Reconstruction {
-    /// The fused luminance, B×H×W×1, not clamped, from all layers' spatial outputs followed by all
-    /// layers' frequency outputs, B×H×W×C each.
+    /// Adds a map to what the first convolution makes of those added before (`None` before the
+    /// first): a convolution of maps side by side is a sum over the maps, so none needs to wait for
+    /// the others.
+    ///
+    /// # Shapes
+    /// - `map`: B×H×W×C, the one that fills the channels C·`index` and following of all maps side
+    ///   by side: the K layers' spatial maps and then their K frequency maps
+    /// - `sum` and the result: B×H×W×64
     ///
     /// # Errors
-    /// If the maps' channels do not add up.
-    pub fn forward(&self, maps: Vec<Tensor>) -> Result<Tensor> {
-        let x = Tensor::cat(&maps, 3)?;
-        drop(maps);
-        let x = silu(&self.conv_in.forward(&x)?)?;
-        Ok(self.conv_out.forward(&x)?)
+    /// If there is no such place, or the shapes do not fit.
+    pub fn add(&self, sum: Option<&Tensor>, map: &Tensor, index: usize) -> Result<Tensor> {
+        let c = map.dim(3)?;
+        let weight = self.conv_in.weight().narrow(1, index * c, c)?;
+        Ok(match sum {
+            Some(sum) => isfm_ops::conv2d_add(map, &weight, sum)?,
+            None => isfm_ops::conv2d(map, &weight, self.conv_in.bias())?,
+        })
+    }
+
+    /// The fused luminance, B×H×W×1, not clamped, from the sum over all maps.
+    ///
+    /// # Errors
+    /// If the sum does not have 64 channels.
+    pub fn finish(&self, sum: &Tensor) -> Result<Tensor> {
+        Ok(self.conv_out.forward(&silu(sum)?)?)
     }
 }

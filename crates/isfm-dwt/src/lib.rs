@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod axis;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod kernel;
 mod layout;

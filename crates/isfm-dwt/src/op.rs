@@ -88,6 +88,17 @@ struct Analysis {
     part: Part,
 }
 
+impl Analysis {
+    fn shape(&self) -> Shape {
+        let t = &self.transform;
+        match self.part {
+            Part::Approx => t.bands.dims().into(),
+            Part::Details => t.details().dims().into(),
+            Part::Both => (4 * t.bands.elements()).into(),
+        }
+    }
+}
+
 impl CustomOp1 for Analysis {
     fn name(&self) -> &'static str {
         "wavelet-analysis"
@@ -99,12 +110,16 @@ impl CustomOp1 for Analysis {
             CpuStorage::F64(_) => CpuStorage::F64(t.run_analysis(part, slice(x, layout)?)),
             _ => CpuStorage::F32(t.run_analysis(part, slice(x, layout)?)),
         };
-        let shape = match part {
-            Part::Approx => t.bands.dims().into(),
-            Part::Details => t.details().dims().into(),
-            Part::Both => (4 * t.bands.elements()).into(),
-        };
-        Ok((out, shape))
+        Ok((out, self.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &candle_core::Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::analysis(&self.transform, self.part, (x, layout), self.shape())
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -150,6 +165,15 @@ impl CustomOp1 for Synthesis {
         Ok((out, t.maps.dims().into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        half: &candle_core::CudaStorage,
+        layout: &candle_core::Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::synthesis(&self.transform, self.part, &[(half, layout)])
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let op = Analysis { transform: self.transform.clone(), part: self.part };
         grad.contiguous()?.apply_op1_no_bwd(&op).map(Some)
@@ -181,6 +205,18 @@ impl CustomOp2 for Synthesis {
             _ => CpuStorage::F32(run!()),
         };
         Ok((out, self.transform.maps.dims().into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        approx: &candle_core::CudaStorage,
+        approx_layout: &candle_core::Layout,
+        details: &candle_core::CudaStorage,
+        details_layout: &candle_core::Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let bands = [(approx, approx_layout), (details, details_layout)];
+        crate::cuda::synthesis(&self.transform, Part::Both, &bands)
     }
 
     fn bwd(

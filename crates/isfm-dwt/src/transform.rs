@@ -73,7 +73,7 @@ impl Subbands {
 /// types other than `F32` and `F64`.
 pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, layout: Layout) -> Result<Subbands> {
     const OP: &str = "dwt2";
-    require_float(OP, x.dtype())?;
+    require_float(OP, x)?;
     let maps = maps(OP, "x", x, layout)?;
     if maps.height < 2 || maps.width < 2 {
         return Err(Error::Shape {
@@ -107,7 +107,7 @@ pub fn idwt2(
     layout: Layout,
 ) -> Result<Tensor> {
     const OP: &str = "idwt2";
-    require_float(OP, approx.dtype())?;
+    require_float(OP, approx)?;
     let bands = maps(OP, "approx", approx, layout)?;
     if bands.height == 0 || bands.width == 0 {
         return Err(Error::Shape {
@@ -149,7 +149,7 @@ pub fn wavedec2(
     levels: usize,
 ) -> Result<Vec<Tensor>> {
     const OP: &str = "wavedec2";
-    require_float(OP, x.dtype())?;
+    require_float(OP, x)?;
     let Maps { height, width, .. } = maps(OP, "x", x, layout)?;
     let mut most = 0;
     let mut smaller = height.min(width);

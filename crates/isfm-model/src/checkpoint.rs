@@ -21,6 +21,9 @@ pub struct Checkpoint {
     pub config: Config,
     /// All of the network's tensors and no others, f32, by their released names.
     pub weights: Weights,
+    /// Whether the weights came with their configuration, as [`Checkpoint::write`] stores it. Those
+    /// of the released program do not.
+    pub self_contained: bool,
     /// What else the file says of itself.
     pub metadata: BTreeMap<String, String>,
 }
@@ -46,7 +49,7 @@ impl Checkpoint {
         head.map_err(|e| Error::io("read", path, e))?;
         if magic.starts_with(b"PK") {
             let weights = read_torch(path, &origin, device)?;
-            return Self::assemble(&origin, config, weights, BTreeMap::new());
+            return Self::assemble(&origin, config, None, weights, BTreeMap::new());
         }
         if magic.starts_with(&[0x80]) {
             let message =
@@ -83,12 +86,13 @@ impl Checkpoint {
             let tensor = view.load(device).map_err(|e| broken(format!("{name}: {e}")))?;
             weights.insert(name.to_string(), tensor.to_dtype(DType::F32)?);
         }
-        Self::assemble(origin, config.or(own.as_ref()), weights, metadata)
+        Self::assemble(origin, config, own.as_ref(), weights, metadata)
     }
 
     fn assemble(
         origin: &str,
         config: Option<&Config>,
+        own: Option<&Config>,
         weights: Weights,
         metadata: BTreeMap<String, String>,
     ) -> Result<Self> {
@@ -99,7 +103,7 @@ impl Checkpoint {
         if weights.is_empty() {
             return Err(broken("no tensors in it"));
         }
-        let config = match config {
+        let config = match config.or(own) {
             Some(config) => config.clone(),
             None => infer_config(&weights).ok_or_else(|| {
                 broken("these tensors are not an ISFM network's, and no configuration is with them")
@@ -112,7 +116,7 @@ impl Checkpoint {
                 return Err(broken(&format!("{name} has values that are not finite")));
             }
         }
-        Ok(Self { config, weights, metadata })
+        Ok(Self { config, weights, self_contained: own.is_some(), metadata })
     }
 
     /// Writes a safetensors file with the configuration and the metadata inside, its tensors as

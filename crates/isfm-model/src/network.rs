@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use isfm_blocks::{
-    Features, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor, Reconstruction, Source,
-    band_averages, isf_layer, mff_layer, reconstruction,
+    Features, Frequencies, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor,
+    Reconstruction, Source, band_averages, isf_layer, mff_layer, reconstruction,
 };
 
 use crate::weights::Weights;
@@ -91,7 +91,7 @@ impl Network {
     /// # Errors
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-        self.run(visible, infrared, |_| ())
+        isfm_ops::cpu::recycling(|| self.run(visible, infrared, |_| ()))
     }
 
     /// As [`Network::forward`], keeping what every stage gave.
@@ -102,7 +102,9 @@ impl Network {
         let (mut features, mut frequency, mut interactive) = (None, Vec::new(), Vec::new());
         let fused = self.run(visible, infrared, |stage| match stage {
             Stage::Features(v, i) => features = Some((v.clone(), i.clone())),
-            Stage::Frequency(f) => frequency.push(f.clone()),
+            Stage::Frequency(fused, bands) => {
+                frequency.push(MffOutput { fused: fused.clone(), bands: bands.clone() });
+            }
             Stage::Interactive(x) => interactive.push(x.clone()),
         })?;
         let (visible, infrared) = features.ok_or_else(|| candle_core::Error::msg("no features"))?;
@@ -128,27 +130,29 @@ impl Network {
         watch(Stage::Features(&visible, &infrared));
 
         let bands = band_averages(&visible, &infrared)?;
+        drop((visible.shallow, infrared.shallow));
         let (visible, infrared) = (visible.deep, infrared.deep);
-        let mut spatial = Vec::with_capacity(2 * self.frequency.len());
-        let mut frequency = Vec::with_capacity(self.frequency.len());
-        for (mff, isf) in self.frequency.iter().zip(&self.interactive) {
-            let output = mff.forward(&bands, height, width)?;
-            watch(Stage::Frequency(&output));
-            let fused = isf.forward(&visible, &infrared, &output.bands)?;
-            watch(Stage::Interactive(&fused));
-            spatial.push(fused);
-            frequency.push(output.fused);
+        let layers = self.frequency.len();
+        let mut sum = None;
+        for (k, (mff, isf)) in self.frequency.iter().zip(&self.interactive).enumerate() {
+            let MffOutput { fused: frequency, bands } = mff.forward(&bands, height, width)?;
+            watch(Stage::Frequency(&frequency, &bands));
+            sum = Some(self.reconstruction.add(sum.as_ref(), &frequency, layers + k)?);
+            drop(frequency);
+            let spatial = isf.forward(&visible, &infrared, &bands)?;
+            watch(Stage::Interactive(&spatial));
+            sum = Some(self.reconstruction.add(sum.as_ref(), &spatial, k)?);
         }
         drop((visible, infrared, bands));
-        spatial.append(&mut frequency);
-        let fused = self.reconstruction.forward(spatial)?;
+        let sum = sum.ok_or_else(|| candle_core::Error::msg("a network without layers"))?;
+        let fused = self.reconstruction.finish(&sum)?;
         Ok(fused.reshape((batch, 1, height, width))?)
     }
 }
 
 enum Stage<'a> {
     Features(&'a Features, &'a Features),
-    Frequency(&'a MffOutput),
+    Frequency(&'a Tensor, &'a Frequencies),
     Interactive(&'a Tensor),
 }
 

@@ -11,7 +11,7 @@ fn small() -> Checkpoint {
     let config = Config { embed_dim: 8, depths: vec![1, 2], d_state: 4, expand: 3 };
     let weights = initial_weights(&config, 5, &Device::Cpu).unwrap();
     let metadata = BTreeMap::from([("made by".to_string(), "a test".to_string())]);
-    Checkpoint { config, weights, metadata }
+    Checkpoint { config, weights, self_contained: true, metadata }
 }
 
 fn read(path: &Path, config: Option<&Config>) -> Result<Checkpoint, Error> {

@@ -130,6 +130,17 @@ impl CustomOp2 for WeightedSum {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::weighted_sum(self.alpha, self.beta, [(x, lx), (y, ly)])
+    }
+
     fn bwd(
         &self,
         _: &Tensor,
@@ -189,6 +200,39 @@ fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(
     in_parts(n, TASK, 0, work).0
 }
 
+/// SiLU where the values stand.
+pub(crate) struct SiluRows<'a, E>(pub(crate) &'a mut [E]);
+
+impl<E: Real> Kernel<E> for SiluRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        for x in self.0.chunks_mut(S::LANES) {
+            let [y] = SiluValue.apply(s, [s.load_partial(x)]);
+            s.store_partial(y, x);
+        }
+    }
+}
+
+/// `x ⊙= SiLU(z)`.
+pub(crate) struct GateRows<'a, E> {
+    pub(crate) x: &'a mut [E],
+    pub(crate) z: &'a [E],
+}
+
+impl<E: Real> Kernel<E> for GateRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        for (x, z) in self.x.chunks_mut(S::LANES).zip(self.z.chunks(S::LANES)) {
+            let [y] = Gate::Silu.apply(s, [s.load_partial(x), s.load_partial(z)]);
+            s.store_partial(y, x);
+        }
+    }
+}
+
 /// SiLU's value and its derivative, sigmoid(x)·(1 + x·(1 − sigmoid(x))).
 #[inline(always)]
 fn silu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {
@@ -220,6 +264,15 @@ impl CustomOp1 for Silu {
             let out = pointwise(SiluValue, [cpu::slice::<E>(x, l)?]);
             Ok((E::to_cpu_storage_owned(out), l.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::silu((x, l))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -254,6 +307,17 @@ impl CustomOp2 for SiluGradient {
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::silu_gradient([(x, lx), (y, ly)])
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -263,6 +327,14 @@ enum Gate {
 }
 
 impl Gate {
+    #[cfg(feature = "cuda")]
+    fn on_cuda(self) -> isfm_kernels::pointwise::Gate {
+        match self {
+            Self::Silu => isfm_kernels::pointwise::Gate::Silu,
+            Self::Sigmoid => isfm_kernels::pointwise::Gate::Sigmoid,
+        }
+    }
+
     /// The gate's factor and its derivative.
     #[inline(always)]
     fn value_and_slope<S: Simd>(self, s: S, z: S::V) -> (S::V, S::V) {
@@ -302,6 +374,17 @@ impl CustomOp2 for Gate {
             let out = pointwise(*self, [cpu::slice::<E>(x, lx)?, cpu::slice::<E>(z, lz)?]);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::gate(self.on_cuda(), [(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -349,15 +432,36 @@ impl CustomOp3 for GateGradient {
             Ok((E::to_cpu_storage_owned(pointwise(*self, inputs)), dims.into()))
         })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::gate_gradient(self.0.on_cuda(), [(x, lx), (y, ly), (z, lz)])
+    }
 }
 
 struct ScaleAdd;
 
-struct ScaleAddRows<'a, E> {
-    x: &'a [E],
-    scale: &'a [E],
-    y: Option<&'a [E]>,
-    out: &'a mut [E],
+/// `out = scale ⊙ x`, plus `y` where it is given, which may be what is in `out` already.
+pub(crate) struct ScaleAddRows<'a, E> {
+    pub(crate) x: &'a [E],
+    pub(crate) scale: &'a [E],
+    pub(crate) y: Addend<'a, E>,
+    pub(crate) out: &'a mut [E],
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Addend<'a, E> {
+    None,
+    Out,
+    Rows(&'a [E]),
 }
 
 impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
@@ -368,12 +472,13 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
         let c = self.scale.len();
         // Memory sets the pace here: the compiler's vectors are as good as ours.
         for (r, (out, x)) in self.out.chunks_exact_mut(c).zip(self.x.chunks_exact(c)).enumerate() {
-            for ((out, &x), &scale) in out.iter_mut().zip(x).zip(self.scale) {
-                *out = x * scale;
-            }
-            if let Some(y) = self.y {
-                for (out, &y) in out.iter_mut().zip(&y[r * c..][..c]) {
-                    *out += y;
+            let rows = out.iter_mut().zip(x).zip(self.scale);
+            match self.y {
+                Addend::None => rows.for_each(|((out, &x), &scale)| *out = x * scale),
+                Addend::Out => rows.for_each(|((out, &x), &scale)| *out += x * scale),
+                Addend::Rows(y) => {
+                    let rows = rows.zip(&y[r * c..][..c]);
+                    rows.for_each(|(((out, &x), &scale), &y)| *out = x * scale + y);
                 }
             }
         }
@@ -388,7 +493,7 @@ fn scale_rows<E: Real>(x: &[E], scale: &[E], c: usize, y: Option<&[E]>) -> Vec<E
         by_image(start, part, image, |b, at, out| {
             let from = b * image + at;
             let x = &x[from..][..out.len()];
-            let y = y.map(|y| &y[from..][..out.len()]);
+            let y = y.map_or(Addend::None, |y| Addend::Rows(&y[from..][..out.len()]));
             dispatch(ScaleAddRows { x, scale: &scale[b * c..][..c], y, out });
         });
     })
@@ -417,6 +522,19 @@ impl CustomOp3 for ScaleAdd {
             let out = scale_rows(cpu::slice::<E>(x, lx)?, scale, channels(ls), Some(y));
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::scale_add(&[(x, lx), (y, ly), (z, lz)])
     }
 
     fn bwd(
@@ -456,6 +574,17 @@ impl CustomOp2 for ScaleRows {
             let out = scale_rows(x, scale, channels(ls), None);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::scale_add(&[(x, lx), (y, ly)])
     }
 }
 
@@ -510,5 +639,16 @@ impl CustomOp2 for SumOfProducts {
             let shape = out.len().into();
             Ok((E::to_cpu_storage_owned(out), shape))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::sum_of_products(self.images, [(x, lx), (y, ly)])
     }
 }

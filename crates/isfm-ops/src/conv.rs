@@ -1,7 +1,9 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
-use crate::linear::{add_columns, linear};
+use crate::activation::{SiluRows, silu, weighted_sum};
+use crate::linear::{add_columns, linear, linear_silu};
 use crate::matmul::{OuterSum, Packed, Product};
+use crate::rows::may_fuse;
 use crate::shared::{
     by_image, check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows,
 };
@@ -22,6 +24,54 @@ const OP: &str = "conv2d";
 /// If a shape does not fit, Cin is 0, k is even, or the element types differ or are not `F32` or
 /// `F64`.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    apply(x, weight, bias.map(Start::Bias), false)
+}
+
+/// [`conv2d`] followed by SiLU; without gradients in one pass over the result.
+///
+/// # Shapes
+/// As [`conv2d`].
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if may_fuse([x, weight].into_iter().chain(bias)) {
+        return apply(x, weight, bias.map(Start::Bias), true);
+    }
+    silu(&conv2d(x, weight, bias)?)
+}
+
+/// `y` plus the convolution of `x`: a convolution of maps that lie side by side is the sum of one
+/// convolution for each, and they need not all be kept until the last is there.
+///
+/// # Shapes
+/// - `x`: B×H×W×Cin
+/// - `weight`: Cout×Cin×k×k, k odd
+/// - `y` and the result: B×H×W×Cout
+///
+/// # Errors
+/// As [`conv2d`], and if `y` has another shape than the result.
+pub fn conv2d_add(x: &Tensor, weight: &Tensor, y: &Tensor) -> Result<Tensor> {
+    apply(x, weight, Some(Start::Map(y)), false)
+}
+
+/// What the products are added to.
+#[derive(Clone, Copy)]
+enum Start<T> {
+    Bias(T),
+    Map(T),
+}
+
+impl<T> Start<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> Start<U> {
+        match self {
+            Self::Bias(t) => Start::Bias(f(t)),
+            Self::Map(t) => Start::Map(f(t)),
+        }
+    }
+}
+
+fn apply(x: &Tensor, weight: &Tensor, start: Option<Start<&Tensor>>, silu: bool) -> Result<Tensor> {
     check_types(OP, x, &[("weight", weight)])?;
     let (b, h, w, cin) = map_dims(OP, x)?;
     let (cout, k) = match *weight.dims() {
@@ -32,23 +82,37 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         }
     };
     check_odd(OP, k)?;
-    if let Some(bias) = bias {
-        check_types(OP, x, &[("bias", bias)])?;
-        check_dims(OP, "bias", bias, &[cout])?;
+    let (what, start_dims) = match start {
+        Some(Start::Map(_)) => ("y", vec![b, h, w, cout]),
+        _ => ("bias", vec![cout]),
+    };
+    if let Some(Start::Bias(start) | Start::Map(start)) = start {
+        check_types(OP, x, &[(what, start)])?;
+        check_dims(OP, what, start, &start_dims)?;
     }
     if cin == 0 {
         return Err(shape_error(OP, "x", x.dims(), "at least one channel"));
     }
     if k == 1 {
-        return linear(x, &weight.reshape((cout, cin))?, bias);
+        let weight = weight.reshape((cout, cin))?;
+        return match start {
+            Some(Start::Map(y)) => weighted_sum(&linear(x, &weight, None)?, 1., y, 1.),
+            Some(Start::Bias(bias)) if silu => linear_silu(x, &weight, Some(bias)),
+            Some(Start::Bias(bias)) => linear(x, &weight, Some(bias)),
+            None if silu => linear_silu(x, &weight, None),
+            None => linear(x, &weight, None),
+        };
     }
     if b * h * w * cout == 0 {
         return Ok(Tensor::zeros((b, h, w, cout), x.dtype(), x.device())?);
     }
+    let op = Conv { adjoint: false, silu, start: start.map(|s| s.map(|_| ())) };
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    Ok(match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Conv { adjoint: false })?,
-        None => x.apply_op2(&weight, Conv { adjoint: false })?,
+    Ok(match start {
+        Some(Start::Bias(start) | Start::Map(start)) => {
+            x.apply_op3(&weight, &start.contiguous()?, op)?
+        }
+        None => x.apply_op2(&weight, op)?,
     })
 }
 
@@ -96,6 +160,10 @@ fn tile_width(channels: usize, width: usize) -> usize {
 /// The convolution; as `adjoint` the one with mirrored windows and swapped channels.
 struct Conv {
     adjoint: bool,
+    /// Whether SiLU follows; only where no gradient is asked for.
+    silu: bool,
+    /// What the third argument is.
+    start: Option<Start<()>>,
 }
 
 impl Conv {
@@ -105,7 +173,7 @@ impl Conv {
         map: Map,
         k: usize,
         w: &Packed<E>,
-        bias: Option<&[E]>,
+        from: Option<Start<&[E]>>,
     ) -> Vec<E> {
         let Map { height, width, channels: cin } = map;
         let cout = w.columns();
@@ -114,11 +182,17 @@ impl Conv {
         // More lines share more of the padded copy, fewer feed more threads.
         let lines = (images * height / 32).clamp(1, 4);
         let work = |tile: &mut Vec<E>, b: usize, y: usize, dst: &mut [E]| {
-            let image = &x[b * height * width * cin..][..height * width * cin];
             let lines = dst.len() / line;
-            if let Some(bias) = bias {
-                dst.chunks_exact_mut(cout).for_each(|pixel| pixel.copy_from_slice(bias));
+            match from {
+                Some(Start::Bias(bias)) => {
+                    dst.chunks_exact_mut(cout).for_each(|pixel| pixel.copy_from_slice(bias));
+                }
+                Some(Start::Map(map)) => {
+                    dst.copy_from_slice(&map[b * image + y * line..][..dst.len()]);
+                }
+                None => {}
             }
+            let image = &x[b * height * width * cin..][..height * width * cin];
             let step = tile_width(cin, width);
             for x0 in (0..width).step_by(step) {
                 let count = step.min(width - x0);
@@ -137,6 +211,9 @@ impl Conv {
                     count,
                 });
             }
+            if self.silu {
+                dispatch(SiluRows(dst));
+            }
         };
         fill_parts(images * image, lines * line, |start, part, tile| {
             by_image(start, part, image, |b, at, dst| work(tile, b, at / line, dst));
@@ -147,7 +224,7 @@ impl Conv {
         &self,
         x: (&CpuStorage, &Layout),
         weight: (&CpuStorage, &Layout),
-        bias: Option<(&CpuStorage, &Layout)>,
+        start: Option<(&CpuStorage, &Layout)>,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (b, height, width, channels) = x.1.shape().dims4()?;
         let (outputs, inputs, k, _) = weight.1.shape().dims4()?;
@@ -159,9 +236,10 @@ impl Conv {
         } else {
             Packed::new(k * k * inputs, outputs, |r, j| at(j, r % inputs, r / inputs))
         };
-        let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+        let start = start.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+        let from = start.and_then(|values| Some(self.start?.map(|()| values)));
         let map = Map { height, width, channels };
-        let out = self.run(cpu::slice::<E>(x.0, x.1)?, map, k, &packed, bias);
+        let out = self.run(cpu::slice::<E>(x.0, x.1)?, map, k, &packed, from);
         Ok((E::to_cpu_storage_owned(out), (b, height, width, packed.columns()).into()))
     }
 
@@ -169,13 +247,17 @@ impl Conv {
     fn gradients(
         x: &Tensor,
         weight: &Tensor,
-        bias: Option<&Tensor>,
+        start: Option<Start<&Tensor>>,
         grad: &Tensor,
     ) -> candle_core::Result<[Option<Tensor>; 3]> {
+        let bias = match start {
+            Some(Start::Bias(bias)) => Some(bias),
+            _ => None,
+        };
         let grad = grad.contiguous()?;
         let mut all = [None, None, None];
         if x.track_op() {
-            all[0] = Some(grad.apply_op2_no_bwd(weight, &Conv { adjoint: true })?);
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Self::ADJOINT)?);
         }
         if weight.track_op() || bias.is_some_and(Tensor::track_op) {
             let k = weight.dim(3)?;
@@ -184,8 +266,13 @@ impl Conv {
             all[1] = Some(sums.narrow(0, 0, size)?.reshape(weight.shape())?);
             all[2] = Some(sums.narrow(0, size, sums.elem_count() - size)?);
         }
+        if let Some(Start::Map(_)) = start {
+            all[2] = Some(grad);
+        }
         Ok(all)
     }
+
+    const ADJOINT: Self = Self { adjoint: true, silu: false, start: None };
 }
 
 impl CustomOp2 for Conv {
@@ -201,6 +288,17 @@ impl CustomOp2 for Conv {
         lw: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -232,6 +330,19 @@ impl CustomOp3 for Conv {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv(self.adjoint, &[(x, lx), (y, ly), (z, lz)])
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -240,7 +351,8 @@ impl CustomOp3 for Conv {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = Self::gradients(x, w, Some(b), grad)?;
+        let start = self.start.map(|s| s.map(|()| b));
+        let [dx, dw, db] = Self::gradients(x, w, start, grad)?;
         Ok((dx, dw, db))
     }
 }
@@ -328,5 +440,16 @@ impl CustomOp2 for WeightGradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::conv_weight(self.k, [(x, lx), (y, ly)])
     }
 }

@@ -1,6 +1,10 @@
-//! What a CPU kernel needs from Candle's storage; shared by the crates above this one.
+//! What a CPU kernel needs from Candle's storage and from memory; shared by the crates above this
+//! one.
 
-use candle_core::{CpuStorage, DType, Layout, WithDType};
+use std::any::Any;
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, DType, Layout, Tensor, WithDType};
 
 use crate::{Error, Result};
 
@@ -16,13 +20,107 @@ pub fn slice<'a, E: WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Resu
     }
 }
 
-/// Refuses element types that have no CPU kernel.
+/// Refuses element types that have no kernel where the tensor is.
 ///
 /// # Errors
-/// [`Error::DType`] for anything but `F32` and `F64`.
-pub fn require_float(op: &'static str, dtype: DType) -> Result<()> {
-    match dtype {
-        DType::F32 | DType::F64 => Ok(()),
-        got => Err(Error::DType { op, got }),
+/// [`Error::DType`] for anything but `F32` and `F64`, on CUDA `F32`, `F16` and `BF16`.
+pub fn require_float(op: &'static str, x: &Tensor) -> Result<()> {
+    match (x.device().is_cuda(), x.dtype()) {
+        (false, DType::F32 | DType::F64) => Ok(()),
+        (true, DType::F32 | DType::F16 | DType::BF16) => Ok(()),
+        (false, got) => Err(Error::DType { op, got, needed: "F32 or F64" }),
+        (true, got) => Err(Error::DType { op, got, needed: "F32, F16 or BF16 on CUDA" }),
     }
 }
+
+/// `n` zeros, for a result that a kernel is about to fill; see [`with_capacity`].
+pub fn zeros<E: WithDType>(n: usize) -> Vec<E> {
+    // Large zeroed memory comes untouched from the system: asking for large pages is not too late.
+    let zeros = vec![E::zero(); n];
+    ask_for_large_pages(zeros.as_ptr(), n);
+    zeros
+}
+
+/// An empty vector with room for `n` elements.
+///
+/// A feature map of a megapixel is some tens of megabytes, and the allocator gives memory of that
+/// size back to the system as soon as it is dropped. On Linux the next map's first touch of every
+/// 4 KiB page is then a fault; with pages of 2 MiB, which this function asks for, there are 512
+/// times fewer.
+pub fn with_capacity<E>(n: usize) -> Vec<E> {
+    let empty = Vec::with_capacity(n);
+    ask_for_large_pages(empty.as_ptr(), n);
+    empty
+}
+
+/// `n` elements of any value, for a result of which a kernel writes every element: memory that was
+/// given to [`recycle`] if some fits, otherwise [`zeros`].
+pub fn scratch<E: WithDType>(n: usize) -> Vec<E> {
+    let reused = IDLE.with_borrow_mut(|idle| {
+        let fits = |b: &Box<dyn Any>| b.downcast_ref::<Vec<E>>().is_some_and(|v| v.len() == n);
+        let at = idle.buffers.iter().position(fits)?;
+        idle.buffers.swap_remove(at).downcast::<Vec<E>>().ok()
+    });
+    reused.map_or_else(|| zeros(n), |v| *v)
+}
+
+/// Gives a buffer back for a later [`scratch`] of the same length on this thread, if it is inside
+/// [`recycling`]; otherwise drops it.
+pub fn recycle<E: WithDType>(buffer: Vec<E>) {
+    IDLE.with_borrow_mut(|idle| {
+        if idle.depth > 0 {
+            idle.buffers.push(Box::new(buffer));
+        }
+    });
+}
+
+/// Runs `f`, during which this thread keeps the buffers given to [`recycle`]; afterwards they are
+/// dropped. Layers of a network ask for the same few sizes again and again, and memory fresh from
+/// the system has to be cleared first.
+pub fn recycling<T>(f: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IDLE.with_borrow_mut(|idle| {
+                idle.depth -= 1;
+                if idle.depth == 0 {
+                    idle.buffers.clear();
+                }
+            });
+        }
+    }
+    IDLE.with_borrow_mut(|idle| idle.depth += 1);
+    let _leave = Leave;
+    f()
+}
+
+#[derive(Default)]
+struct Idle {
+    /// How many calls of [`recycling`] this thread is inside.
+    depth: usize,
+    buffers: Vec<Box<dyn Any>>,
+}
+
+thread_local! {
+    static IDLE: RefCell<Idle> = RefCell::default();
+}
+
+/// Memory smaller than this is not worth a system call.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 4 << 20;
+
+#[cfg(target_os = "linux")]
+fn ask_for_large_pages<E>(start: *const E, n: usize) {
+    let bytes = n * size_of::<E>();
+    if bytes < LARGE {
+        return;
+    }
+    const PAGE: usize = 4096;
+    let (first, end) = (start.addr().next_multiple_of(PAGE), (start.addr() + bytes) / PAGE * PAGE);
+    // SAFETY: the pages lie within one allocation, and the advice changes nothing in them. That it
+    // may be refused (an old kernel, large pages switched off) only costs time.
+    unsafe { libc::madvise(first as *mut _, end - first, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_large_pages<E>(_: *const E, _: usize) {}

@@ -1,5 +1,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use crate::activation::{SiluRows, silu};
+use crate::rows::may_fuse;
 use crate::shared::{
     check_dims, check_odd, check_types, fill_parts, map_dims, shape_error, sum_rows, window,
 };
@@ -19,6 +21,24 @@ const OP: &str = "depthwise_conv2d";
 /// # Errors
 /// If a shape does not fit, k is even, or the element types differ or are not `F32` or `F64`.
 pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    apply(x, weight, bias, false)
+}
+
+/// [`depthwise_conv2d`] followed by SiLU; without gradients in one pass over the result.
+///
+/// # Shapes
+/// As [`depthwise_conv2d`].
+///
+/// # Errors
+/// As [`depthwise_conv2d`].
+pub fn depthwise_conv2d_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if may_fuse([x, weight].into_iter().chain(bias)) {
+        return apply(x, weight, bias, true);
+    }
+    silu(&depthwise_conv2d(x, weight, bias)?)
+}
+
+fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, silu: bool) -> Result<Tensor> {
     check_types(OP, x, &[("weight", weight)])?;
     let (.., c) = map_dims(OP, x)?;
     let k = match *weight.dims() {
@@ -34,9 +54,10 @@ pub fn depthwise_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
         return Ok(x.zeros_like()?);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let op = Depthwise { flip: false, silu };
     Ok(match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Depthwise { flip: false })?,
-        None => x.apply_op2(&weight, Depthwise { flip: false })?,
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&weight, op)?,
     })
 }
 
@@ -49,27 +70,43 @@ struct Dims {
     k: usize,
 }
 
+/// The weights C×k×k tap by tap, k×k×C, so that a vector of channels has its weights side by side;
+/// with `flip` the mirrored window.
+pub(crate) fn by_tap<E: Real>(weight: &[E], k: usize, flip: bool) -> Vec<E> {
+    let taps = k * k;
+    let channels = weight.len() / taps;
+    let mut out = vec![E::of(0.); weight.len()];
+    for (c, window) in weight.chunks_exact(taps).enumerate() {
+        for (t, &w) in window.iter().enumerate() {
+            let t = if flip { taps - 1 - t } else { t };
+            out[t * channels + c] = w;
+        }
+    }
+    out
+}
+
 /// The convolution; with `flip` its adjoint, the correlation with the mirrored window.
 struct Depthwise {
     flip: bool,
+    /// Whether SiLU follows; only where no gradient is asked for.
+    silu: bool,
 }
 
 impl Depthwise {
     fn run<E: Real>(&self, x: &[E], weight: &[E], bias: Option<&[E]>, d: Dims) -> Vec<E> {
-        let taps = d.k * d.k;
-        // Tap by tap, so that a vector of channels has its weights side by side.
-        let mut by_tap = vec![E::of(0.); taps * d.channels];
-        for (c, window) in weight.chunks_exact(taps).enumerate() {
-            for (t, &w) in window.iter().enumerate() {
-                let t = if self.flip { taps - 1 - t } else { t };
-                by_tap[t * d.channels + c] = w;
-            }
-        }
+        let taps = &by_tap(weight, d.k, self.flip);
         let line = d.width * d.channels;
         fill_parts(x.len(), line, |start, out, _| {
             let (b, y) = (start / line / d.height, start / line % d.height);
             let image = &x[b * d.height * line..][..d.height * line];
-            dispatch(OutputRow { image, taps: &by_tap, bias, out, y, d });
+            let pad = d.k / 2;
+            let rows = pad.saturating_sub(y)..d.k.min(d.height + pad - y);
+            let lines = |ky: usize| &image[(y + ky - pad) * line..][..line];
+            let Dims { width, channels, k, .. } = d;
+            dispatch(OutputRow { lines, rows, taps, bias, out: &mut *out, width, channels, k });
+            if self.silu {
+                dispatch(SiluRows(out));
+            }
         })
     }
 
@@ -98,7 +135,7 @@ impl Depthwise {
         let grad = grad.contiguous()?;
         let mut all = [None, None, None];
         if x.track_op() {
-            all[0] = Some(grad.apply_op2_no_bwd(weight, &Depthwise { flip: true })?);
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Depthwise { flip: true, silu: false })?);
         }
         if weight.track_op() || bias.is_some_and(Tensor::track_op) {
             let k = weight.dim(3)?;
@@ -124,6 +161,17 @@ impl CustomOp2 for Depthwise {
         lw: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::depthwise(self.flip, &[(x, lx), (y, ly)])
     }
 
     fn bwd(
@@ -155,6 +203,19 @@ impl CustomOp3 for Depthwise {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::depthwise(self.flip, &[(x, lx), (y, ly), (z, lz)])
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -169,24 +230,30 @@ impl CustomOp3 for Depthwise {
 }
 
 /// One line of the result.
-struct OutputRow<'a, E> {
-    image: &'a [E],
-    taps: &'a [E],
-    bias: Option<&'a [E]>,
-    out: &'a mut [E],
-    y: usize,
-    d: Dims,
+pub(crate) struct OutputRow<'a, E, L> {
+    /// The line of the map below each of the window's `rows` that lies inside it.
+    pub(crate) lines: L,
+    pub(crate) rows: std::ops::Range<usize>,
+    /// As [`by_tap`] gives them.
+    pub(crate) taps: &'a [E],
+    pub(crate) bias: Option<&'a [E]>,
+    pub(crate) out: &'a mut [E],
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    pub(crate) k: usize,
 }
 
 /// Neighbouring pixels that share one load of the weights.
 const PIXELS: usize = 4;
 
-impl<E: Real> Kernel<E> for OutputRow<'_, E> {
+impl<'l, E: Real, L: Fn(usize) -> &'l [E]> Kernel<E> for OutputRow<'_, E, L> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(mut self, s: S) {
-        let (k, width) = (self.d.k, self.d.width);
+        let (k, width) = (self.k, self.width);
+        assert!(self.out.len() == width * self.channels);
+        assert!(self.taps.len() == k * k * self.channels && self.rows.end <= k);
         let pad = k / 2;
         let inner = pad.min(width)..width.saturating_sub(pad).max(pad.min(width));
         let mut x = 0;
@@ -203,7 +270,7 @@ impl<E: Real> Kernel<E> for OutputRow<'_, E> {
     }
 }
 
-impl<E: Real> OutputRow<'_, E> {
+impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
     /// `P` pixels from `x` on, all of which have the window columns `columns` inside the map.
     #[inline(always)]
     fn pixels<S: Simd<E = E>, const P: usize>(
@@ -212,7 +279,7 @@ impl<E: Real> OutputRow<'_, E> {
         x: usize,
         columns: std::ops::Range<usize>,
     ) {
-        let channels = self.d.channels;
+        let channels = self.channels;
         let mut c = 0;
         while c + S::LANES <= channels {
             self.vector::<S, P>(s, x, columns.clone(), c, S::LANES);
@@ -232,21 +299,21 @@ impl<E: Real> OutputRow<'_, E> {
         c: usize,
         lanes: usize,
     ) {
-        let Dims { height, width, channels, k, .. } = self.d;
+        let (channels, k) = (self.channels, self.k);
         let pad = k / 2;
-        let rows = pad.saturating_sub(self.y)..k.min(height + pad - self.y);
         let start = self.bias.map_or(s.splat(E::of(0.)), |b| s.load_partial(&b[c..][..lanes]));
         let mut acc = [start; P];
-        for ky in rows {
-            let line = (self.y + ky - pad) * width;
+        for ky in self.rows.clone() {
+            let line = (self.lines)(ky);
+            assert!(line.len() == self.out.len());
             for kx in columns.clone() {
                 let tap = (ky * k + kx) * channels + c;
-                let at = (line + x + kx - pad) * channels + c;
+                let at = (x + kx - pad) * channels + c;
                 // SAFETY: ky, kx < k and c + lanes <= channels.
                 let w = s.load_partial(unsafe { window(self.taps, tap, lanes) });
                 unroll!(p < P, {
-                    // SAFETY: `rows` and `columns` keep the window inside the image.
-                    let v = unsafe { window(self.image, at + p * channels, lanes) };
+                    // SAFETY: `columns` keep the window inside the line.
+                    let v = unsafe { window(line, at + p * channels, lanes) };
                     acc[p] = s.fma(s.load_partial(v), w, acc[p]);
                 });
             }
@@ -308,6 +375,17 @@ impl CustomOp2 for WeightGradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::depthwise_weight(self.k, [(x, lx), (y, ly)])
     }
 }
 

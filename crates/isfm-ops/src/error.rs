@@ -19,13 +19,19 @@ pub enum Error {
         needed: String,
     },
     /// An element type without a kernel.
-    #[error("{op}: elements are {got:?}, needs F32 or F64")]
+    #[error("{op}: elements are {got:?}, needs {needed}")]
     DType {
         /// The operation.
         op: &'static str,
         /// The type given.
         got: DType,
+        /// The types that the device has kernels for.
+        needed: &'static str,
     },
+    /// Sizes beyond what a CUDA kernel takes.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    CudaLimit(isfm_kernels::Limit),
     /// Arguments of different element types.
     #[error("{op}: {what} has elements {got:?}, needs {needed:?} as the input has")]
     DTypeMismatch {

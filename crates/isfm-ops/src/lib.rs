@@ -6,6 +6,8 @@ mod shared;
 mod activation;
 mod conv;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod depthwise;
 mod error;
 mod linear;
@@ -14,13 +16,14 @@ pub mod nn;
 mod norm;
 mod pool;
 mod resize;
+pub mod rows;
 pub mod simd;
 
 pub use activation::{scale_add, sigmoid_gate, silu, silu_gate, weighted_sum};
-pub use conv::conv2d;
-pub use depthwise::depthwise_conv2d;
+pub use conv::{conv2d, conv2d_add, conv2d_silu};
+pub use depthwise::{depthwise_conv2d, depthwise_conv2d_silu};
 pub use error::{Error, Result};
-pub use linear::linear;
+pub use linear::{linear, linear_silu};
 pub use norm::layer_norm;
 pub use pool::{avg_pool2d, max_pool2d};
 pub use resize::resize_bilinear;

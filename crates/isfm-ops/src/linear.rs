@@ -1,6 +1,8 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use crate::activation::{SiluRows, silu};
 use crate::matmul::{OuterSum, Packed, Product};
+use crate::rows::{ROWS, may_fuse};
 use crate::shared::{check_dims, check_types, fill_parts, rows_of, shape_error, sum_rows};
 use crate::simd::{Real, dispatch};
 use crate::{Result, cpu};
@@ -18,6 +20,24 @@ const OP: &str = "linear";
 /// # Errors
 /// If a shape does not fit, Cin is 0, or the element types differ or are not `F32` or `F64`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    apply(x, weight, bias, false)
+}
+
+/// [`linear`] followed by SiLU; without gradients in one pass over the result.
+///
+/// # Shapes
+/// As [`linear`].
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_silu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if may_fuse([x, weight].into_iter().chain(bias)) {
+        return apply(x, weight, bias, true);
+    }
+    silu(&linear(x, weight, bias)?)
+}
+
+fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, silu: bool) -> Result<Tensor> {
     check_types(OP, x, &[("weight", weight)])?;
     let (rows, cin) = rows_of(OP, x)?;
     let cout = match *weight.dims() {
@@ -38,19 +58,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         return Ok(Tensor::zeros(dims, x.dtype(), x.device())?);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let op = Linear { transposed: false, silu };
     Ok(match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Linear { transposed: false })?,
-        None => x.apply_op2(&weight, Linear { transposed: false })?,
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&weight, op)?,
     })
 }
 
 /// The product with the weights' transpose; with `transposed` with the weights themselves.
 struct Linear {
     transposed: bool,
+    /// Whether SiLU follows; only where no gradient is asked for.
+    silu: bool,
 }
-
-/// Rows that one task works on; a multiple of the register tile.
-const ROWS: usize = 96;
 
 impl Linear {
     fn storage<E: Real>(
@@ -87,6 +107,9 @@ impl Linear {
                 lines: 1,
                 count,
             });
+            if self.silu {
+                dispatch(SiluRows(dst));
+            }
         });
         let mut dims = x.1.dims().to_vec();
         if let Some(last) = dims.last_mut() {
@@ -105,7 +128,8 @@ impl Linear {
         let grad = grad.contiguous()?;
         let mut all = [None, None, None];
         if x.track_op() {
-            all[0] = Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true })?);
+            all[0] =
+                Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true, silu: false })?);
         }
         if weight.track_op() || bias.is_some_and(Tensor::track_op) {
             let sums = x.apply_op2_no_bwd(&grad, &WeightGradient)?;
@@ -130,6 +154,17 @@ impl CustomOp2 for Linear {
         lw: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), None))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear(self.transposed, (x, lx), (y, ly), None)
     }
 
     fn bwd(
@@ -159,6 +194,19 @@ impl CustomOp3 for Linear {
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), Some((b, lb))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear(self.transposed, (x, lx), (y, ly), Some((z, lz)))
     }
 
     fn bwd(
@@ -235,5 +283,16 @@ impl CustomOp2 for WeightGradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => Self::storage::<E>((x, lx), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::linear_weight((x, lx), (y, ly))
     }
 }

@@ -38,6 +38,16 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// The layer followed by SiLU; see [`conv2d_silu`](crate::conv2d_silu).
+    ///
+    /// # Errors
+    /// As the layer itself.
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(crate::conv2d_silu(x, &self.weight, self.bias.as_ref())?)
+    }
+}
+
 impl Module for Conv2d {
     /// # Shapes
     /// B×H×W×Cin to B×H×W×Cout.
@@ -78,6 +88,16 @@ impl DepthwiseConv2d {
     /// C.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
+    }
+}
+
+impl DepthwiseConv2d {
+    /// The layer followed by SiLU; see [`depthwise_conv2d_silu`](crate::depthwise_conv2d_silu).
+    ///
+    /// # Errors
+    /// As the layer itself.
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(crate::depthwise_conv2d_silu(x, &self.weight, self.bias.as_ref())?)
     }
 }
 

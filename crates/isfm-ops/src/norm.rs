@@ -55,7 +55,7 @@ impl LayerNorm {
         let size = TASK.div_ceil(weight.len()) * weight.len();
         let out = fill_parts(src.len(), size, |start, out, _| {
             let x = &src[start..][..out.len()];
-            dispatch(Forward { x, weight, bias, eps: E::of(self.eps), out });
+            dispatch(NormRows { x: Some(x), weight, bias, eps: E::of(self.eps), out });
         });
         Ok((E::to_cpu_storage_owned(out), x.1.shape().clone()))
     }
@@ -76,6 +76,19 @@ impl CustomOp3 for LayerNorm {
         lb: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), (b, lb)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::layer_norm(self.eps, [(x, lx), (y, ly), (z, lz)])
     }
 
     fn bwd(
@@ -128,27 +141,30 @@ fn statistics<S: Simd>(s: S, x: &[S::E], eps: S::E) -> (S::E, S::E) {
     (mean, (variance + eps).sqrt().recip())
 }
 
-struct Forward<'a, E> {
-    x: &'a [E],
-    weight: &'a [E],
-    bias: &'a [E],
-    eps: E,
-    out: &'a mut [E],
+/// Normalises rows; where `x` is not given, those of `out` itself.
+pub(crate) struct NormRows<'a, E> {
+    pub(crate) x: Option<&'a [E]>,
+    pub(crate) weight: &'a [E],
+    pub(crate) bias: &'a [E],
+    pub(crate) eps: E,
+    pub(crate) out: &'a mut [E],
 }
 
-impl<E: Real> Kernel<E> for Forward<'_, E> {
+impl<E: Real> Kernel<E> for NormRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
-        let c = self.weight.len();
-        for (x, out) in self.x.chunks_exact(c).zip(self.out.chunks_exact_mut(c)) {
-            let (mean, scale) = statistics(s, x, self.eps);
+        let Self { x, weight, bias, eps, out } = self;
+        let c = weight.len();
+        for (r, out) in out.chunks_exact_mut(c).enumerate() {
+            let (mean, scale) = statistics(s, x.map_or(&*out, |x| &x[r * c..][..c]), eps);
             let (mean, scale) = (s.splat(mean), s.splat(scale));
             vectors!(s, S, c, |i, lanes| {
+                let x = x.map_or(&*out, |x| &x[r * c..][..c]);
                 let normal = s.mul(s.sub(s.load_partial(&x[i..][..lanes]), mean), scale);
-                let w = s.load_partial(&self.weight[i..][..lanes]);
-                let y = s.fma(normal, w, s.load_partial(&self.bias[i..][..lanes]));
+                let w = s.load_partial(&weight[i..][..lanes]);
+                let y = s.fma(normal, w, s.load_partial(&bias[i..][..lanes]));
                 s.store_partial(y, &mut out[i..][..lanes]);
             });
         }
@@ -204,6 +220,19 @@ impl CustomOp3 for Gradient {
         lg: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         for_float!(OP, x, E => self.storage::<E>((x, lx), (w, lw), (g, lg)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+        z: &candle_core::CudaStorage,
+        lz: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::layer_norm_gradient(self.eps, [(x, lx), (y, ly), (z, lz)])
     }
 }
 

@@ -187,6 +187,15 @@ impl CustomOp1 for AvgPool {
         for_float!("avg_pool2d", x, E => pool::<E, _>(x, l, self.k, Mean))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::avg_pool(self.k, (x, l))
+    }
+
     /// With stride 1 and zero padding the mean is its own adjoint.
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(self)?))
@@ -206,6 +215,15 @@ impl CustomOp1 for MaxPool {
         for_float!("max_pool2d", x, E => pool::<E, _>(x, l, self.k, Max))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::max_pool(self.k, (x, l))
+    }
+
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(Some(x.apply_op2_no_bwd(&grad.contiguous()?, &MaxPoolGradient { k: self.k })?))
     }
@@ -219,7 +237,7 @@ struct MaxPoolGradient {
 
 impl MaxPoolGradient {
     fn run<E: Real>(x: &[E], grad: &[E], d: Dims) -> Vec<E> {
-        let mut places = vec![0u32; x.len()];
+        let mut places = cpu::zeros::<u32>(x.len());
         places.par_chunks_mut(d.line()).enumerate().for_each_init(
             || vec![E::of(0.); d.channels],
             |best, (row, places)| {
@@ -252,6 +270,17 @@ impl CustomOp2 for MaxPoolGradient {
             let out = Self::run(cpu::slice::<E>(x, lx)?, cpu::slice::<E>(g, lg)?, d);
             Ok((E::to_cpu_storage_owned(out), lx.shape().clone()))
         })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        lx: &Layout,
+        y: &candle_core::CudaStorage,
+        ly: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::max_pool_gradient(self.k, [(x, lx), (y, ly)])
     }
 }
 

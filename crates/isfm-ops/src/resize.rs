@@ -110,6 +110,15 @@ impl CustomOp1 for Resize {
         for_float!(OP, x, E => self.storage::<E>(x, l))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        l: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        crate::cuda::resize(self.from, self.to, self.adjoint, (x, l))
+    }
+
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let adjoint = Resize { adjoint: true, ..*self };
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&adjoint)?))

@@ -21,7 +21,10 @@ macro_rules! for_float {
                 type $e = f64;
                 $body
             }
-            got => Err(candle_core::Error::from($crate::Error::DType { op: $op, got })),
+            got => {
+                let needed = "F32 or F64";
+                Err(candle_core::Error::from($crate::Error::DType { op: $op, got, needed }))
+            }
         }
     };
 }
@@ -58,7 +61,7 @@ pub(crate) fn check_types(
     x: &Tensor,
     others: &[(&'static str, &Tensor)],
 ) -> Result<()> {
-    cpu::require_float(op, x.dtype())?;
+    cpu::require_float(op, x)?;
     for &(what, t) in others {
         if t.dtype() != x.dtype() {
             return Err(Error::DTypeMismatch { op, what, got: t.dtype(), needed: x.dtype() });
@@ -155,7 +158,7 @@ pub(crate) fn in_parts<E: Real, R: Send, const OUT: usize>(
     f: impl Fn(usize, [&mut [E]; OUT], &mut Vec<E>) -> R + Sync,
 ) -> (Vec<E>, Vec<R>) {
     let size = size.max(1);
-    let mut out = Vec::with_capacity(OUT * n + room);
+    let mut out = cpu::with_capacity(OUT * n + room);
     let blank: &mut [MaybeUninit<E>] = &mut out.spare_capacity_mut()[..OUT * n];
     let mut slices: Vec<_> = blank.chunks_mut(n.max(1)).map(|s| s.chunks_mut(size)).collect();
     let mut tasks = Vec::with_capacity(n.div_ceil(size));

@@ -1,7 +1,8 @@
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use isfm_ops::simd::Real;
 
 use crate::Result;
-use crate::scan::{Path, Spec};
+use crate::scan::{self, Path, Spec};
 use crate::selective_scan::{apply, check, shape};
 
 const OP: &str = "selective_scan_2d";
@@ -46,52 +47,68 @@ pub fn selective_scan_2d_with(
         [batch, h, w, d] if batch * h * w * d > 0 => (batch, h, w, d),
         _ => return Err(shape(OP, "x", x, "B×H×W×D, none of them 0")),
     };
-    let &Scan2dParams { dt_projs_weight, dt_projs_bias, a_logs, ds } = params;
-    let rank = match *dt_projs_weight.dims() {
-        [4, rows, rank] if rows == d && rank > 0 => rank,
-        _ => {
-            let needed = format!("[4, {d}, R], R at least 1");
-            return Err(shape(OP, "dt_projs_weight", dt_projs_weight, needed));
-        }
-    };
-    let states = match *a_logs.dims() {
-        [rows, states] if rows == 4 * d && states > 0 => states,
-        _ => {
-            let needed = format!("[{}, N], N at least 1", 4 * d);
-            return Err(shape(OP, "A_logs", a_logs, needed));
-        }
-    };
-    let dtype = x.dtype();
-    check(OP, dtype, "x_dbl", x_dbl, &[batch, h, w, 4, rank + 2 * states])?;
-    check(OP, dtype, "dt_projs_weight", dt_projs_weight, &[4, d, rank])?;
-    check(OP, dtype, "dt_projs_bias", dt_projs_bias, &[4, d])?;
-    check(OP, dtype, "A_logs", a_logs, &[4 * d, states])?;
-    check(OP, dtype, "Ds", ds, &[4 * d])?;
-    let spec = Spec {
-        name: OP,
-        path: Path::Cross { h, w },
-        batch,
-        len: h * w,
-        groups: 4,
-        channels: d,
-        states,
-        rank,
-        bias: true,
-        skip: true,
-        init: false,
-        softplus: true,
-        log_a: true,
-        last: false,
-    };
-    // In the order of `Spec::params`.
-    let params = Tensor::cat(
-        &[
-            dt_projs_weight.flatten_all()?,
-            dt_projs_bias.flatten_all()?,
-            a_logs.flatten_all()?,
-            ds.flatten_all()?,
-        ],
-        0,
-    )?;
-    apply(spec, dtype, x, x_dbl, &params)
+    let spec = params.spec((batch, h, w, d), x.dtype())?;
+    check(OP, x.dtype(), "x_dbl", x_dbl, &[batch, h, w, 4, spec.proj_width()])?;
+    apply(spec, x.dtype(), x, x_dbl, &params.flat()?)
+}
+
+/// [`selective_scan_2d_with`] on plain slices, without a gradient.
+pub(crate) fn scan_values<E: Real>(
+    x: &[E],
+    x_dbl: &[E],
+    dims: (usize, usize, usize, usize),
+    params: &Scan2dParams<'_>,
+) -> Result<Vec<E>> {
+    let spec = params.spec(dims, E::DTYPE)?;
+    let params = isfm_ops::rows::values::<E>(&params.flat()?)?;
+    Ok(scan::values(&spec, x, x_dbl, &params))
+}
+
+impl Scan2dParams<'_> {
+    /// The scan of a map of B×H×W×D with these parameters.
+    fn spec(&self, (batch, h, w, d): (usize, usize, usize, usize), dtype: DType) -> Result<Spec> {
+        let &Self { dt_projs_weight, dt_projs_bias, a_logs, ds } = self;
+        let rank = match *dt_projs_weight.dims() {
+            [4, rows, rank] if rows == d && rank > 0 => rank,
+            _ => {
+                let needed = format!("[4, {d}, R], R at least 1");
+                return Err(shape(OP, "dt_projs_weight", dt_projs_weight, needed));
+            }
+        };
+        let states = match *a_logs.dims() {
+            [rows, states] if rows == 4 * d && states > 0 => states,
+            _ => {
+                let needed = format!("[{}, N], N at least 1", 4 * d);
+                return Err(shape(OP, "A_logs", a_logs, needed));
+            }
+        };
+        check(OP, dtype, "dt_projs_weight", dt_projs_weight, &[4, d, rank])?;
+        check(OP, dtype, "dt_projs_bias", dt_projs_bias, &[4, d])?;
+        check(OP, dtype, "A_logs", a_logs, &[4 * d, states])?;
+        check(OP, dtype, "Ds", ds, &[4 * d])?;
+        Ok(Spec {
+            name: OP,
+            path: Path::Cross { h, w },
+            batch,
+            len: h * w,
+            groups: 4,
+            channels: d,
+            states,
+            rank,
+            bias: true,
+            skip: true,
+            init: false,
+            softplus: true,
+            log_a: true,
+            last: false,
+        })
+    }
+
+    /// All of them in the order of `Spec::params`.
+    fn flat(&self) -> Result<Tensor> {
+        let &Self { dt_projs_weight, dt_projs_bias, a_logs, ds } = self;
+        let parts = [dt_projs_weight, dt_projs_bias, a_logs, ds].map(Tensor::flatten_all);
+        let parts = parts.into_iter().collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
 }

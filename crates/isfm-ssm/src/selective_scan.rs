@@ -162,7 +162,11 @@ pub(crate) fn apply(
     proj: &Tensor,
     params: &Tensor,
 ) -> Result<Tensor> {
-    isfm_ops::cpu::require_float(spec.name, dtype)?;
+    isfm_ops::cpu::require_float(spec.name, first)?;
+    #[cfg(feature = "cuda")]
+    if first.device().is_cuda() {
+        return Ok(crate::cuda::apply(spec, first, proj, params)?);
+    }
     Ok(match dtype {
         DType::F64 => ScanOp::<f64>::apply(spec, first, proj, params)?,
         _ => ScanOp::<f32>::apply(spec, first, proj, params)?,

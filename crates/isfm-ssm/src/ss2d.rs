@@ -1,11 +1,12 @@
-use candle_core::{Module, Tensor};
+use candle_core::{DType, Module, Tensor};
 use candle_nn::{Init, VarBuilder};
-use isfm_ops::nn::linear_no_bias;
-use isfm_ops::nn::{DepthwiseConv2d, LayerNorm, Linear, depthwise_conv2d, layer_norm};
-use isfm_ops::{scale_add, silu, silu_gate};
+use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear_no_bias};
+use isfm_ops::simd::Real;
+use isfm_ops::{cpu, rows, scale_add, silu_gate};
 
 use crate::init::{DT_MAX, DT_MIN, inverse_softplus};
 use crate::scan_2d::{Scan2dParams, selective_scan_2d_with};
+use crate::scan_input::{ScanInput, scan_input};
 use crate::{Error, Result};
 
 /// Sizes of an [`Ss2d`] and of what it is made of (spec.md's C, N, η and R).
@@ -137,26 +138,39 @@ impl SelectiveScan2d {
         Ok(Self { x_proj_weight, dt_projs_weight, dt_projs_bias, a_logs, ds })
     }
 
-    fn scan(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, rows, d) = self.x_proj_weight.dims3()?;
-        // Projecting a position does not depend on the order of positions: one product serves
-        // the four directions.
-        let weight = self.x_proj_weight.reshape((4 * rows, d))?;
-        let x_dbl = isfm_ops::linear(x, &weight, None)?;
-        let (b, h, w, _) = x_dbl.dims4()?;
-        let params = Scan2dParams {
+    /// 4×(R+2N)×D.
+    pub(crate) fn x_proj_weight(&self) -> &Tensor {
+        &self.x_proj_weight
+    }
+
+    /// 4(R+2N)×D. Projecting a position does not depend on the order of positions: one product
+    /// serves the four directions.
+    pub(crate) fn x_proj_matrix(&self) -> Result<Tensor> {
+        let (k, rows, d) = self.x_proj_weight.dims3()?;
+        Ok(self.x_proj_weight.reshape((k * rows, d))?)
+    }
+
+    /// The scan of `x` with its projections B×H×W×4(R+2N).
+    pub(crate) fn scan_projected(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
+        let (b, h, w, columns) = x_dbl.dims4()?;
+        let x_dbl = x_dbl.reshape((b, h, w, 4, columns / 4))?;
+        selective_scan_2d_with(x, &x_dbl, &self.params())
+    }
+
+    pub(crate) fn params(&self) -> Scan2dParams<'_> {
+        Scan2dParams {
             dt_projs_weight: &self.dt_projs_weight,
             dt_projs_bias: &self.dt_projs_bias,
             a_logs: &self.a_logs,
             ds: &self.ds,
-        };
-        selective_scan_2d_with(x, &x_dbl.reshape((b, h, w, 4, rows))?, &params)
+        }
     }
 }
 
 impl Module for SelectiveScan2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        Ok(self.scan(x)?)
+        let x_dbl = isfm_ops::linear(x, &self.x_proj_matrix()?, None)?;
+        Ok(self.scan_projected(x, &x_dbl)?)
     }
 }
 
@@ -168,8 +182,7 @@ impl Module for SelectiveScan2d {
 /// B×H×W×C to B×H×W×C.
 #[derive(Clone, Debug)]
 pub struct Ss2d {
-    in_proj: Linear,
-    conv: DepthwiseConv2d,
+    input: ScanInput,
     scan: SelectiveScan2d,
     norm: LayerNorm,
     out_proj: Linear,
@@ -181,26 +194,90 @@ pub struct Ss2d {
 /// # Errors
 /// If a tensor is missing or has another shape, or the configuration makes no sense.
 pub fn ss2d(config: &Ss2dConfig, vb: VarBuilder) -> Result<Ss2d> {
-    config.validate()?;
     let (c, d) = (config.d_model, config.d_inner());
     Ok(Ss2d {
-        in_proj: linear_no_bias(c, 2 * d, vb.pp("in_proj"))?,
-        conv: depthwise_conv2d(d, 3, vb.pp("conv2d_x"))?,
+        input: scan_input(config, "in_proj", "conv2d_x", vb.clone())?,
         norm: layer_norm(d, vb.pp("out_norm"))?,
         out_proj: linear_no_bias(d, c, vb.pp("out_proj"))?,
         scan: selective_scan_2d(config, vb)?,
     })
 }
 
+impl Ss2d {
+    /// `skip ⊙ x + SS2D(norm(x))`, or without a residual SS2D(x) itself.
+    fn residual(&self, x: &Tensor, around: Option<(&LayerNorm, &Tensor)>) -> Result<Tensor> {
+        let norm = around.map(|(norm, _)| norm);
+        let z_weight = self.input.z_weight()?;
+        let weights = [&z_weight, self.norm.weight(), self.norm.bias(), self.out_proj.weight()];
+        let others = around.into_iter().flat_map(|(n, skip)| [n.weight(), n.bias(), skip]);
+        if self.input.may_fuse(x, norm, &self.scan)
+            && rows::may_fuse(weights.into_iter().chain(others))
+        {
+            match x.dtype() {
+                DType::F32 => return self.fused::<f32>(x, &z_weight, around),
+                DType::F64 => return self.fused::<f64>(x, &z_weight, around),
+                _ => {}
+            }
+        }
+        let y = self.input.scan(x, norm, &self.scan)?;
+        let normed = norm.map(|n| n.forward(x)).transpose()?;
+        let z = isfm_ops::linear(normed.as_ref().unwrap_or(x), &z_weight, None)?;
+        let y = self.out_proj.forward(&silu_gate(&self.norm.forward(&y)?, &z)?)?;
+        Ok(match around {
+            Some((_, skip)) => scale_add(x, skip, &y)?,
+            None => y,
+        })
+    }
+
+    /// Gate, projection and residual in one pass over the scan's output; the gate's projection is
+    /// made here, so that it never exists as a map.
+    fn fused<E: Real>(
+        &self,
+        x: &Tensor,
+        z_weight: &Tensor,
+        around: Option<(&LayerNorm, &Tensor)>,
+    ) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let norm = around.map(|(norm, _)| rows::LayerNorm::<E>::new(norm)).transpose()?;
+        let skip = around.map(|(_, skip)| rows::values::<E>(skip)).transpose()?;
+        let z_proj = rows::Linear::<E>::new(z_weight, None)?;
+        let out_norm = rows::LayerNorm::<E>::new(&self.norm)?;
+        let out_proj = rows::Linear::<E>::new(self.out_proj.weight(), self.out_proj.bias())?;
+        let (c, d) = (z_proj.inputs(), z_proj.outputs());
+        if skip.as_ref().is_some_and(|skip| skip.len() != c) || out_proj.outputs() != c {
+            let (got, needed) = (format!("{:?}", x.dims()), format!("{c} channels"));
+            return Err(Error::Shape { op: "ss2d", what: "x", got, needed });
+        }
+        let count = x.elem_count() / c;
+        let y = self.input.scan_values::<E>(&x, around.map(|(norm, _)| norm), &self.scan)?;
+        let out = rows::with_slice::<E, _>(&x, |x| {
+            Ok(rows::map_rows(count, c, |rows, out, buffer| {
+                let n = rows.len();
+                let x = &x[rows.start * c..rows.end * c];
+                let [normed, z, h] = rows::split(buffer, [n * c, n * d, n * d]);
+                match &norm {
+                    Some(norm) => {
+                        norm.apply(x, normed);
+                        z_proj.apply(normed, z);
+                    }
+                    None => z_proj.apply(x, z),
+                }
+                out_norm.apply(&y[rows.start * d..rows.end * d], h);
+                rows::silu_gate(h, z);
+                out_proj.apply(h, out);
+                if let Some(skip) = &skip {
+                    rows::scale_add(x, skip, out);
+                }
+            }))
+        })?;
+        cpu::recycle(y);
+        Ok(Tensor::from_vec(out, x.shape(), x.device())?)
+    }
+}
+
 impl Module for Ss2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        // Halving the weight is a view; halving the output would copy it, and its gradient twice.
-        let weight = self.in_proj.weight();
-        let d = weight.dim(0)? / 2;
-        let z = isfm_ops::linear(x, &weight.narrow(0, d, d)?, None)?;
-        let x = isfm_ops::linear(x, &weight.narrow(0, 0, d)?, None)?;
-        let y = self.scan.forward(&silu(&self.conv.forward(&x)?)?)?;
-        self.out_proj.forward(&silu_gate(&self.norm.forward(&y)?, &z)?)
+        Ok(self.residual(x, None)?)
     }
 }
 
@@ -231,7 +308,6 @@ pub fn vss_block(config: &Ss2dConfig, vb: VarBuilder) -> Result<VssBlock> {
 
 impl Module for VssBlock {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = self.ss2d.forward(&self.norm.forward(x)?)?;
-        Ok(scale_add(x, &self.skip_scale, &y)?)
+        Ok(self.ss2d.residual(x, Some((&self.norm, &self.skip_scale)))?)
     }
 }

@@ -97,17 +97,17 @@ impl Adam {
             return Err(Error::Optimiser("parameters and state have different names".into()));
         }
         let gradients = vars
-            .par_iter()
+            .iter()
             .map(|(name, var)| match grads.get(var) {
-                None => Ok(None),
                 Some(g) if g.dims() != var.dims() => Err(Error::Optimiser(format!(
                     "{name} is {:?}, its gradient {:?}",
                     var.dims(),
                     g.dims()
                 ))),
-                Some(g) => Ok(Some(values(g)?)),
+                found => Ok(found),
             })
             .collect::<Result<Vec<_>>>()?;
+        let gradients = fetch(gradients)?;
         if gradients.iter().all(Option::is_none) {
             return Err(Error::Optimiser("no parameter has a gradient".into()));
         }
@@ -125,10 +125,14 @@ impl Adam {
         let root = (1. - beta2.powi(step)).sqrt() as f32;
         let (b1, b2, eps) = ((1. - beta1) as f32, beta2 as f32, eps as f32);
         let b2_rest = (1. - beta2) as f32;
-        let work: Vec<_> = vars.iter().zip(self.moments.values_mut()).zip(gradients).collect();
-        work.into_par_iter().try_for_each(|(((name, var), moments), gradient)| {
-            let Some(gradient) = gradient else { return Ok(()) };
-            let mut weights = values(var)?;
+        let guided = |(var, gradient): (_, &Option<Vec<f32>>)| gradient.as_ref().map(|_| var);
+        let weights =
+            fetch(vars.values().map(Var::as_tensor).zip(&gradients).map(guided).collect())?;
+        let work =
+            vars.iter().zip(self.moments.values_mut()).zip(gradients.into_iter().zip(weights));
+        let work: Vec<_> = work.collect();
+        let updated = work.into_par_iter().map(|(((name, var), moments), new)| {
+            let (Some(gradient), Some(mut weights)) = new else { return Ok(None) };
             if moments.mean.len() != weights.len() || moments.square.len() != weights.len() {
                 return Err(Error::Optimiser(format!("{name} and its state differ in size")));
             }
@@ -138,12 +142,50 @@ impl Adam {
                 *v = *v * b2 + g * g * b2_rest;
                 *w -= scale * (*m / (v.sqrt() / root + eps));
             }
-            var.set(&Tensor::from_vec(weights, var.shape(), var.device())?)?;
-            Ok(())
-        })?;
+            Ok(Some((var, weights)))
+        });
+        let updated = updated.collect::<Result<Vec<_>>>()?;
+        store(updated.into_iter().flatten().collect())?;
         self.step += 1;
         Ok(if unguided { Update::Unguided } else { Update::Done })
     }
+}
+
+/// The elements of each tensor. From a GPU all come in one transfer: hundreds of small ones would
+/// take longer than the update itself.
+fn fetch(tensors: Vec<Option<&Tensor>>) -> Result<Vec<Option<Vec<f32>>>> {
+    if tensors.iter().flatten().all(|t| t.device().is_cpu()) {
+        return tensors.into_par_iter().map(|t| t.map(values).transpose()).collect();
+    }
+    let flat = |t: &&Tensor| t.to_dtype(DType::F32)?.flatten_all();
+    let flat = tensors.iter().flatten().map(flat).collect::<candle_core::Result<Vec<_>>>()?;
+    let all = Tensor::cat(&flat, 0)?.to_vec1::<f32>()?;
+    let mut rest = &all[..];
+    let mut take = |t: &Tensor| {
+        let (these, after) = rest.split_at(t.elem_count());
+        rest = after;
+        these.to_vec()
+    };
+    Ok(tensors.into_iter().map(|t| t.map(&mut take)).collect())
+}
+
+/// Writes new elements to variables, to a GPU in one transfer.
+fn store(updated: Vec<(&Var, Vec<f32>)>) -> Result<()> {
+    let Some(device) = updated.first().map(|(var, _)| var.device().clone()) else { return Ok(()) };
+    if device.is_cpu() {
+        return updated.into_par_iter().try_for_each(|(var, weights)| {
+            Ok(var.set(&Tensor::from_vec(weights, var.shape(), &device)?)?)
+        });
+    }
+    let all: Vec<f32> = updated.iter().flat_map(|(_, weights)| weights).copied().collect();
+    let len = all.len();
+    let all = Tensor::from_vec(all, len, &device)?;
+    let mut at = 0;
+    for (var, weights) in updated {
+        var.set(&all.narrow(0, at, weights.len())?.reshape(var.shape())?)?;
+        at += weights.len();
+    }
+    Ok(())
 }
 
 /// A tensor's elements in row-major order.

@@ -335,9 +335,12 @@ impl Trainer {
         let rate = self.train.rate(epoch);
         let patch = self.train.patch;
         let shape = (batch.names.len(), 1, patch, patch);
-        let visible = Tensor::from_vec(batch.visible, shape, &self.device)?;
-        let infrared = Tensor::from_vec(batch.infrared, shape, &self.device)?;
-        let fused = isfm_losses::clamp_unit(&self.network.forward(&visible, &infrared)?)?;
+        let visible = Tensor::from_vec(batch.visible, shape, &Device::Cpu)?;
+        let infrared = Tensor::from_vec(batch.infrared, shape, &Device::Cpu)?;
+        let [on_device, other] = [&visible, &infrared].map(|t| t.to_device(&self.device));
+        let fused = self.network.forward(&on_device?, &other?)?;
+        // The losses are computed on the CPU, of one small image a pair.
+        let fused = isfm_losses::clamp_unit(&fused.to_device(&Device::Cpu)?)?;
         let loss = isfm_losses::fusion_loss(&fused, &visible, &infrared, &self.loss_weights)?;
         let value = |t: &Tensor| t.to_dtype(DType::F32)?.to_scalar::<f32>();
         let mut report = StepReport {
@@ -416,7 +419,8 @@ impl Trainer {
         metadata.insert("training_step".to_string(), self.adam.steps().to_string());
         metadata.insert("training_pairs".to_string(), self.loader.data.len().to_string());
         metadata.insert("training_seconds".to_string(), format!("{:.0}", self.seconds));
-        let file = Checkpoint { config: self.model.clone(), weights: self.weights()?, metadata };
+        let (config, weights) = (self.model.clone(), self.weights()?);
+        let file = Checkpoint { config, weights, self_contained: true, metadata };
         file.write(self.dir.join("weights.safetensors"), DType::F32)?;
         let curve = curve::svg(&self.log.reports()?);
         replace(&self.dir.join("curve.svg"), curve.as_bytes(), None)

@@ -15,6 +15,19 @@ use crate::plane::Plane;
 use crate::tiling::{self, Plan, Tiling};
 use crate::{Error, Result, Side};
 
+/// What is done with an odd height or width, which has no half for the wavelet transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OddSizes {
+    /// The last row or column is repeated before the network and cropped after it: every pixel is
+    /// treated alike.
+    Pad,
+    /// As the released program does it: the transform drops the last row or column, and the
+    /// frequency branch is stretched over the image again. Images that are cut into tiles and those
+    /// with a side of one pixel are padded all the same.
+    Released,
+}
+
 /// The network with its weights, ready to fuse.
 ///
 /// It is `Send` and `Sync`: one instance serves any number of threads, and what it gives does not
@@ -30,12 +43,15 @@ use crate::{Error, Result, Side};
 pub struct Isfm {
     network: Network,
     config: Config,
+    device: Device,
+    dtype: DType,
     pool: Option<rayon::ThreadPool>,
     tiling: Tiling,
     memory_limit: Option<usize>,
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
+    odd_sizes: OddSizes,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -93,7 +109,8 @@ impl Isfm {
     /// - Alpha is ignored: the stored colours count, whatever their alpha, and the result has
     ///   none.
     /// - Any size from 1×1. Odd sizes are padded by repeating the last row or column, and cropped
-    ///   back.
+    ///   back; with the released program's own weights they are treated as it does (see
+    ///   [`Builder::odd_sizes`]).
     ///
     /// # Errors
     /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
@@ -164,6 +181,9 @@ impl Isfm {
         let (width, height) = (visible.width, visible.height);
         let (w, h) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let plan = self.plan(w, h)?;
+        if self.odd_sizes == OddSizes::Released && plan.is_whole() && width > 1 && height > 1 {
+            return self.forward(visible, infrared);
+        }
         if (w, h) == (width, height) {
             return plan.run(&visible, &infrared, |v, i| self.forward(v, i));
         }
@@ -199,10 +219,11 @@ impl Isfm {
     fn forward(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
         let (width, height) = (visible.width, visible.height);
         let shape = (1, 1, height, width);
-        let visible = Tensor::from_vec(visible.data, shape, &Device::Cpu)?;
-        let infrared = Tensor::from_vec(infrared.data, shape, &Device::Cpu)?;
-        let fused = self.network.forward(&visible, &infrared)?;
-        let mut data = fused.flatten_all()?.to_vec1::<f32>()?;
+        let input = |plane: Plane| -> Result<Tensor> {
+            Ok(Tensor::from_vec(plane.data, shape, &self.device)?.to_dtype(self.dtype)?)
+        };
+        let fused = self.network.forward(&input(visible)?, &input(infrared)?)?;
+        let mut data = fused.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         if data.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFiniteOutput);
         }
@@ -299,6 +320,7 @@ pub struct Builder {
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
+    odd_sizes: Option<OddSizes>,
 }
 
 impl Default for Builder {
@@ -314,6 +336,7 @@ impl Default for Builder {
             normalize_visible: Normalize::Auto,
             normalize_infrared: Normalize::Auto,
             resize_infrared: false,
+            odd_sizes: None,
         }
     }
 }
@@ -342,13 +365,14 @@ impl Builder {
         self
     }
 
-    /// The device to compute on; this version knows the CPU only.
+    /// The device to compute on: the CPU, or with the feature `cuda` an NVIDIA GPU.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// The element type to compute in; this version knows `F32` only.
+    /// The element type to compute in: `F32`, on a GPU also `F16` and `BF16`. Images and results
+    /// stay what they are.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
@@ -402,6 +426,14 @@ impl Builder {
         self
     }
 
+    /// What is done with odd sizes. By default weights that bring no configuration with them, which
+    /// are the released program's, get [`OddSizes::Released`], so that the result is that program's
+    /// at any size; the embedded ones and files that this project wrote get [`OddSizes::Pad`].
+    pub fn odd_sizes(mut self, rule: OddSizes) -> Self {
+        self.odd_sizes = Some(rule);
+        self
+    }
+
     /// Reads the weights and makes the network.
     ///
     /// # Errors
@@ -410,8 +442,11 @@ impl Builder {
     /// [`Error::Device`], [`Error::DType`] and [`Error::Option`] for options this version lacks
     /// or that make no sense.
     pub fn build(self) -> Result<Isfm> {
-        require_cpu("the network", &self.device)?;
-        if self.dtype != DType::F32 {
+        let on_gpu = cfg!(feature = "cuda") && self.device.is_cuda();
+        if !on_gpu {
+            require_cpu("the network", &self.device)?;
+        }
+        if self.dtype != DType::F32 && !(on_gpu && matches!(self.dtype, DType::F16 | DType::BF16)) {
             return Err(Error::DType { what: "the network", got: self.dtype });
         }
         tiling::validate(self.tiling)?;
@@ -419,28 +454,31 @@ impl Builder {
         self.normalize_infrared.validate("the infrared normalisation")?;
         let pool = self.threads.map(pool).transpose()?;
         let wanted = self.config.as_ref();
-        let (config, network) = match self.source {
+        let Checkpoint { config, mut weights, self_contained, .. } = match self.source {
             Source::Embedded => embedded(wanted)?,
-            Source::File(path) => {
-                let read = Checkpoint::read(&path, wanted, &self.device)?;
-                let network = Network::from_weights(&read.config, &read.weights)?;
-                (read.config, network)
-            }
-            Source::Checkpoint(given) => {
-                let config = self.config.unwrap_or(given.config);
-                let network = Network::from_weights(&config, &given.weights)?;
-                (config, network)
+            Source::File(path) => Checkpoint::read(&path, wanted, &Device::Cpu)?,
+            Source::Checkpoint(mut given) => {
+                given.config = self.config.unwrap_or(given.config);
+                *given
             }
         };
+        let usual = if self_contained { OddSizes::Pad } else { OddSizes::Released };
+        for tensor in weights.values_mut() {
+            *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+        }
+        let network = Network::from_weights(&config, &weights)?;
         Ok(Isfm {
             network,
             config,
+            device: self.device,
+            dtype: self.dtype,
             pool,
             tiling: self.tiling,
             memory_limit: self.memory_limit,
             normalize_visible: self.normalize_visible,
             normalize_infrared: self.normalize_infrared,
             resize_infrared: self.resize_infrared,
+            odd_sizes: self.odd_sizes.unwrap_or(usual),
         })
     }
 }
@@ -461,7 +499,7 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 }
 
 #[cfg(feature = "embedded-weights")]
-fn embedded(wanted: Option<&Config>) -> Result<(Config, Network)> {
+fn embedded(wanted: Option<&Config>) -> Result<Checkpoint> {
     let checkpoint = crate::embedded::checkpoint()?;
     if let Some(wanted) = wanted.filter(|&wanted| *wanted != checkpoint.config) {
         return Err(Error::NotEmbedded {
@@ -469,11 +507,10 @@ fn embedded(wanted: Option<&Config>) -> Result<(Config, Network)> {
             wanted: format!("{wanted:?}"),
         });
     }
-    let network = Network::from_weights(&checkpoint.config, &checkpoint.weights)?;
-    Ok((checkpoint.config.clone(), network))
+    Ok(checkpoint.clone())
 }
 
 #[cfg(not(feature = "embedded-weights"))]
-fn embedded(_: Option<&Config>) -> Result<(Config, Network)> {
+fn embedded(_: Option<&Config>) -> Result<Checkpoint> {
     Err(Error::NoWeights)
 }

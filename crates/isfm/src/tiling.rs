@@ -107,6 +107,11 @@ impl Plan {
         Self { across: Axis::split(width, edge), down: Axis::split(height, edge) }
     }
 
+    /// Whether the grid is one tile.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.across.starts.len() == 1 && self.down.starts.len() == 1
+    }
+
     /// The grid of the smallest tiles that a memory limit is answered with.
     pub(crate) fn smallest(width: usize, height: usize) -> Self {
         Self::edge(width, height, MIN_AUTO_EDGE)

@@ -3,8 +3,8 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use common::{builder, isfm, plane, tensor, values, whole};
-use isfm::{Config, Error, Isfm, Side};
+use common::{builder, checkpoint, isfm, plane, tensor, values, whole};
+use isfm::{Builder, Checkpoint, Config, Error, Isfm, OddSizes, Side};
 
 #[test]
 fn rank_and_shape_come_back() {
@@ -89,6 +89,9 @@ fn golden_cases_come_out_through_the_facade() {
         ("strong_c32", "strong_c32.weights.safetensors"),
         ("tiny_k4", "tiny_k4.weights.safetensors"),
         ("tiny_depth2", "tiny_depth2.weights.safetensors"),
+        // 23×31: weights without a configuration of ours are the released program's, and odd sizes
+        // are treated as it does.
+        ("tiny_odd", "tiny_odd.weights.safetensors"),
         ("tiny_pth", "tiny_pth.pth"),
     ] {
         let config = Config::read(folder.join(format!("{case}.json"))).unwrap();
@@ -106,6 +109,26 @@ fn golden_cases_come_out_through_the_facade() {
         let guessed = Isfm::load(folder.join(weights)).unwrap();
         assert_eq!(guessed.config().embed_dim, config.embed_dim);
     }
+}
+
+#[test]
+fn odd_sizes_follow_the_rule_asked_for() {
+    let (visible, infrared) = (plane(23, 31, 1), plane(23, 31, 2));
+    let fuse = |builder: Builder| {
+        values(&builder.build().unwrap().fuse_luma(&visible, &infrared).unwrap())
+    };
+    let foreign = Checkpoint { self_contained: false, ..checkpoint().clone() };
+    let foreign = || Isfm::builder().checkpoint(foreign.clone());
+    let (padded, released) = (fuse(builder()), fuse(foreign()));
+    assert_ne!(padded, released);
+    assert_eq!(fuse(foreign().odd_sizes(OddSizes::Pad)), padded);
+    assert_eq!(fuse(builder().odd_sizes(OddSizes::Released)), released);
+    // Tiles are even, so there the rule has nothing to say.
+    let (visible, infrared) = (plane(41, 77, 1), plane(41, 77, 2));
+    let fuse = |builder: Builder| {
+        values(&builder.build().unwrap().fuse_luma(&visible, &infrared).unwrap())
+    };
+    assert_eq!(fuse(foreign().tile(32)), fuse(builder().tile(32)));
 }
 
 #[test]

@@ -1,99 +1,94 @@
-// Runs one kernel, compiled as plain C++, on the numbers in a file:
-//   driver INPUT OUTPUT KERNEL gx gy gz bx by bz ARGUMENT...
-// INPUT and OUTPUT are raw f32: the kernel's buffers one after another, in the order of its
-// parameters. A write outside an output buffer ends the program with an error.
+// Carries out a plan with the kernels compiled as plain C++: driver REQUEST RESULT
+//
+// The request, in this machine's byte order: u32 whether threads and blocks run in descending
+// order; u32 number of buffers, and of each u32 kind (0 input, 1 output, 2 scratch), u64 bytes, an
+// input's bytes; u32 number of launches, and of each a name (u32 length, bytes), u32 grid, u32
+// block, u32 number of arguments, each u32 kind and: 0 nothing (null); 1 u32 buffer, u64 first
+// byte; 2 u32 length, bytes. The result: the outputs' bytes.
+//
+// Around buffers, and in outputs and scratch, all bits are set: NaN in every float type. A write
+// around a buffer or to an input ends the program with an error.
+#include "conv.cu"
 #include "haar.cu"
-#include "silu.cu"
+#include "norm.cu"
+#include "pointwise.cu"
+#include "resize.cu"
+#include "scan.cu"
+#include "sums.cu"
+#include "window.cu"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+using isfm_host::fail;
 
-#include <vector>
+static FILE *request;
 
-static void fail(const char *what) {
-  fprintf(stderr, "driver: %s\n", what);
-  exit(1);
+static void read(void *to, size_t bytes) {
+  if (bytes && fread(to, bytes, 1, request) != 1) fail("the request is too short");
 }
 
-static FILE *input, *output;
-
-static std::vector<float> read_buffer(size_t n) {
-  std::vector<float> data(n);
-  if (fread(data.data(), sizeof(float), n, input) != n) fail("the input is too short");
-  return data;
+template <typename T>
+static T read() {
+  T value;
+  read(&value, sizeof value);
+  return value;
 }
 
-// An output between two guards. What a kernel leaves unwritten stays UNWRITTEN, which no test
-// expects as a result.
-class Output {
-  static constexpr size_t GUARD = 64;
-  static constexpr float UNWRITTEN = -1.2345e30f;
-  std::vector<float> data;
+struct Buffer {
+  static constexpr size_t GUARD = 256;
+  u32 kind = read<u32>();
+  size_t bytes = read<uint64_t>();
+  std::vector<unsigned char> data = std::vector<unsigned char>(bytes + 2 * GUARD + 16, 0xff);
+  std::vector<unsigned char> before;
 
- public:
-  explicit Output(size_t n) : data(n + 2 * GUARD, UNWRITTEN) {}
-  float *begin() { return data.data() + GUARD; }
-  void write() {
-    const size_t n = data.size() - 2 * GUARD;
-    for (size_t i = 0; i < GUARD; ++i)
-      if (data[i] != UNWRITTEN || data[GUARD + n + i] != UNWRITTEN)
-        fail("a write outside the buffer");
-    if (fwrite(begin(), sizeof(float), n, output) != n) fail("cannot write the output");
+  Buffer() {
+    if (kind == 0) read(begin(), bytes);
+    before = data;
+  }
+
+  unsigned char *begin() {
+    const size_t at = (size_t)data.data() % 16;
+    return data.data() + GUARD + (at ? 16 - at : 0);
+  }
+
+  void check() {
+    const size_t from = begin() - data.data();
+    for (size_t i = 0; i < data.size(); ++i)
+      if ((kind == 0 || i < from || i >= from + bytes) && data[i] != before[i])
+        fail("a write outside the outputs");
   }
 };
 
 int main(int argc, char **argv) {
-  if (argc < 11) fail("too few arguments");
-  input = fopen(argv[1], "rb");
-  output = fopen(argv[2], "wb");
-  if (!input || !output) fail("cannot open the files");
-  const char *kernel = argv[3];
-  std::vector<unsigned int> v;
-  for (int i = 4; i < argc; ++i) v.push_back((unsigned int)strtoul(argv[i], nullptr, 10));
-  const dim3 grid = {v[0], v[1], v[2]}, block = {v[3], v[4], v[5]};
-  const auto is = [&](const char *name) { return strcmp(kernel, name) == 0; };
-
-  if (is("haar_forward_f32") || is("haar_inverse_f32")) {
-    if (v.size() != 10) fail("needs batch, height, width, channels");
-    const unsigned int b = v[6], h = v[7], w = v[8], c = v[9];
-    const size_t whole = (size_t)b * h * w * c, quarter = (size_t)b * (h / 2) * (w / 2) * c;
-    if (is("haar_forward_f32")) {
-      const auto x = read_buffer(whole);
-      Output approx(quarter), details(3 * quarter);
-      isfm_launch(grid, block, haar_forward_f32, x.data(), approx.begin(), details.begin(), b, h,
-                  w, c);
-      approx.write();
-      details.write();
-    } else {
-      const auto approx = read_buffer(quarter), details = read_buffer(3 * quarter);
-      Output x(whole);
-      isfm_launch(grid, block, haar_inverse_f32, approx.data(), details.data(), x.begin(), b, h,
-                  w, c);
-      x.write();
+  if (argc != 3) fail("needs REQUEST RESULT");
+  request = fopen(argv[1], "rb");
+  FILE *result = fopen(argv[2], "wb");
+  if (!request || !result) fail("cannot open the files");
+  const bool descending = read<u32>();
+  std::vector<Buffer> buffers(read<u32>());
+  for (u32 launches = read<u32>(); launches > 0; --launches) {
+    std::string name(read<u32>(), ' ');
+    read(&name[0], name.size());
+    const u32 grid = read<u32>(), block = read<u32>();
+    // Values are of eight bytes at least, so that pointers to them are aligned.
+    std::vector<std::vector<uint64_t>> values(read<u32>());
+    std::vector<void *> args;
+    for (auto &value : values) {
+      const u32 kind = read<u32>();
+      value.resize(1);
+      if (kind == 1) {
+        const u32 buffer = read<u32>();
+        value[0] = (uint64_t)(buffers.at(buffer).begin() + read<uint64_t>());
+      } else if (kind == 2) {
+        const u32 bytes = read<u32>();
+        value.resize((bytes + 7) / 8);
+        read(value.data(), bytes);
+      }
+      args.push_back(value.data());
     }
-  } else {
-    if (v.size() != 7) fail("needs the number of elements");
-    const unsigned long long n = v[6];
-    const auto x = read_buffer(n);
-    Output first(n), second(n);
-    if (is("silu_forward_f32")) {
-      isfm_launch(grid, block, silu_forward_f32, x.data(), first.begin(), n);
-    } else if (is("silu_backward_f32")) {
-      const auto dy = read_buffer(n);
-      isfm_launch(grid, block, silu_backward_f32, x.data(), dy.data(), first.begin(), n);
-    } else if (is("silu_gate_forward_f32")) {
-      const auto z = read_buffer(n);
-      isfm_launch(grid, block, silu_gate_forward_f32, x.data(), z.data(), first.begin(), n);
-    } else if (is("silu_gate_backward_f32")) {
-      const auto z = read_buffer(n), dy = read_buffer(n);
-      isfm_launch(grid, block, silu_gate_backward_f32, x.data(), z.data(), dy.data(),
-                  first.begin(), second.begin(), n);
-    } else {
-      fail("no such kernel");
-    }
-    first.write();
-    if (is("silu_gate_backward_f32")) second.write();
+    isfm_host::launch(name, grid, block, args, descending);
+    for (auto &buffer : buffers) buffer.check();
   }
-  return fclose(output) == 0 ? 0 : 1;
+  for (auto &buffer : buffers)
+    if (buffer.kind == 1 && buffer.bytes && fwrite(buffer.begin(), buffer.bytes, 1, result) != 1)
+      fail("cannot write the result");
+  return fclose(result) == 0 ? 0 : 1;
 }

@@ -1,3 +1,4 @@
+use isfm_ops::cpu;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
@@ -14,7 +15,7 @@ struct Task<E> {
     b: usize,
     k: usize,
     table: Table<E>,
-    chunk: Chunk<E>,
+    chunk: Chunk,
     block: Block<E>,
     scratch: Scratch<E>,
     sums: Sums<E>,
@@ -72,7 +73,7 @@ impl<E: Real> Task<E> {
                 }
             }
         }
-        Self { b, k, table, chunk: Chunk::new(spec), block: Block::new(), scratch, sums }
+        Self { b, k, table, chunk: Chunk::new(), block: Block::new(), scratch, sums }
     }
 
     /// Adds this sequence's share to the gradient of the parameters.
@@ -119,11 +120,10 @@ pub(super) struct Gradients<E> {
 /// The adjoint: `grad` is the gradient of the output, `kept` the states that the forward kept.
 pub(super) fn backward<E: Real>(io: Inputs<'_, E>, grad: &[E], kept: &[E]) -> Gradients<E> {
     let spec = io.spec;
-    let zero = E::of(0.);
     let (dy, last) = grad.split_at(spec.elements());
-    let mut first = vec![zero; io.u.len() + io.dt.len()];
-    let mut proj = vec![zero; io.proj.len()];
-    let mut params = vec![zero; io.params.len()];
+    let mut first = cpu::zeros(io.u.len() + io.dt.len());
+    let mut proj = cpu::zeros(io.proj.len());
+    let mut params = vec![E::of(0.); io.params.len()];
     {
         let (du, ddt) = first.split_at_mut(io.u.len());
         let out = Out { u: Shared::new(du), dt: Shared::new(ddt), proj: Shared::new(&mut proj) };
@@ -177,7 +177,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         for number in (0..steps.len().div_ceil(CHUNK)).rev() {
             let start = steps.start + number * CHUNK;
             let next = start.saturating_sub(CHUNK).max(steps.start)..start;
-            chunk.gather(s, &io, b, k, start..steps.end.min(start + CHUNK), next);
+            chunk.walk(spec, b, k, start..steps.end.min(start + CHUNK), next);
             let from = spec.kept_at(b, k, first_chunk + number);
             let kept = &kept[from..from + spec.states * spec.padded()];
             for at in Lanes::blocks(spec, k, 0..spec.channels, S::LANES) {
@@ -188,14 +188,14 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 if at.column == 0 {
                     state_groups!(spec.states, big, |G, first| adjoint::<S, G, true>(
-                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
+                        s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                     ));
                 } else {
                     state_groups!(spec.states, big, |G, first| adjoint::<S, G, false>(
-                        s, spec, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
+                        s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                     ));
                 }
-                finish(s, spec, b, at, table, chunk, block, scratch, sums, out, set);
+                finish(s, &io, b, at, table, chunk, block, scratch, sums, out, set);
             }
             sum_lanes(s, spec, b, k, chunk, scratch, out);
         }
@@ -208,7 +208,7 @@ fn gather_dy<S: Simd>(
     spec: &Spec,
     b: usize,
     at: Lanes,
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     dy: &[S::E],
     scratch: &mut Scratch<S::E>,
 ) {
@@ -227,19 +227,19 @@ fn gather_dy<S: Simd>(
 #[allow(clippy::too_many_arguments)]
 fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
     s: S,
-    spec: &Spec,
+    io: &Inputs<'_, S::E>,
     first: usize,
     column: usize,
     table: &Table<S::E>,
     kept: &[S::E],
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     block: &Block<S::E>,
     scratch: &mut Scratch<S::E>,
     sums: &mut Sums<S::E>,
     ahead: &Ahead<'_, S::E>,
 ) {
     let zero = s.splat(S::E::of(0.));
-    let lanes = S::LANES;
+    let (spec, lanes) = (io.spec, S::LANES);
     let width = spec.proj_width();
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
     let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
@@ -257,7 +257,7 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         }
         let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]), limit);
         let w = s.load(&block.w[t * lanes..]);
-        let b = &chunk.proj[t * chunk.stride + b0..][..G];
+        let b = &chunk.row(io, t)[b0..][..G];
         let decay = &mut decay[t * G * lanes..][..G * lanes];
         let carried = &mut carried[t * G * lanes..][..G * lanes];
         for i in 0..G {
@@ -273,8 +273,8 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         let o = t * lanes;
         let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
         let delta = s.load(&block.delta[o..]);
-        let b = &chunk.proj[t * chunk.stride + b0..][..G];
-        let c = &chunk.proj[t * chunk.stride + c0..][..G];
+        let row = chunk.row(io, t);
+        let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
         let decay = &decay[o * G..][..G * lanes];
         let carried = &carried[o * G..][..G * lanes];
         let rows = &mut dproj[(t * width + b0) * lanes..];
@@ -317,18 +317,18 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
 #[allow(clippy::too_many_arguments)]
 fn finish<S: Simd>(
     s: S,
-    spec: &Spec,
+    io: &Inputs<'_, S::E>,
     b: usize,
     at: Lanes,
     table: &Table<S::E>,
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     block: &Block<S::E>,
     scratch: &mut Scratch<S::E>,
     sums: &mut Sums<S::E>,
     out: Out<'_, S::E>,
     set: bool,
 ) {
-    let lanes = S::LANES;
+    let (spec, lanes) = (io.spec, S::LANES);
     let width = spec.proj_width();
     let (zero, one) = (s.splat(S::E::of(0.)), s.splat(S::E::of(1.)));
     let twenty = s.splat(S::E::of(20.));
@@ -373,7 +373,7 @@ fn finish<S: Simd>(
             let dfactor = s.mul(draw, weight);
             let dfactor = if at.column == 0 { dfactor } else { s.add(s.load(row), dfactor) };
             s.store(dfactor, row);
-            dweight = s.fma(draw, s.splat(chunk.proj[t * chunk.stride + r]), dweight);
+            dweight = s.fma(draw, s.splat(chunk.row(io, t)[r]), dweight);
         }
         let total = s.add(s.load(&sums.dt_weight[column..]), dweight);
         s.store(total, &mut sums.dt_weight[column..]);
@@ -387,7 +387,7 @@ fn sum_lanes<S: Simd>(
     spec: &Spec,
     b: usize,
     k: usize,
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     scratch: &Scratch<S::E>,
     out: Out<'_, S::E>,
 ) {

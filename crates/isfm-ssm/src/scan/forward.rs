@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use isfm_ops::cpu;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
@@ -15,7 +16,7 @@ struct Task<E> {
     table: Table<E>,
     /// `states` rows of `table.width` channels.
     h: Vec<E>,
-    chunk: Chunk<E>,
+    chunk: Chunk,
     block: Block<E>,
     y: Vec<E>,
 }
@@ -35,7 +36,7 @@ impl<E: Real> Task<E> {
             }
         }
         let y = vec![E::of(0.); CHUNK * MAX_LANES];
-        Self { b, k, channels, table, h, chunk: Chunk::new(spec), block: Block::new(), y }
+        Self { b, k, channels, table, h, chunk: Chunk::new(), block: Block::new(), y }
     }
 }
 
@@ -43,10 +44,9 @@ impl<E: Real> Task<E> {
 /// before every chunk.
 pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>) {
     let spec = io.spec;
-    let zero = E::of(0.);
-    let mut kept = vec![zero; if keep { spec.kept_elements() } else { 0 }];
+    let mut kept = cpu::zeros(if keep { spec.kept_elements() } else { 0 });
     let last = if spec.last { spec.state_elements() } else { 0 };
-    let mut out = vec![zero; spec.elements() + last];
+    let mut out = cpu::scratch(spec.elements() + last);
     let (y, last) = out.split_at_mut(spec.elements());
     let (y, kept_parts) = (Shared::new(y), Shared::new(&mut kept));
 
@@ -116,7 +116,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         for (i, start) in steps.clone().step_by(CHUNK).enumerate() {
             let number = spec.first_chunk(k, half) + i;
             let end = steps.end.min(start + CHUNK);
-            chunk.gather(s, &io, b, k, start..end, end..steps.end.min(end + CHUNK));
+            chunk.walk(spec, b, k, start..end, end..steps.end.min(end + CHUNK));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 if let Some(kept) = kept {
                     for n in 0..spec.states {
@@ -130,75 +130,85 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                     }
                 }
                 prepare(s, &io, table, b, at, chunk, block);
-                let skip = s.load(&table.skip[at.column..]);
-                for t in 0..chunk.len {
-                    let o = t * S::LANES;
-                    s.store(s.mul(skip, s.load(&block.u[o..])), &mut y[o..]);
-                }
-                let big = if S::LANES >= 16 { 8 } else { 4 };
+                // As many states at once as the registers hold.
+                let big = if S::LANES >= 16 { 16 } else { 4 };
                 let others = [out.place(), (std::ptr::null(), 0)];
                 let ahead = Ahead { io, others, b, k, at };
                 state_groups!(spec.states, big, |G, first| recur::<S, G>(
-                    s, spec, first, at.column, table, h, chunk, block, y, &ahead
+                    s,
+                    &io,
+                    first,
+                    at,
+                    table,
+                    h,
+                    chunk,
+                    block,
+                    y,
+                    &ahead,
+                    (out, set)
                 ));
-                for (t, &p) in chunk.positions().iter().enumerate() {
-                    let to = spec.row(b, p) + at.global;
-                    // SAFETY: the opposite direction is in its other half now, so these positions
-                    // of these channels are this task's alone.
-                    let row = unsafe { out.part(to, at.live) };
-                    let v = s.load(&y[t * S::LANES..]);
-                    let v = if set { v } else { s.add(s.load_partial(row), v) };
-                    s.store_partial(v, row);
-                }
             }
         }
     }
 }
 
-/// The recurrence of `G` states over a chunk; adds their share to `y`.
+/// The recurrence of `G` states over a chunk. The first group starts the outputs in `y`, the others
+/// add their share, and the last one writes them to their places in `out`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn recur<S: Simd, const G: usize>(
     s: S,
-    spec: &Spec,
+    io: &Inputs<'_, S::E>,
     first: usize,
-    column: usize,
+    at: Lanes,
     table: &Table<S::E>,
     h: &mut [S::E],
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     block: &Block<S::E>,
     y: &mut [S::E],
     ahead: &Ahead<'_, S::E>,
+    (out, set): (Shared<'_, S::E>, bool),
 ) {
+    let spec = io.spec;
     let zero = s.splat(S::E::of(0.));
     let (mut state, mut a) = ([zero; G], [zero; G]);
     for i in 0..G {
-        let at = (first + i) * table.width + column;
+        let at = (first + i) * table.width + at.column;
         state[i] = s.load(&h[at..]);
         a[i] = s.load(&table.a[at..]);
     }
-    let limit = s.load(&table.limit[column..]);
+    let (limit, skip) = (s.load(&table.limit[at.column..]), s.load(&table.skip[at.column..]));
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
-    let rows = chunk.proj.chunks_exact(chunk.stride);
-    let rows = rows
-        .zip(block.delta.chunks_exact(S::LANES))
-        .zip(block.w.chunks_exact(S::LANES))
-        .zip(y.chunks_exact_mut(S::LANES));
-    for (t, (((proj, delta), w), y)) in rows.take(chunk.len).enumerate() {
+    let last = first + G == spec.states;
+    let inputs = block.delta.chunks_exact(S::LANES).zip(block.w.chunks_exact(S::LANES));
+    let inputs = inputs.zip(block.u.chunks_exact(S::LANES)).zip(y.chunks_exact_mut(S::LANES));
+    for (t, (((delta, w), u), y)) in inputs.take(chunk.len).enumerate() {
         if first == 0 {
             ahead.step(chunk, t);
         }
-        let (b, c) = (&proj[b0..b0 + G], &proj[c0..c0 + G]);
+        let row = chunk.row(io, t);
+        let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
         let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
-        let mut sums = [s.load(y), zero];
+        let start = if first == 0 { s.mul(skip, s.load(u)) } else { s.load(y) };
+        let mut sums = [start, zero];
         for i in 0..G {
             let decay = lanes::decay(s, scaled, a[i]);
             state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
             sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
         }
-        s.store(s.add(sums[0], sums[1]), y);
+        let v = s.add(sums[0], sums[1]);
+        if !last {
+            s.store(v, y);
+            continue;
+        }
+        let to = spec.row(ahead.b, chunk.positions[t]) + at.global;
+        // SAFETY: the opposite direction is in its other half now, so these positions of these
+        // channels are this task's alone.
+        let row = unsafe { out.part(to, at.live) };
+        let v = if set { v } else { s.add(s.load_partial(row), v) };
+        s.store_partial(v, row);
     }
     for i in 0..G {
-        s.store(state[i], &mut h[(first + i) * table.width + column..]);
+        s.store(state[i], &mut h[(first + i) * table.width + at.column..]);
     }
 }

@@ -36,15 +36,45 @@ mod avx512 {
         // SAFETY: `S::V` is `__m512`, and the processor has AVX-512.
         unsafe {
             let v: __m512 = transmute_copy(&v);
-            let n = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v);
-            let r = _mm512_sub_ps(v, n);
+            let n = round(v);
+            transmute_copy(&power(n, _mm512_sub_ps(v, n)))
+        }
+    }
+
+    /// eˣ for finite x, with no rounding between x and the power of two.
+    ///
+    /// # Safety
+    /// `S` must be the AVX-512 token.
+    #[inline(always)]
+    pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+        // SAFETY: `S::V` is `__m512`, and the processor has AVX-512.
+        unsafe {
+            let (x, log2e): (__m512, _) =
+                (transmute_copy(&x), _mm512_set1_ps(std::f32::consts::LOG2_E));
+            let n = round(_mm512_mul_ps(x, log2e));
+            transmute_copy(&power(n, _mm512_fmsub_ps(x, log2e, n)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn round(v: __m512) -> __m512 {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // SAFETY: the callers have AVX-512.
+        unsafe { _mm512_roundscale_ps::<NEAREST>(v) }
+    }
+
+    /// 2^(n + r) for a whole n and r in [-1/2, 1/2].
+    #[inline(always)]
+    unsafe fn power(n: __m512, r: __m512) -> __m512 {
+        // SAFETY: the callers have AVX-512.
+        unsafe {
             let mut p = _mm512_set1_ps(EXP2[0]);
             for &k in &EXP2[1..] {
                 p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(k));
             }
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(std::f32::consts::LN_2));
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.));
-            transmute_copy(&_mm512_scalef_ps(p, n))
+            _mm512_scalef_ps(p, n)
         }
     }
 
@@ -109,6 +139,19 @@ pub(super) fn decay<S: Simd>(s: S, scaled_delta: S::V, a: S::V) -> S::V {
     s.exp(x)
 }
 
+/// eˣ for x ≤ 0 or NaN.
+#[inline(always)]
+fn exp_negative<S: Simd>(s: S, x: S::V) -> S::V {
+    #[cfg(target_arch = "x86_64")]
+    if is_avx512::<S>() {
+        // Where eˣ is 0 already; an infinite x would leave no fraction. NaN stays.
+        let x = s.max(s.splat(S::E::of(-200.)), x);
+        // SAFETY: as just checked.
+        return unsafe { avx512::exp::<S>(x) };
+    }
+    s.exp(x)
+}
+
 // ln(1 + y)/y on [0, 1], relative error 3e-8.
 const LOG1P: [f64; 9] = [
     5.232690027468886e-3,
@@ -131,7 +174,7 @@ pub(super) fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
     }
     let zero = s.splat(S::E::of(0.));
     // `min` and `max` return their second argument on NaN, which here is the one that carries it.
-    let y = s.exp(s.min(s.sub(zero, x), x));
+    let y = exp_negative(s, s.min(s.sub(zero, x), x));
     let mut p = s.splat(S::E::of(LOG1P[0]));
     for &k in &LOG1P[1..] {
         p = s.fma(p, y, s.splat(S::E::of(k)));

@@ -1,9 +1,8 @@
 //! The selective scan's engine: one core for the 1-D and the four-direction scan.
 //!
 //! Channels lie in vector lanes. A sequence is walked in chunks of [`CHUNK`] steps: the chunk's
-//! inputs are gathered into small dense buffers (`u`, δ, and the rows that hold dt's factors, B
-//! and C), the recurrence runs over them with the states of a group in registers, and the outputs
-//! are written to where their positions lie. How steps map to positions is all that a direction
+//! inputs are gathered into small dense buffers (`u` and δ), the recurrence runs over them with the
+//! states of a group in registers, and the outputs are written to where their positions lie. How steps map to positions is all that a direction
 //! is, so four directions never need four copies of the input.
 //!
 //! Opposite directions of the four-direction scan add to one output without a second buffer: each
@@ -217,6 +216,11 @@ impl Spec {
     }
 }
 
+/// The output of a scan (see [`Spec::last`]) without a gradient, from the three inputs of [`ScanOp`].
+pub(crate) fn values<E: Real>(spec: &Spec, first: &[E], proj: &[E], params: &[E]) -> Vec<E> {
+    forward::forward(Inputs::new(spec, first, proj, params), false).0
+}
+
 /// The inputs of a scan.
 #[derive(Clone, Copy)]
 struct Inputs<'a, E> {
@@ -321,52 +325,42 @@ impl<E: Real> Block<E> {
     }
 }
 
-/// One chunk of one sequence.
-struct Chunk<E> {
+/// One chunk of one sequence: where its steps lie.
+struct Chunk {
     len: usize,
     positions: [usize; CHUNK],
+    /// Where each step's row of `proj` starts.
+    rows: [usize; CHUNK],
     /// How many of `positions` the chunk walked next has, and its positions.
     next_len: usize,
     next: [usize; CHUNK],
-    /// Rows of `proj`, each padded to `stride` elements.
-    proj: Vec<E>,
-    stride: usize,
 }
 
-impl<E: Real> Chunk<E> {
-    fn new(spec: &Spec) -> Self {
-        let stride = spec.proj_width().next_multiple_of(MAX_LANES);
-        let proj = vec![E::of(0.); CHUNK * stride];
-        Self { len: 0, positions: [0; CHUNK], next_len: 0, next: [0; CHUNK], proj, stride }
+impl Chunk {
+    fn new() -> Self {
+        let empty = [0; CHUNK];
+        Self { len: 0, positions: empty, rows: empty, next_len: 0, next: empty }
     }
 
     /// Takes the chunk of `steps`; `next` are the steps of the chunk after it.
-    #[inline(always)]
-    fn gather<S: Simd<E = E>>(
-        &mut self,
-        s: S,
-        io: &Inputs<'_, E>,
-        b: usize,
-        k: usize,
-        steps: Range<usize>,
-        next: Range<usize>,
-    ) {
-        let width = io.spec.proj_width();
+    fn walk(&mut self, spec: &Spec, b: usize, k: usize, steps: Range<usize>, next: Range<usize>) {
         self.len = steps.len();
         self.next_len = next.len();
-        io.spec.positions(k, steps.start, &mut self.positions[..steps.len()]);
-        io.spec.positions(k, next.start, &mut self.next[..next.len()]);
-        let rows = self.proj.chunks_exact_mut(self.stride);
-        for (&p, row) in self.positions[..self.len].iter().zip(rows) {
-            let from = &io.proj[io.spec.proj_row(b, k, p)..][..width];
-            for (to, from) in row.chunks_exact_mut(S::LANES).zip(from.chunks(S::LANES)) {
-                s.store(s.load_partial(from), to);
-            }
+        spec.positions(k, steps.start, &mut self.positions[..steps.len()]);
+        spec.positions(k, next.start, &mut self.next[..next.len()]);
+        for (row, &p) in self.rows.iter_mut().zip(&self.positions[..steps.len()]) {
+            *row = spec.proj_row(b, k, p);
         }
     }
 
     fn positions(&self) -> &[usize] {
         &self.positions[..self.len]
+    }
+
+    /// Step t's row of `proj`: dt's factors, B, C.
+    #[inline(always)]
+    fn row<'a, E>(&self, io: &Inputs<'a, E>, t: usize) -> &'a [E] {
+        &io.proj[self.rows[t]..][..io.spec.proj_width()]
     }
 }
 
@@ -405,13 +399,13 @@ fn prepare<S: Simd>(
     table: &Table<S::E>,
     b: usize,
     at: Lanes,
-    chunk: &Chunk<S::E>,
+    chunk: &Chunk,
     block: &mut Block<S::E>,
 ) {
     let spec = io.spec;
     let bias = s.load(&table.bias[at.column..]);
-    let rows = chunk.positions().iter().zip(chunk.proj.chunks_exact(chunk.stride));
-    for (t, (&p, proj)) in rows.enumerate() {
+    for (t, &p) in chunk.positions().iter().enumerate() {
+        let proj = chunk.row(io, t);
         let row = spec.row(b, p) + at.global;
         let o = t * S::LANES;
         let u = s.load_partial(&io.u[row..row + at.live]);
@@ -451,7 +445,7 @@ impl<E: Real> Ahead<'_, E> {
     /// Asks for step `t`. Called between the arithmetic of the recurrence, so that few requests
     /// wait at a time.
     #[inline(always)]
-    fn step(&self, chunk: &Chunk<E>, t: usize) {
+    fn step(&self, chunk: &Chunk, t: usize) {
         if t >= chunk.next_len {
             return;
         }
@@ -527,6 +521,7 @@ macro_rules! state_groups {
                 }
             };
         }
+        groups_of!(16);
         groups_of!(8);
         groups_of!(4);
         groups_of!(1);

@@ -28,12 +28,19 @@ impl<E: Real> ScanOp<E> {
     }
 
     fn shape(&self) -> Shape {
-        let Spec { batch, len, .. } = self.spec;
-        let width = self.spec.width();
-        if self.spec.last {
-            return Shape::from(self.spec.elements() + self.spec.state_elements());
+        self.spec.shape()
+    }
+}
+
+impl Spec {
+    /// The shape of the output.
+    pub(crate) fn shape(&self) -> Shape {
+        let &Spec { batch, len, .. } = self;
+        let width = self.width();
+        if self.last {
+            return Shape::from(self.elements() + self.state_elements());
         }
-        match self.spec.path {
+        match self.path {
             Path::Line => Shape::from((batch, len, width)),
             Path::Cross { h, w } => Shape::from((batch, h, w, width)),
         }

@@ -35,7 +35,7 @@ pub(crate) fn checkpoint() -> &'static Checkpoint {
         let bias = weights[&last("bias")].affine(gain, 0.5 - gain * f64::from(mean)).unwrap();
         weights.insert(last("weight"), weight);
         weights.insert(last("bias"), bias);
-        Checkpoint { config, weights, metadata: Default::default() }
+        Checkpoint { config, weights, self_contained: true, metadata: Default::default() }
     })
 }
 

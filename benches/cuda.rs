@@ -1,0 +1,151 @@
+//! The four-direction scan on a GPU, forward and with its gradient, and what bounds it: the time to
+//! move its bytes once, and the time of its exponentials, both measured in the same run.
+//!
+//! ```text
+//! cargo bench -p isfm-benches --features cuda --bench cuda
+//! ```
+//!
+//! `benches/mamba_ssm.py` times the common kernel at the same sizes on the same machine.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
+use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::{CudaDevice, DType, Device, Result, Tensor, Var};
+use criterion::{Criterion, criterion_group, criterion_main};
+use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
+
+/// Batch, height, width, channels, states and rank: the paper's network at 480x640, and its training
+/// step's.
+const CASES: [(usize, usize, usize, usize, usize, usize); 2] =
+    [(1, 480, 640, 256, 16, 8), (4, 128, 128, 256, 16, 8)];
+
+fn inputs(
+    case: (usize, usize, usize, usize, usize, usize),
+    dtype: DType,
+    device: &Device,
+) -> Result<Vec<Tensor>> {
+    let (b, h, w, d, n, r) = case;
+    let random = |shape: &[usize], low: f32, high: f32| -> Result<Tensor> {
+        Tensor::rand(low, high, shape, device)?.to_dtype(dtype)
+    };
+    Ok(vec![
+        random(&[b, h, w, d], -1., 1.)?,
+        random(&[b, h, w, 4, r + 2 * n], -1., 1.)?,
+        random(&[4, d, r], -0.3, 0.3)?,
+        random(&[4, d], -6., -2.)?,
+        random(&[4 * d, n], 0., 2.7)?,
+        random(&[4 * d], -1., 1.)?,
+    ])
+}
+
+fn scan(v: &[Tensor]) -> Result<Tensor> {
+    let params =
+        Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
+    Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
+}
+
+/// Times `work` on the device's stream, `count` times in a row.
+fn timed(device: &Device, count: u64, mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
+    device.synchronize()?;
+    let start = Instant::now();
+    for _ in 0..count {
+        work()?;
+    }
+    device.synchronize()?;
+    Ok(start.elapsed())
+}
+
+/// Bytes a second of a copy on the device, reads and writes counted.
+fn memory_speed(device: &Device) -> Result<f64> {
+    const ELEMENTS: usize = 1 << 28;
+    let x = Tensor::zeros(ELEMENTS, DType::F32, device)?;
+    timed(device, 2, || x.copy().map(|_| ()))?;
+    let took = timed(device, 10, || x.copy().map(|_| ()))?;
+    Ok(10. * 8. * ELEMENTS as f64 / took.as_secs_f64())
+}
+
+/// Powers of two a second by the special-function units: chains with nothing else in them.
+fn exponential_speed(cuda: &CudaDevice, device: &Device) -> Result<f64> {
+    const SOURCE: &str = r#"
+extern "C" __global__ void powers(float *out, float x) {
+  float v[8];
+  for (int i = 0; i < 8; ++i) v[i] = x * i;
+  for (int k = 0; k < 1024; ++k)
+    for (int i = 0; i < 8; ++i) asm volatile("ex2.approx.ftz.f32 %0, %0;" : "+f"(v[i]));
+  float sum = 0;
+  for (int i = 0; i < 8; ++i) sum += v[i];
+  out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+}"#;
+    let (blocks, threads) = (4096u32, 256u32);
+    let ptx = compile_ptx(SOURCE).map_err(candle_core::Error::wrap)?;
+    let f = cuda.get_or_load_custom_func("powers", "isfm-bench", &ptx.to_src())?;
+    let out = cuda.alloc_zeros::<f32>((blocks * threads) as usize)?;
+    let config =
+        LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
+    let mut run = || -> Result<()> {
+        let mut builder = f.builder();
+        builder.arg(&out).arg(&0.25f32);
+        // SAFETY: the arguments are the kernel's, and `out` has an element for every thread.
+        unsafe { builder.launch(config) }.map_err(candle_core::Error::wrap)?;
+        Ok(())
+    };
+    timed(device, 2, &mut run)?;
+    let took = timed(device, 10, &mut run)?;
+    Ok(10. * 8. * 1024. * f64::from(blocks * threads) / took.as_secs_f64())
+}
+
+fn bench(c: &mut Criterion) {
+    let device = match Device::new_cuda(0) {
+        Ok(device) => device,
+        Err(e) => {
+            println!("SKIPPED: no CUDA device ({e})");
+            return;
+        }
+    };
+    let cuda = device.as_cuda_device().unwrap();
+    let (bytes, powers) =
+        (memory_speed(&device).unwrap(), exponential_speed(cuda, &device).unwrap());
+    println!(
+        "this device moves {:.2} TB/s and makes {:.2}e12 powers of two a second",
+        bytes / 1e12,
+        powers / 1e12
+    );
+    for case in CASES {
+        let (b, h, w, d, n, r) = case;
+        let name = format!("{b}x{h}x{w}, D {d}, N {n}");
+        let positions = (b * h * w) as f64;
+        for dtype in [DType::F32, DType::BF16] {
+            // The input and the projections read once, the output written once.
+            let moved = positions * (2 * d + 4 * (r + 2 * n)) as f64 * dtype.size_in_bytes() as f64;
+            println!(
+                "{name}, {dtype:?}: {:.3} ms to move its bytes once, {:.3} ms for one exponential a \
+                 step and state (the forward makes two)",
+                1e3 * moved / bytes,
+                1e3 * positions * (4 * d * n) as f64 / powers
+            );
+            let inputs = inputs(case, dtype, &device).unwrap();
+            c.bench_function(&format!("scan forward {name} {dtype:?}"), |bench| {
+                bench.iter_custom(|count| {
+                    timed(&device, count, || scan(black_box(&inputs)).map(|_| ())).unwrap()
+                });
+            });
+            let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+            let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            c.bench_function(&format!("scan forward and backward {name} {dtype:?}"), |bench| {
+                bench.iter_custom(|count| {
+                    let step = || scan(&tracked)?.backward().map(|_| ());
+                    timed(&device, count, step).unwrap()
+                });
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = bench
+}
+criterion_main!(benches);

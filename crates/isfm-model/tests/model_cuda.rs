@@ -1,0 +1,366 @@
+//! Every operation on a GPU, and the whole network, against the CPU in f64 or f32. Built with the
+//! feature `cuda` only; without a device the tests say so and pass.
+#![cfg(feature = "cuda")]
+
+use std::io::Write;
+use std::sync::OnceLock;
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2};
+use isfm_model::{Config, Network, initial_weights};
+use isfm_ops as ops;
+use isfm_ssm::{Scan2dParams, ScanOptions, selective_scan_2d_with, selective_scan_with_state};
+
+fn gpu() -> Option<&'static Device> {
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    GPU.get_or_init(|| match Device::new_cuda(0) {
+        Ok(device) => Some(device),
+        Err(e) => {
+            // Not `eprintln!`, which the test harness hides when a test passes.
+            let said = writeln!(std::io::stderr(), "SKIPPED: no CUDA device ({e})");
+            assert!(said.is_ok());
+            None
+        }
+    })
+    .as_ref()
+}
+
+/// A tensor of numbers in (low, high), the same every time.
+struct Input {
+    shape: Vec<usize>,
+    low: f64,
+    high: f64,
+}
+
+fn input(shape: &[usize], low: f64, high: f64) -> Input {
+    Input { shape: shape.to_vec(), low, high }
+}
+
+fn numbers(n: usize, seed: u64, low: f64, high: f64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (0..n).map(|_| low + (high - low) * next()).collect()
+}
+
+type Operation<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+/// The result, and the gradients of Σ result ⊙ grad.
+fn run(inputs: &[Tensor], f: Operation) -> Result<(Tensor, Vec<Tensor>)> {
+    let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let out = f(&tensors)?;
+    let grad = numbers(out.elem_count(), 99, -1., 1.);
+    let grad = Tensor::from_vec(grad, out.shape(), &Device::Cpu)?;
+    // The CPU gets what every type can hold, too.
+    let half = inputs[0].dtype();
+    let grad = grad.to_dtype(DType::BF16)?.to_dtype(half)?.to_device(out.device())?;
+    let grads = (&out * &grad)?.sum_all()?.backward()?;
+    let of = |v: &Var| grads.get(v.as_tensor()).cloned().map_or(v.zeros_like(), Ok);
+    Ok((out, vars.iter().map(of).collect::<Result<_>>()?))
+}
+
+fn values(t: &Tensor) -> Vec<f64> {
+    let t = t.to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F64));
+    t.and_then(|t| t.flatten_all()?.to_vec1()).unwrap()
+}
+
+/// `f` on the GPU against `f` on the CPU in f64: the result and all gradients.
+///
+/// Every number within `lost` of the largest (what sums in f32 lose), and within what its own
+/// writing, and that of the few intermediate results that are written, loses.
+fn agrees(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], f: Operation) {
+    let Some(gpu) = gpu() else { return };
+    for &dtype in dtypes {
+        let made = |(i, input): (usize, &Input)| {
+            let data = numbers(input.shape.iter().product(), 1 + i as u64, input.low, input.high);
+            Tensor::from_vec(data, input.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)
+        };
+        let rounded = inputs.iter().enumerate().map(made).collect::<Result<Vec<_>>>().unwrap();
+        let wide: Vec<_> = rounded.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
+        let there: Vec<_> = rounded.iter().map(|t| t.to_device(gpu).unwrap()).collect();
+        let (want, want_grads) = run(&wide, f).unwrap();
+        let (got, got_grads) = run(&there, f).unwrap();
+        assert_eq!(got.dims(), want.dims(), "{name}");
+        let unit = match dtype {
+            DType::F16 => 1.5e-3,
+            DType::BF16 => 1.2e-2,
+            _ => 2e-7,
+        };
+        let pairs = std::iter::once((&got, &want)).chain(got_grads.iter().zip(&want_grads));
+        for (i, (got, want)) in pairs.enumerate() {
+            let (got, want) = (values(got), values(want));
+            let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
+            let mut worst = 0f64;
+            for (got, want) in got.iter().zip(&want) {
+                let error = (got - want).abs();
+                worst = worst.max(error);
+                let most = unit * want.abs() + (lost + unit / 8.) * largest + 1e-30;
+                assert!(error <= most, "{name} {dtype:?}, {i}: {got}, should be {want}");
+            }
+            let said =
+                writeln!(std::io::stderr(), "{name} {dtype:?} {i}: {worst:.1e} of {largest:.1e}");
+            assert!(said.is_ok());
+        }
+    }
+}
+
+const ALL: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+const SUM: f64 = 4e-6;
+
+#[test]
+fn operations_agree_with_the_cpu() {
+    for shape in [[1, 1, 1, 1], [2, 5, 7, 3], [1, 16, 33, 40], [2, 31, 17, 128]] {
+        let [b, h, w, c] = shape;
+        let x = || input(&shape, -2., 2.);
+        agrees("silu", &ALL, SUM, &[x()], &|v| Ok(ops::silu(&v[0])?));
+        let two = || [x(), x()];
+        agrees("silu_gate", &ALL, SUM, &two(), &|v| Ok(ops::silu_gate(&v[0], &v[1])?));
+        agrees("sigmoid_gate", &ALL, SUM, &two(), &|v| Ok(ops::sigmoid_gate(&v[0], &v[1])?));
+        agrees("weighted_sum", &ALL, SUM, &two(), &|v| {
+            Ok(ops::weighted_sum(&v[0], 0.5, &v[1], -0.25)?)
+        });
+        for scale in [vec![c], vec![b, c]] {
+            let inputs = [x(), input(&scale, -1., 1.), x()];
+            agrees("scale_add", &ALL, SUM, &inputs, &|v| Ok(ops::scale_add(&v[0], &v[1], &v[2])?));
+        }
+        if c > 1 {
+            let inputs = [x(), input(&[c], -1., 1.), input(&[c], -1., 1.)];
+            agrees("layer_norm", &ALL, SUM, &inputs, &|v| {
+                Ok(ops::layer_norm(&v[0], &v[1], &v[2], 1e-5)?)
+            });
+        }
+        for k in [3, 5] {
+            agrees("avg_pool2d", &ALL, SUM, &[x()], &|v| Ok(ops::avg_pool2d(&v[0], k)?));
+            agrees("max_pool2d", &ALL, SUM, &[x()], &|v| Ok(ops::max_pool2d(&v[0], k)?));
+            let inputs = [x(), input(&[c, 1, k, k], -1., 1.), input(&[c], -1., 1.)];
+            agrees("depthwise_conv2d", &ALL, SUM, &inputs, &|v| {
+                Ok(ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
+            });
+        }
+        for (cout, k) in [(1, 3), (20, 3), (70, 5), (130, 1)] {
+            let inputs = [x(), input(&[cout, c, k, k], -0.2, 0.2), input(&[cout], -1., 1.)];
+            agrees("conv2d", &ALL, SUM, &inputs, &|v| Ok(ops::conv2d(&v[0], &v[1], Some(&v[2]))?));
+        }
+        let inputs = [x(), input(&[9, c], -0.5, 0.5), input(&[9], -1., 1.)];
+        agrees("linear", &ALL, SUM, &inputs, &|v| Ok(ops::linear(&v[0], &v[1], Some(&v[2]))?));
+        for (height, width) in [(h + 1, w + 1), (2 * h, w.div_ceil(2)), (1, 3)] {
+            agrees("resize_bilinear", &ALL, SUM, &[x()], &|v| {
+                Ok(ops::resize_bilinear(&v[0], height, width)?)
+            });
+        }
+        if h > 1 {
+            agrees("dwt2", &ALL, SUM, &[x()], &|v| {
+                Ok(dwt2(&v[0], &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?.packed()?)
+            });
+            let bands = [input(&[b, h, w, c], -1., 1.), input(&[b, h, w, 3 * c], -1., 1.)];
+            agrees("idwt2", &ALL, SUM, &bands, &|v| {
+                Ok(idwt2(&v[0], &v[1], &Wavelet::haar(), Layout::ChannelsLast)?)
+            });
+        }
+    }
+}
+
+fn scan_inputs(b: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> [Input; 6] {
+    [
+        input(&[b, h, w, d], -2., 2.),
+        input(&[b, h, w, 4, r + 2 * n], -1., 1.),
+        input(&[4, d, r], -0.5, 0.5),
+        input(&[4, d], -5., 0.),
+        input(&[4 * d, n], -0.5, 2.7),
+        input(&[4 * d], -1., 1.),
+    ]
+}
+
+fn scan(v: &[Tensor]) -> Result<Tensor> {
+    let params =
+        Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
+    Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
+}
+
+#[test]
+fn four_directions_agree_with_the_cpu() {
+    for (b, h, w, d, n, r) in
+        [(1, 1, 1, 1, 1, 1), (2, 5, 7, 9, 16, 3), (1, 33, 31, 130, 16, 8), (2, 64, 64, 64, 8, 4)]
+    {
+        agrees("selective_scan_2d", &ALL, 1e-5, &scan_inputs(b, h, w, d, n, r), &scan);
+    }
+    // The largest that the network meets: L = 307,200.
+    agrees(
+        "selective_scan_2d 480x640",
+        &[DType::F32],
+        1e-5,
+        &scan_inputs(1, 480, 640, 8, 16, 8),
+        &scan,
+    );
+}
+
+#[test]
+fn lines_agree_with_the_cpu() {
+    for (b, l, k, d, n) in [(1, 1, 1, 1, 1), (2, 1000, 2, 70, 16), (1, 307_200, 1, 4, 8)] {
+        let inputs = [
+            input(&[b, l, k * d], -2., 2.),
+            input(&[b, l, k * d], -4., 1.),
+            input(&[k * d, n], -4., -0.1),
+            input(&[b, l, k, n], -1., 1.),
+            input(&[b, l, k, n], -1., 1.),
+            input(&[k * d], -1., 0.5),
+            input(&[k * d], -1., 1.),
+            input(&[b, k * d, n], -1., 1.),
+        ];
+        agrees("selective_scan", &[DType::F32, DType::F16], 1e-5, &inputs, &|v| {
+            let options = ScanOptions {
+                d_skip: Some(&v[6]),
+                delta_bias: Some(&v[5]),
+                softplus: true,
+                initial_state: Some(&v[7]),
+            };
+            let (y, last) = selective_scan_with_state(&v[0], &v[1], &v[2], &v[3], &v[4], &options)?;
+            Tensor::cat(&[y.flatten_all()?, last.flatten_all()?], 0)
+        });
+    }
+}
+
+/// The gradient owes nothing to the CPU's: differences of the GPU's own results along a direction.
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let Some(gpu) = gpu() else { return };
+    let work = || -> Result<()> {
+        let mut inputs = Vec::new();
+        for (i, x) in scan_inputs(1, 5, 6, 3, 4, 2).iter().enumerate() {
+            let data = numbers(x.shape.iter().product(), 1 + i as u64, x.low, x.high);
+            inputs.push(
+                Tensor::from_vec(data, x.shape.as_slice(), &Device::Cpu)?
+                    .to_dtype(DType::F32)?
+                    .to_device(gpu)?,
+            );
+        }
+        let (out, grads) = run(&inputs, &scan)?;
+        let weight = numbers(out.elem_count(), 99, -1., 1.);
+        let weight = Tensor::from_vec(weight, out.shape(), &Device::Cpu)?.to_dtype(DType::BF16)?;
+        let total = |inputs: &[Tensor]| -> Result<f64> {
+            let out = scan(inputs)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+            (out * weight.to_dtype(DType::F64)?)?.sum_all()?.to_scalar::<f64>()
+        };
+        // In f32 the best step is near the cube root of its precision: error about 1e-4.
+        const STEP: f64 = 5e-3;
+        for i in 0..inputs.len() {
+            let along = numbers(inputs[i].elem_count(), 7, -1., 1.);
+            let along = Tensor::from_vec(along, inputs[i].shape(), &Device::Cpu)?
+                .to_dtype(DType::F32)?
+                .to_device(gpu)?;
+            let moved = |by: f64| -> Result<f64> {
+                let mut inputs = inputs.clone();
+                inputs[i] = (&inputs[i] + (&along * by)?)?;
+                total(&inputs)
+            };
+            let slope = (moved(STEP)? - moved(-STEP)?) / (2. * STEP);
+            let given = f64::from((&grads[i] * &along)?.sum_all()?.to_scalar::<f32>()?);
+            let scale = slope.abs().max(1.);
+            assert!((slope - given).abs() < 5e-3 * scale, "input {i}: {given}, measured {slope}");
+        }
+        Ok(())
+    };
+    work().unwrap();
+}
+
+#[test]
+fn two_runs_give_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    let made = || -> Result<Vec<Vec<f64>>> {
+        let mut inputs = Vec::new();
+        for (i, x) in scan_inputs(2, 40, 30, 70, 16, 8).iter().enumerate() {
+            let data = numbers(x.shape.iter().product(), 1 + i as u64, x.low, x.high);
+            let t = Tensor::from_vec(data, x.shape.as_slice(), &Device::Cpu)?;
+            inputs.push(t.to_dtype(DType::F32)?.to_device(gpu)?);
+        }
+        let (out, grads) = run(&inputs, &scan)?;
+        Ok(std::iter::once(&out).chain(&grads).map(values).collect())
+    };
+    assert!(made().unwrap() == made().unwrap());
+}
+
+#[test]
+fn sizes_beyond_a_kernel_are_refused_by_name() {
+    let Some(gpu) = gpu() else { return };
+    let error = |n: usize, r: usize| {
+        let made = |x: &Input| Tensor::zeros(x.shape.as_slice(), DType::F32, gpu);
+        let inputs = scan_inputs(1, 2, 2, 2, n, r).iter().map(made).collect::<Result<Vec<_>>>();
+        scan(&inputs.unwrap()).unwrap_err().to_string()
+    };
+    assert!(error(17, 2).contains("the number of states is 17"), "{}", error(17, 2));
+    assert!(error(16, 17).contains("the rank of dt is 17"), "{}", error(16, 17));
+    let wide = Tensor::zeros((2, 2), DType::F64, gpu).unwrap();
+    let error = ops::silu(&wide).unwrap_err().to_string();
+    assert!(error.contains("F32, F16 or BF16 on CUDA"), "{error}");
+}
+
+/// The whole network: the same picture in f32 as the CPU's, and one near it in bf16 and f16; and the
+/// gradient of every parameter.
+#[test]
+fn the_network_agrees_with_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let work = || -> Result<()> {
+        let config = Config::preset("small").map_err(candle_core::Error::wrap)?;
+        let weights =
+            initial_weights(&config, 1, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+        let image = |seed| -> Result<Tensor> {
+            let data = numbers(37 * 46, seed, 0., 1.);
+            Tensor::from_vec(data, (1, 1, 37, 46), &Device::Cpu)?.to_dtype(DType::F32)
+        };
+        let (visible, infrared) = (image(1)?, image(2)?);
+        let fused = |device: &Device, dtype: DType| -> Result<Vec<f64>> {
+            let mut weights = weights.clone();
+            for t in weights.values_mut() {
+                *t = t.to_dtype(dtype)?.to_device(device)?;
+            }
+            let network =
+                Network::from_weights(&config, &weights).map_err(candle_core::Error::wrap)?;
+            let [v, i] = [&visible, &infrared].map(|t| t.to_dtype(dtype)?.to_device(device));
+            Ok(values(&network.forward(&v?, &i?).map_err(candle_core::Error::wrap)?))
+        };
+        let want = fused(&Device::Cpu, DType::F32)?;
+        let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
+        // Rounding through some sixty layers: measured between CPU levels 1e-5; halves keep 3 digits.
+        for (dtype, most) in [(DType::F32, 1e-4), (DType::F16, 2e-2), (DType::BF16, 1e-1)] {
+            let got = fused(gpu, dtype)?;
+            let worst = got.iter().zip(&want).fold(0f64, |m, (g, w)| m.max((g - w).abs()));
+            let said =
+                writeln!(std::io::stderr(), "network {dtype:?}: {worst:.1e} of {largest:.1e}");
+            assert!(said.is_ok());
+            assert!(worst <= most * largest, "{dtype:?}: {worst} of {largest}");
+        }
+
+        let gradients = |device: &Device| -> Result<Vec<(String, Vec<f64>)>> {
+            let mut vars = Vec::new();
+            let mut tensors = isfm_model::Weights::new();
+            for (name, t) in &weights {
+                let var = Var::from_tensor(&t.to_device(device)?)?;
+                tensors.insert(name.clone(), var.as_tensor().clone());
+                vars.push((name.clone(), var));
+            }
+            let network =
+                Network::from_weights(&config, &tensors).map_err(candle_core::Error::wrap)?;
+            let [v, i] = [&visible, &infrared].map(|t| t.to_device(device));
+            let out = network.forward(&v?, &i?).map_err(candle_core::Error::wrap)?;
+            let grads = out.sqr()?.mean_all()?.backward()?;
+            let of = |(name, var): &(String, Var)| {
+                let grad = grads.get(var.as_tensor()).cloned().map_or(var.zeros_like(), Ok)?;
+                Ok((name.clone(), values(&grad)))
+            };
+            vars.iter().map(of).collect()
+        };
+        for ((name, want), (_, got)) in gradients(&Device::Cpu)?.iter().zip(&gradients(gpu)?) {
+            let largest = want.iter().fold(1e-8f64, |m, w| m.max(w.abs()));
+            let worst = got.iter().zip(want).fold(0f64, |m, (g, w)| m.max((g - w).abs()));
+            assert!(worst <= 1e-2 * largest, "{name}: {worst} of {largest}");
+        }
+        Ok(())
+    };
+    work().unwrap();
+}

@@ -1,0 +1,237 @@
+//! What a GPU kernel needs from Candle: carries out the plans of `isfm-kernels` on a device's own
+//! stream. Shared by the crates above this one.
+
+mod ops;
+
+use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::{
+    DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Layout, Result, Shape, Storage, StorageRef, Tensor,
+};
+use isfm_kernels::{Arg, ConvSizes, Element, Limit, Need, Plan, ScanSizes, Type};
+
+use crate::Error;
+pub(crate) use ops::*;
+
+/// The kernels' name for an element type.
+///
+/// # Errors
+/// [`Error::DType`] for a type that has no kernel.
+pub fn kernel_type(op: &'static str, dtype: DType) -> Result<Type> {
+    match dtype {
+        DType::F32 => Ok(Type::F32),
+        DType::F16 => Ok(Type::F16),
+        DType::BF16 => Ok(Type::Bf16),
+        got => Err(Error::DType { op, got, needed: "F32, F16 or BF16 on CUDA" }.into()),
+    }
+}
+
+/// Carries out a plan; returns its outputs.
+///
+/// # Errors
+/// If the plan was refused ([`Error::CudaLimit`]), an input is not contiguous or not what the plan
+/// needs, or the driver reports an error.
+pub fn run(
+    plan: std::result::Result<Plan, Limit>,
+    inputs: &[(&CudaStorage, &Layout)],
+) -> Result<Vec<CudaStorage>> {
+    let plan = plan.map_err(Error::CudaLimit)?;
+    let [(first, _), ..] = inputs else {
+        candle_core::bail!("a CUDA kernel without inputs");
+    };
+    let device = first.device.clone();
+    let stream = device.cuda_stream();
+    let mut outputs = allocate(&device, &plan.outputs)?;
+    let mut scratch = allocate(&device, &plan.scratch)?;
+
+    {
+        // A guard tells the other streams that use a buffer, if any, when this one is done.
+        let mut guards = Vec::new();
+        let mut pointers = [Vec::new(), Vec::new(), Vec::new()];
+        macro_rules! pointer {
+            ($to:expr, $slice:expr, $get:ident) => {{
+                macro_rules! of {
+                    ($s:expr) => {{
+                        let (pointer, guard) = $s.$get(&stream);
+                        guards.push(guard);
+                        pointers[$to].push(pointer);
+                    }};
+                }
+                match $slice {
+                    CudaStorageSlice::F32(s) => of!(s),
+                    CudaStorageSlice::F16(s) => of!(s),
+                    CudaStorageSlice::BF16(s) => of!(s),
+                    CudaStorageSlice::U32(s) => of!(s),
+                    _ => candle_core::bail!("a CUDA kernel's buffer of another element type"),
+                }
+            }};
+        }
+        if inputs.len() != plan.inputs.len() {
+            candle_core::bail!("a CUDA kernel needs {} inputs", plan.inputs.len());
+        }
+        for (&(storage, layout), need) in inputs.iter().zip(&plan.inputs) {
+            let start = check(storage, layout, need)?;
+            pointer!(0, &storage.slice, device_ptr);
+            if let Some(pointer) = pointers[0].last_mut() {
+                *pointer += (start * need.element.size()) as u64;
+            }
+        }
+        for slice in &mut outputs {
+            pointer!(1, slice, device_ptr_mut);
+        }
+        for slice in &mut scratch {
+            pointer!(2, slice, device_ptr_mut);
+        }
+        launch(&device, &plan, &pointers)?;
+    }
+    Ok(outputs.into_iter().map(|slice| CudaStorage { slice, device: device.clone() }).collect())
+}
+
+/// [`run`] for a plan with one output, as what `cuda_fwd` returns.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_one(
+    plan: std::result::Result<Plan, Limit>,
+    inputs: &[(&CudaStorage, &Layout)],
+    shape: impl Into<Shape>,
+) -> Result<(CudaStorage, Shape)> {
+    match run(plan, inputs)?.pop() {
+        Some(out) => Ok((out, shape.into())),
+        None => candle_core::bail!("a CUDA kernel without outputs"),
+    }
+}
+
+/// A contiguous tensor of a storage, without a history.
+pub fn tensor(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
+}
+
+/// The storage of a tensor on a GPU.
+///
+/// # Errors
+/// If it is elsewhere.
+pub fn storage<'a>(op: &'static str, storage: &'a StorageRef<'_>) -> Result<&'a CudaStorage> {
+    match &**storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => candle_core::bail!("{op}: some arguments are on a GPU, others are not"),
+    }
+}
+
+/// Where the input starts in its storage.
+fn check(storage: &CudaStorage, layout: &Layout, need: &Need) -> Result<usize> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(candle_core::Error::RequiresContiguous { op: "cuda kernel" });
+    };
+    if dtype(need.element) != storage.dtype() || end - start != need.len {
+        candle_core::bail!(
+            "a CUDA kernel needs {} of {:?}, got {} of {:?}",
+            need.len,
+            need.element,
+            end - start,
+            storage.dtype()
+        );
+    }
+    Ok(start)
+}
+
+fn dtype(element: Element) -> DType {
+    match element {
+        Element::Float(Type::F32) => DType::F32,
+        Element::Float(Type::F16) => DType::F16,
+        Element::Float(Type::Bf16) => DType::BF16,
+        Element::U32 => DType::U32,
+    }
+}
+
+/// Buffers of unset elements.
+fn allocate(device: &CudaDevice, needs: &[Need]) -> Result<Vec<CudaStorageSlice>> {
+    needs
+        .iter()
+        .map(|need| {
+            // The driver allocates nothing of no size.
+            let len = need.len.max(1);
+            // SAFETY: a plan writes every element of an output, and of scratch what it reads.
+            Ok(unsafe {
+                match need.element {
+                    Element::Float(Type::F32) => CudaStorageSlice::F32(device.alloc(len)?),
+                    Element::Float(Type::F16) => CudaStorageSlice::F16(device.alloc(len)?),
+                    Element::Float(Type::Bf16) => CudaStorageSlice::BF16(device.alloc(len)?),
+                    Element::U32 => CudaStorageSlice::U32(device.alloc(len)?),
+                }
+            })
+        })
+        .collect()
+}
+
+/// An argument as the driver takes it.
+enum Value {
+    Pointer(u64),
+    U32(u32),
+    F32(f32),
+    Scan(ByValue<ScanSizes>),
+    Conv(ByValue<ConvSizes>),
+}
+
+#[repr(transparent)]
+struct ByValue<T>(T);
+
+// SAFETY: both are plain numbers laid out as in C.
+unsafe impl DeviceRepr for ByValue<ScanSizes> {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for ByValue<ConvSizes> {}
+
+/// Launches a plan's kernels on the device's stream; `pointers` are its inputs', outputs' and
+/// scratch buffers'.
+fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<()> {
+    let place = |kind: usize, i: usize, at: usize, needs: &[Need]| match (
+        pointers[kind].get(i),
+        needs.get(i),
+    ) {
+        (Some(&p), Some(need)) if at <= need.len => {
+            Ok(Value::Pointer(p + (at * need.element.size()) as u64))
+        }
+        _ => candle_core::bail!("a CUDA kernel's argument lies outside its buffers"),
+    };
+    for step in &plan.launches {
+        let values = step
+            .args
+            .iter()
+            .map(|arg| match *arg {
+                Arg::Input(i, at) => place(0, i, at, &plan.inputs),
+                Arg::Output(i, at) => place(1, i, at, &plan.outputs),
+                Arg::Scratch(i, at) => place(2, i, at, &plan.scratch),
+                Arg::Null => Ok(Value::Pointer(0)),
+                Arg::U32(n) => Ok(Value::U32(n)),
+                Arg::F32(x) => Ok(Value::F32(x)),
+                Arg::Scan(s) => Ok(Value::Scan(ByValue(s))),
+                Arg::Conv(s) => Ok(Value::Conv(ByValue(s))),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let module = format!("isfm-{}", step.module.name());
+        let f = device.get_or_load_custom_func(&step.kernel, &module, step.module.ptx())?;
+        let mut builder = f.builder();
+        for value in &values {
+            match value {
+                Value::Pointer(p) => builder.arg(p),
+                Value::U32(n) => builder.arg(n),
+                Value::F32(x) => builder.arg(x),
+                Value::Scan(s) => builder.arg(s),
+                Value::Conv(s) => builder.arg(s),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (step.grid, 1, 1),
+            block_dim: (step.block, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the arguments are those of the kernel's parameters, which the plan's tests check
+        // with the same source; buffers have the sizes that the plan asks for.
+        unsafe { builder.launch(config) }.w()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! The kernels compiled as plain C++ by the host's compiler, and what their results are compared
+//! with.
+//!
+//! The compiler is `CXX`, else the first of c++, g++ and clang++ that runs; `CXXFLAGS` is passed
+//! on. Without one the tests say so and pass.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use candle_core::{Device, Tensor, Var};
+use isfm_kernels::{Arg, Element, HEADERS, Module, Need, Plan, Type};
+
+pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
+
+/// The kernels as a program of the host, built from the sources that the crate gives out.
+pub struct Host {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+fn words(s: &str) -> Vec<String> {
+    s.split_whitespace().map(String::from).collect()
+}
+
+fn compiler() -> Option<Vec<String>> {
+    let runs = |command: &Vec<String>| {
+        let (program, arguments) = command.split_first()?;
+        Command::new(program).args(arguments).arg("--version").output().ok().map(|_| ())
+    };
+    if let Ok(cxx) = std::env::var("CXX")
+        && !cxx.trim().is_empty()
+    {
+        let command = words(&cxx);
+        assert!(runs(&command).is_some(), "CXX={cxx} cannot be run");
+        return Some(command);
+    }
+    ["c++", "g++", "clang++"].map(words).into_iter().find(|c| runs(c).is_some())
+}
+
+/// Writes all sources to a folder.
+pub fn write_sources(folder: &Path) {
+    for module in Module::ALL {
+        std::fs::write(folder.join(format!("{}.cu", module.name())), module.source()).unwrap();
+    }
+    for (name, text) in HEADERS {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// The program, built once; `None` without a compiler.
+pub fn host() -> Option<&'static Host> {
+    static HOST: OnceLock<Option<Host>> = OnceLock::new();
+    HOST.get_or_init(Host::build).as_ref()
+}
+
+impl Host {
+    fn build() -> Option<Self> {
+        let Some(compiler) = compiler().filter(|_| cfg!(unix)) else {
+            // Not `eprintln!`, which the test harness hides when a test passes.
+            let said = writeln!(
+                std::io::stderr(),
+                "SKIPPED: no C++ compiler (CXX, c++, g++, clang++), the kernels were not run"
+            );
+            assert!(said.is_ok());
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        write_sources(folder.path());
+        let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/driver.cpp");
+        let program = folder.path().join("driver");
+        let out = Command::new(&compiler[0])
+            .args(&compiler[1..])
+            // No fused multiply-adds that only some processors have: one result everywhere.
+            .args(["-std=c++17", "-O1", "-Wall", "-Wextra", "-ffp-contract=off"])
+            // Kernels read eight halves as one vector, as a device allows.
+            .arg("-fno-strict-aliasing")
+            .args(words(&std::env::var("CXXFLAGS").unwrap_or_default()))
+            .arg("-I")
+            .arg(folder.path())
+            .arg(driver)
+            .arg("-o")
+            .arg(&program)
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{compiler:?}: {}", String::from_utf8_lossy(&out.stderr));
+        Some(Self { folder, program })
+    }
+
+    /// The plan's outputs. Threads run in ascending, then in descending order: without a missing
+    /// barrier both give the same.
+    pub fn run(&self, plan: &Plan, inputs: &[&[f64]]) -> Vec<Vec<f64>> {
+        let [up, down] = [false, true].map(|descending| self.run_once(plan, inputs, descending));
+        assert!(up == down, "the order of the threads changes the result");
+        let mut at = 0;
+        plan.outputs
+            .iter()
+            .map(|need| {
+                let bytes = &up[at..at + need.len * need.element.size()];
+                at += bytes.len();
+                decode(need.element, bytes)
+            })
+            .collect()
+    }
+
+    fn run_once(&self, plan: &Plan, inputs: &[&[f64]], descending: bool) -> Vec<u8> {
+        assert_eq!(inputs.len(), plan.inputs.len());
+        let mut request = Request::default();
+        request.number(descending.into());
+        request.number((plan.inputs.len() + plan.outputs.len() + plan.scratch.len()) as u32);
+        for (need, input) in plan.inputs.iter().zip(inputs) {
+            assert_eq!(need.len, input.len(), "an input's size");
+            request.buffer(0, need);
+            request.0.extend(encode(need.element, input));
+        }
+        plan.outputs.iter().for_each(|need| request.buffer(1, need));
+        plan.scratch.iter().for_each(|need| request.buffer(2, need));
+        request.number(plan.launches.len() as u32);
+        for launch in &plan.launches {
+            request.bytes(launch.kernel.as_bytes());
+            request.number(launch.grid);
+            request.number(launch.block);
+            request.number(launch.args.len() as u32);
+            launch.args.iter().for_each(|arg| request.argument(plan, arg));
+        }
+        // Tests run side by side.
+        let thread = format!("{:?}", std::thread::current().id());
+        let [from, to] =
+            ["request", "result"].map(|n| self.folder.path().join(n.to_owned() + &thread));
+        std::fs::write(&from, request.0).unwrap();
+        let out = Command::new(&self.program).args([&from, &to]).output().unwrap();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{:?}: {errors} {plan:?}", out.status);
+        std::fs::read(&to).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Request(Vec<u8>);
+
+impl Request {
+    fn number(&mut self, n: u32) {
+        self.0.extend(n.to_ne_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u32);
+        self.0.extend(bytes);
+    }
+
+    fn buffer(&mut self, kind: u32, need: &Need) {
+        self.number(kind);
+        self.0.extend(((need.len * need.element.size()) as u64).to_ne_bytes());
+    }
+
+    fn argument(&mut self, plan: &Plan, arg: &Arg) {
+        let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
+        let (buffer, at, need) = match *arg {
+            Arg::Input(i, at) => (i, at, &plan.inputs[i]),
+            Arg::Output(i, at) => (inputs + i, at, &plan.outputs[i]),
+            Arg::Scratch(i, at) => (inputs + outputs + i, at, &plan.scratch[i]),
+            Arg::Null => return self.number(0),
+            Arg::U32(n) => return self.value(&n.to_ne_bytes()),
+            Arg::F32(x) => return self.value(&x.to_ne_bytes()),
+            Arg::Scan(s) => {
+                let words = [
+                    s.batch,
+                    s.length,
+                    s.rows,
+                    s.cols,
+                    s.width,
+                    s.groups,
+                    s.channels,
+                    s.states,
+                    s.rank,
+                    s.chunk,
+                    s.chunks,
+                    s.group,
+                    s.launch_groups,
+                    s.turns,
+                    s.turn,
+                    s.all_turns,
+                    s.flags,
+                    s.run,
+                    s.blocks,
+                    s.unused,
+                ];
+                return self.value(&words.map(u32::to_ne_bytes).concat());
+            }
+            Arg::Conv(s) => {
+                let words = [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels];
+                return self.value(&words.map(u32::to_ne_bytes).concat());
+            }
+        };
+        assert!(at <= need.len, "a place outside its buffer: {arg:?}");
+        self.number(1);
+        self.number(buffer as u32);
+        self.0.extend(((at * need.element.size()) as u64).to_ne_bytes());
+    }
+
+    fn value(&mut self, bytes: &[u8]) {
+        self.number(2);
+        self.bytes(bytes);
+    }
+}
+
+fn encode(element: Element, values: &[f64]) -> Vec<u8> {
+    let each = |x: &f64| match element {
+        Element::Float(Type::F32) => (*x as f32).to_ne_bytes().to_vec(),
+        Element::Float(Type::F16) => half::f16::from_f64(*x).to_ne_bytes().to_vec(),
+        Element::Float(Type::Bf16) => half::bf16::from_f64(*x).to_ne_bytes().to_vec(),
+        Element::U32 => (*x as u32).to_ne_bytes().to_vec(),
+    };
+    values.iter().flat_map(each).collect()
+}
+
+fn decode(element: Element, bytes: &[u8]) -> Vec<f64> {
+    let four = |b: &[u8]| [b[0], b[1], b[2], b[3]];
+    bytes
+        .chunks_exact(element.size())
+        .map(|b| match element {
+            Element::Float(Type::F32) => f32::from_ne_bytes(four(b)).into(),
+            Element::Float(Type::F16) => half::f16::from_ne_bytes([b[0], b[1]]).to_f64(),
+            Element::Float(Type::Bf16) => half::bf16::from_ne_bytes([b[0], b[1]]).to_f64(),
+            Element::U32 => u32::from_ne_bytes(four(b)).into(),
+        })
+        .collect()
+}
+
+/// Numbers in (low, high) that `t` can hold, the same every time.
+pub fn numbers(t: Type, n: usize, seed: u32, low: f64, high: f64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        // xorshift32
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        f64::from(state) / f64::from(u32::MAX)
+    };
+    (0..n).map(|_| round(t, low + (high - low) * next())).collect()
+}
+
+/// To the nearest number of type `t`.
+pub fn round(t: Type, x: f64) -> f64 {
+    decode(t.into(), &encode(t.into(), &[x]))[0]
+}
+
+/// Every result within `relative` of the largest (what sums in f32 may lose), and half a unit of
+/// its own last place, which writing it as `t` loses.
+pub fn close(t: Type, got: &[f64], want: &[f64], relative: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}: how many results");
+    let unit = match t {
+        Type::F32 => 6e-8,
+        Type::F16 => 4.9e-4,
+        Type::Bf16 => 3.95e-3,
+    };
+    // Below the normal numbers of f16 units are as large as its smallest.
+    let smallest = if t == Type::F16 { 3e-8 } else { 1e-37 };
+    let largest = want.iter().filter(|w| w.is_finite()).fold(0f64, |m, w| m.max(w.abs()));
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let near = (got - want).abs() <= unit * want.abs() + relative * largest + smallest;
+        let same = got == want || got.is_nan() && want.is_nan();
+        assert!(near || same, "{what}, {t:?}, result {i}: {got}, should be {want}");
+    }
+}
+
+/// `f` of the inputs in f64 on the CPU, and, given the gradient of the result, its inputs'.
+pub fn oracle(
+    inputs: &[(&[f64], &[usize])],
+    grad: &[f64],
+    f: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let run = || -> candle_core::Result<_> {
+        let cpu = &Device::Cpu;
+        let mut vars = Vec::new();
+        for (data, shape) in inputs {
+            vars.push(Var::from_tensor(&Tensor::from_vec(data.to_vec(), *shape, cpu)?)?);
+        }
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let out = f(&tensors)?.flatten_all()?;
+        let grad = Tensor::from_vec(grad.to_vec(), out.shape(), cpu)?;
+        let grads = (&out * &grad)?.sum_all()?.backward()?;
+        let mut all = Vec::new();
+        for var in &vars {
+            let grad = grads.get(var.as_tensor()).cloned();
+            let grad = grad.unwrap_or(var.as_tensor().zeros_like()?);
+            all.push(grad.flatten_all()?.to_vec1::<f64>()?);
+        }
+        Ok((out.to_vec1::<f64>()?, all))
+    };
+    run().unwrap()
+}

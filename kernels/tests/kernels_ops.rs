@@ -1,0 +1,361 @@
+//! Every kernel but the scan's, run as plain C++, against the CPU's operations in f64.
+
+mod common;
+
+use candle_core::{Result, Tensor};
+use common::{TYPES, close, host, numbers, oracle, round};
+use isfm_kernels::map::{self, Bands, Map};
+use isfm_kernels::pointwise::{self, Gate};
+use isfm_kernels::{Limit, Plan, Type};
+
+/// What f32 loses in a sum of up to a thousand terms, of the largest result.
+const SUM: f64 = 2e-6;
+/// `expf` and a few roundings.
+const FEW: f64 = 6e-7;
+
+fn plan(made: std::result::Result<Plan, Limit>) -> Plan {
+    made.unwrap()
+}
+
+#[test]
+fn silu_and_gates_agree_with_the_cpu() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for n in [0usize, 1, 31, 257, 1000] {
+            let mut z = numbers(t, n, 1, -8., 8.);
+            for (z, extreme) in z.iter_mut().zip([0., -0., 30., -30., 17., -90., 6e4, -6e4]) {
+                *z = round(t, extreme);
+            }
+            let (x, dy) = (numbers(t, n, 2, -2., 2.), numbers(t, n, 3, -1., 1.));
+            // No tensor oracle: the CPU's operations refuse nothing, but know no empty gradient.
+            let sigmoid = |x: f64| 1. / (1. + (-x).exp());
+            let slope = |x: f64| sigmoid(x) * (1. + x * (1. - sigmoid(x)));
+            let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<_>>();
+            let run = |p, inputs: &[&[f64]]| host.run(&plan(p), inputs).remove(0);
+
+            let y = run(pointwise::silu(t, n), &[&z]);
+            close(t, &y, &each(&|i| z[i] * sigmoid(z[i])), FEW, "silu");
+            let dx = run(pointwise::silu_backward(t, n), &[&z, &dy]);
+            close(t, &dx, &each(&|i| dy[i] * slope(z[i])), FEW, "silu'");
+            let gates: [(Gate, &dyn Fn(f64) -> f64, &dyn Fn(f64) -> f64); 2] = [
+                (Gate::Silu, &|z| z * sigmoid(z), &slope),
+                (Gate::Sigmoid, &sigmoid, &|z| sigmoid(z) * (1. - sigmoid(z))),
+            ];
+            for (gate, f, slope) in gates {
+                let y = run(pointwise::gate(t, gate, n), &[&x, &z]);
+                close(t, &y, &each(&|i| x[i] * f(z[i])), FEW, "gate");
+                let both = run(pointwise::gate_backward(t, gate, n), &[&x, &z, &dy]);
+                close(t, &both[..n], &each(&|i| dy[i] * f(z[i])), FEW, "gate dx");
+                close(t, &both[n..], &each(&|i| dy[i] * x[i] * slope(z[i])), FEW, "gate dz");
+            }
+            let out = run(pointwise::weighted_sum(t, 0.5, -0.25, n), &[&x, &z]);
+            close(t, &out, &each(&|i| 0.5 * x[i] - 0.25 * z[i]), FEW, "weighted sum");
+        }
+        let special = [f64::NAN, f64::INFINITY];
+        let y = host.run(&plan(pointwise::silu(t, 2)), &[&special]).remove(0);
+        assert!(y[0].is_nan() && y[1] == f64::INFINITY, "{y:?}");
+    }
+}
+
+#[test]
+fn scale_add_agrees_with_the_cpu() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for ([images, rows, c], each) in
+            [([1, 1, 1], false), ([2, 7, 5], true), ([2, 9, 5], false), ([3, 130, 33], true)]
+        {
+            let n = images * rows * c;
+            let factors = if each { images * c } else { c };
+            let x = numbers(t, n, 1, -2., 2.);
+            let scale = numbers(t, factors, 2, -2., 2.);
+            let (y, dy) = (numbers(t, n, 3, -2., 2.), numbers(t, n, 4, -1., 1.));
+            let scale_shape: &[usize] = if each { &[images, c] } else { &[c] };
+            let shape = [images, rows, c];
+            let (want, grads) =
+                oracle(&[(&x, &shape), (&scale, scale_shape), (&y, &shape)], &dy, |v| {
+                    Ok(isfm_ops::scale_add(&v[0], &v[1], &v[2])?)
+                });
+            let p = plan(pointwise::scale_add(t, [images, rows, c], each, true));
+            close(t, &host.run(&p, &[&x, &scale, &y])[0], &want, FEW, "scale_add");
+            let p = plan(pointwise::scale_add(t, [images, rows, c], each, false));
+            close(t, &host.run(&p, &[&dy, &scale])[0], &grads[0], FEW, "scale_add dx");
+            let sums = if each { [images, rows, c] } else { [1, images * rows, c] };
+            let p = plan(pointwise::product_sums(t, sums));
+            close(t, &host.run(&p, &[&x, &dy])[0], &grads[1], SUM, "scale_add dscale");
+        }
+    }
+}
+
+#[test]
+fn bias_and_its_gradient_agree_with_plain_sums() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (rows, c) in [(1, 1), (7, 5), (130, 33)] {
+            let (x, b) = (numbers(t, rows * c, 1, -2., 2.), numbers(t, c, 2, -2., 2.));
+            let want: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + b[i % c]).collect();
+            close(
+                t,
+                &host.run(&plan(pointwise::add_bias(t, rows, c)), &[&x, &b])[0],
+                &want,
+                FEW,
+                "+",
+            );
+            let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
+            let want: Vec<f64> = (0..c).map(sum).collect();
+            let sums = host.run(&plan(pointwise::column_sums(t, rows, c)), &[&x]);
+            close(t, &sums[0], &want, SUM, "column sums");
+        }
+    }
+}
+
+#[test]
+fn layer_norm_agrees_with_the_cpu() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (rows, c) in [(1, 1), (3, 7), (70, 33), (9, 128), (5, 300)] {
+            let x = numbers(t, rows * c, 1, -1., 3.);
+            let (w, b) = (numbers(t, c, 2, -1., 2.), numbers(t, c, 3, -1., 1.));
+            let dy = numbers(t, rows * c, 4, -1., 1.);
+            let eps = f64::from(1e-5f32);
+            let (want, grads) = oracle(&[(&x, &[rows, c]), (&w, &[c]), (&b, &[c])], &dy, |v| {
+                Ok(isfm_ops::layer_norm(&v[0], &v[1], &v[2], eps)?)
+            });
+            let y = host.run(&plan(pointwise::layer_norm(t, rows, c, 1e-5)), &[&x, &w, &b]);
+            close(t, &y[0], &want, SUM, "layer norm");
+            let p = plan(pointwise::layer_norm_backward(t, rows, c, 1e-5));
+            let all = host.run(&p, &[&x, &w, &dy]).remove(0);
+            let n = rows * c;
+            // Where all values of a row are equal 1/√eps magnifies what is left of them.
+            let lost = if c == 1 { 1e-4 } else { SUM };
+            close(t, &all[..n], &grads[0], lost, "layer norm dx");
+            close(t, &all[n..n + c], &grads[1], SUM, "layer norm dw");
+            close(t, &all[n + c..], &grads[2], SUM, "layer norm db");
+        }
+    }
+}
+
+const MAPS: [(usize, usize, usize, usize); 6] =
+    [(1, 1, 1, 1), (2, 3, 5, 3), (1, 1, 9, 2), (1, 8, 1, 5), (2, 7, 6, 33), (1, 17, 19, 4)];
+
+fn map_of((batch, height, width, channels): (usize, usize, usize, usize)) -> (Map, [usize; 4]) {
+    (Map { batch, height, width, channels }, [batch, height, width, channels])
+}
+
+#[test]
+fn depthwise_convolution_agrees_with_the_cpu() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (dims, k) in MAPS.into_iter().flat_map(|m| [1, 3, 5, 7].map(|k| (m, k))) {
+            let (map, shape) = map_of(dims);
+            let (n, c) = (shape.iter().product(), map.channels);
+            let x = numbers(t, n, 1, -2., 2.);
+            let w = numbers(t, c * k * k, 2, -1., 1.);
+            let (b, dy) = (numbers(t, c, 3, -1., 1.), numbers(t, n, 4, -1., 1.));
+            let (want, grads) =
+                oracle(&[(&x, &shape), (&w, &[c, 1, k, k]), (&b, &[c])], &dy, |v| {
+                    Ok(isfm_ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
+                });
+            let what = format!("depth-wise {dims:?} {k}");
+            let y = host.run(&plan(map::depthwise(t, map, k, false, true)), &[&x, &w, &b]);
+            close(t, &y[0], &want, SUM, &what);
+            let dx = host.run(&plan(map::depthwise(t, map, k, true, false)), &[&dy, &w]);
+            close(t, &dx[0], &grads[0], SUM, &what);
+            let all = host.run(&plan(map::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
+            close(t, &all[..c * k * k], &grads[1], SUM, &what);
+            close(t, &all[c * k * k..], &grads[2], SUM, &what);
+        }
+    }
+}
+
+fn check_map(
+    name: &str,
+    t: Type,
+    dims: (usize, usize, usize, usize),
+    x: &[f64],
+    f: impl Fn(&Tensor) -> Result<Tensor>,
+    forward: Plan,
+    backward: (Plan, bool),
+) {
+    let Some(host) = host() else { return };
+    let (_, shape) = map_of(dims);
+    let dy = numbers(t, forward.outputs[0].len, 9, -1., 1.);
+    let (want, grads) = oracle(&[(x, &shape)], &dy, |v| f(&v[0]));
+    let what = format!("{name} {dims:?}");
+    close(t, &host.run(&forward, &[x])[0], &want, SUM, &what);
+    let (plan, needs_x) = backward;
+    let got = if needs_x { host.run(&plan, &[x, &dy]) } else { host.run(&plan, &[&dy]) };
+    close(t, &got[0], &grads[0], SUM, &format!("{what} backward"));
+}
+
+#[test]
+fn pools_agree_with_the_cpu() {
+    for t in TYPES {
+        for (dims, k) in MAPS.into_iter().flat_map(|m| [3, 5, 9].map(|k| (m, k))) {
+            let (map, shape) = map_of(dims);
+            let n = shape.iter().product();
+            let x = numbers(t, n, 1, -2., 2.);
+            let average = plan(map::avg_pool(t, map, k));
+            let f = |x: &Tensor| Ok(isfm_ops::avg_pool2d(x, k)?);
+            check_map("average", t, dims, &x, f, average.clone(), (average, false));
+            // Few values, so that there are equal ones; and what is hard to compare.
+            let mut x: Vec<f64> = numbers(t, n, 2, -2., 3.).iter().map(|x| x.floor()).collect();
+            for (i, special) in [(3, f64::NAN), (7, f64::INFINITY), (8, f64::NEG_INFINITY)] {
+                if i < n {
+                    x[i] = special;
+                }
+            }
+            let f = |x: &Tensor| Ok(isfm_ops::max_pool2d(x, k)?);
+            let backward = (plan(map::max_pool_backward(t, map, k)), true);
+            check_map_max(t, dims, &x, f, plan(map::max_pool(t, map, k)), backward);
+        }
+    }
+}
+
+/// As [`check_map`], with a gradient for each result alone: a NaN result must not spread.
+fn check_map_max(
+    t: Type,
+    dims: (usize, usize, usize, usize),
+    x: &[f64],
+    f: impl Fn(&Tensor) -> Result<Tensor>,
+    forward: Plan,
+    (backward, _): (Plan, bool),
+) {
+    let Some(host) = host() else { return };
+    let (_, shape) = map_of(dims);
+    let want = || -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+        let x = Tensor::from_vec(x.to_vec(), &shape, &candle_core::Device::Cpu)?;
+        let x = candle_core::Var::from_tensor(&x)?;
+        let y = f(x.as_tensor())?;
+        let dy = numbers(t, y.elem_count(), 9, -1., 1.);
+        // The product with a constant hands dy on unchanged, whatever y is.
+        let grad = Tensor::from_vec(dy.clone(), y.shape(), y.device())?;
+        let grads = (&y * grad)?.sum_all()?.backward()?;
+        let dx = grads.get(x.as_tensor()).unwrap().flatten_all()?.to_vec1()?;
+        Ok((y.flatten_all()?.to_vec1()?, dy, dx))
+    };
+    let (y, dy, dx) = want().unwrap();
+    close(t, &host.run(&forward, &[x])[0], &y, 0., &format!("largest {dims:?}"));
+    let got = host.run(&backward, &[x, &dy]);
+    close(t, &got[0], &dx, SUM, &format!("largest {dims:?} backward"));
+}
+
+#[test]
+fn resize_agrees_with_the_cpu() {
+    for t in TYPES {
+        for dims in MAPS {
+            let (map, shape) = map_of(dims);
+            let x = numbers(t, shape.iter().product(), 1, -2., 2.);
+            for (h, w) in [(1, 1), (2, 9), (11, 3), (8, 7), (40, 50)] {
+                if (h, w) == (map.height, map.width) {
+                    continue;
+                }
+                let f = |x: &Tensor| Ok(isfm_ops::resize_bilinear(x, h, w)?);
+                let backward = (plan(map::resize_backward(t, map, h, w)), false);
+                check_map("resize", t, dims, &x, f, plan(map::resize(t, map, h, w)), backward);
+            }
+        }
+    }
+}
+
+#[test]
+fn haar_agrees_with_the_cpu() {
+    use isfm_dwt::{Border, Layout, Wavelet, dwt2};
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for dims in [(1, 2, 2, 1), (2, 3, 5, 3), (1, 4, 6, 33), (2, 7, 2, 5), (1, 12, 9, 2)] {
+            let (map, shape) = map_of(dims);
+            let x = numbers(t, shape.iter().product(), 1, -2., 2.);
+            for bands in [Bands::Approx, Bands::Details, Bands::Both] {
+                let f = |x: &Tensor| -> Result<Tensor> {
+                    let s = dwt2(x, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?;
+                    let [low, high] = [s.approx.flatten_all()?, s.details.flatten_all()?];
+                    match bands {
+                        Bands::Approx => Ok(low),
+                        Bands::Details => Ok(high),
+                        Bands::Both => Tensor::cat(&[low, high], 0),
+                    }
+                };
+                let dy = numbers(t, plan(map::haar(t, map, bands)).outputs[0].len, 9, -1., 1.);
+                let (want, grads) = oracle(&[(&x, &shape)], &dy, |v| f(&v[0]));
+                let what = format!("haar {dims:?} {bands:?}");
+                close(t, &host.run(&plan(map::haar(t, map, bands)), &[&x])[0], &want, FEW, &what);
+                let inverse = plan(map::haar_inverse(t, map, bands));
+                let got = match bands {
+                    Bands::Both => {
+                        let (low, high) = dy.split_at(dy.len() / 4);
+                        host.run(&inverse, &[low, high])
+                    }
+                    _ => host.run(&inverse, &[&dy]),
+                };
+                close(t, &got[0], &grads[0], FEW, &format!("{what} backward"));
+            }
+        }
+    }
+    let x = [1., 2., 3., 4.];
+    let (map, _) = map_of((1, 2, 2, 1));
+    let bands = host.run(&plan(map::haar(Type::F32, map, Bands::Both)), &[&x]);
+    assert_eq!(bands[0], [5., -2., -1., 0.]);
+}
+
+#[test]
+fn dense_convolution_agrees_with_the_cpu() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (dims, outputs, k) in [
+            ((1, 1, 1, 1), 1, 3),
+            ((1, 3, 5, 1), 7, 3),
+            ((2, 5, 6, 3), 2, 1),
+            ((1, 7, 9, 16), 17, 3),
+            ((2, 9, 11, 8), 20, 5),
+            ((1, 12, 13, 24), 70, 3),
+            ((1, 6, 5, 67), 66, 3),
+        ] {
+            let (map, shape) = map_of(dims);
+            let (n, c) = (shape.iter().product::<usize>(), map.channels);
+            let results = n / c * outputs;
+            let x = numbers(t, n, 1, -2., 2.);
+            let w = numbers(t, outputs * c * k * k, 2, -1., 1.);
+            let (b, dy) = (numbers(t, outputs, 3, -1., 1.), numbers(t, results, 4, -1., 1.));
+            let (want, grads) =
+                oracle(&[(&x, &shape), (&w, &[outputs, c, k, k]), (&b, &[outputs])], &dy, |v| {
+                    Ok(isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]))?)
+                });
+            let what = format!("dense {dims:?} to {outputs}, {k}");
+            let y = host.run(&plan(map::conv(t, map, outputs, k, true)), &[&x, &w, &b]);
+            close(t, &y[0], &want, SUM, &what);
+            let out = Map { channels: outputs, ..map };
+            let dx = host.run(&plan(map::conv_adjoint(t, out, c, k)), &[&dy, &w]);
+            close(t, &dx[0], &grads[0], SUM, &format!("{what} dx"));
+            let all = host.run(&plan(map::conv_weight(t, map, outputs, k)), &[&x, &dy]).remove(0);
+            close(t, &all[..w.len()], &grads[1], SUM, &format!("{what} dw"));
+            close(t, &all[w.len()..], &grads[2], SUM, &format!("{what} db"));
+        }
+    }
+}
+
+#[test]
+fn sizes_beyond_the_kernels_are_refused_by_name() {
+    let limit = pointwise::silu(Type::F32, 1 << 31).unwrap_err();
+    assert_eq!((limit.op, limit.got, limit.most), ("silu", 1 << 31, (1 << 31) - 1));
+    let (map, _) = map_of((1, 1 << 16, 1 << 15, 2));
+    assert_eq!(map::conv(Type::F16, map, 1, 3, true).unwrap_err().op, "conv2d");
+    assert_eq!(map::resize(Type::F32, map, 1, 1).unwrap_err().op, "resize_bilinear");
+    let (map, _) = map_of((1, 2, 2, 2));
+    assert_eq!(map::avg_pool(Type::F32, map, 1025).unwrap_err().what, "the window");
+    assert!(map::haar(Type::F32, Map { batch: usize::MAX, ..map }, Bands::Both).is_err());
+}
+
+/// An operation on nothing launches nothing that would fail, and gives nothing.
+#[test]
+fn empty_maps_have_no_launches() {
+    let (map, _) = map_of((0, 4, 4, 3));
+    for p in [
+        plan(map::depthwise(Type::F32, map, 3, false, true)),
+        plan(map::max_pool(Type::F32, map, 3)),
+        plan(map::resize(Type::F32, map, 2, 2)),
+        plan(map::haar(Type::F32, map, Bands::Both)),
+        plan(pointwise::layer_norm(Type::F32, 0, 4, 1e-5)),
+    ] {
+        assert!(p.launches.is_empty(), "{p:?}");
+    }
+}
