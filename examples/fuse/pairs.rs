@@ -46,7 +46,8 @@ pub(crate) fn find(visible: &Path, infrared: &Path) -> Result<Pairs> {
     Ok(found)
 }
 
-fn pictures(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+/// The pictures of a folder by their names without extension.
+pub(crate) fn pictures(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let cannot = || format!("cannot list the folder {}", folder.display());
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).with_context(cannot)? {

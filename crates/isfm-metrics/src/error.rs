@@ -83,6 +83,57 @@ pub enum Error {
         /// How many metrics it has.
         metrics: usize,
     },
+    /// A box that is none.
+    #[error(
+        "a box at ({x}, {y}) of {width}x{height}; needs finite numbers and no negative width or \
+         height"
+    )]
+    BoundingBox {
+        /// Its left edge.
+        x: f64,
+        /// Its upper edge.
+        y: f64,
+        /// Its width.
+        width: f64,
+        /// Its height.
+        height: f64,
+    },
+    /// A detection that cannot be put in order.
+    #[error("the score of detection {index} is not a number")]
+    DetectionScore {
+        /// The detection's place among those given, from 0.
+        index: usize,
+    },
+    /// A lowest score that nothing can be compared with.
+    #[error("the lowest score to count is not a number")]
+    MinimumScore,
+    /// IoU thresholds that cannot be used, or one that was not among those evaluated.
+    #[error(
+        "IoU thresholds {0:?}; needs at least one, all above 0 and up to 1, rising, and asked for \
+         later only if evaluated"
+    )]
+    IouThresholds(Vec<f64>),
+    /// Too few or too many classes, or two matrices of different ones.
+    #[error("{0} classes; needs 1 to 65536, and the same number in matrices that are merged")]
+    Classes(usize),
+    /// Label maps of different sizes.
+    #[error("{truth} true labels and {predicted} predicted ones; needs as many of both")]
+    LabelMaps {
+        /// How many true labels were given.
+        truth: usize,
+        /// How many predicted labels were given.
+        predicted: usize,
+    },
+    /// A label of no class.
+    #[error("label {label} at pixel {index} is none of the classes 0 to {}", classes - 1)]
+    Label {
+        /// The label.
+        label: u32,
+        /// The pixel's place, from 0.
+        index: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
 }
 
 /// The result of this crate's functions.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod detection;
 mod differences;
 mod edges;
 mod error;
@@ -16,6 +17,7 @@ mod plane;
 mod qabf;
 mod rank;
 mod scores;
+pub mod segmentation;
 mod simd;
 mod ssim;
 mod statistics;

@@ -1,0 +1,471 @@
+//! Object detection scored as COCO does: precision, recall, AP and mAP from boxes.
+//!
+//! Fusion papers judge a fused image by what a detector finds in it. Give the boxes that are there
+//! and the boxes that were found, of all images of a set at once:
+//!
+//! ```
+//! use isfm_metrics::detection::{BoundingBox, Detection, GroundTruth, Options, evaluate};
+//!
+//! let person = BoundingBox::new(10., 20., 30., 80.)?;
+//! let truth = [GroundTruth { image: 0, class: 0, bbox: person, crowd: false }];
+//! let found = [
+//!     Detection { image: 0, class: 0, bbox: BoundingBox::new(12., 20., 30., 80.)?, score: 0.9 },
+//!     Detection { image: 0, class: 0, bbox: BoundingBox::new(90., 20., 30., 80.)?, score: 0.4 },
+//! ];
+//! let scores = evaluate(&truth, &found, &Options::default())?;
+//! assert_eq!(scores.map50(), Some(1.));
+//! assert!(scores.map().unwrap() < 1.); // the box is 2 pixels off
+//! let counts = scores.counts(0.5, 0.3)?;
+//! assert_eq!((counts.precision(), counts.recall()), (Some(0.5), Some(1.)));
+//! # Ok::<(), isfm_metrics::Error>(())
+//! ```
+//!
+//! Definitions (T.-Y. Lin et al., "Microsoft COCO", ECCV 2014, and its evaluation program
+//! `pycocotools`, which these numbers are tested against to 1e-12):
+//!
+//! - **Matching**, in each image and class and for each IoU threshold: detections in falling order
+//!   of score, equal scores in the order given, at most [`Options::max_detections`] of them. Each
+//!   takes the box that is not yet taken with which its IoU is highest and not below the threshold.
+//! - **Crowd regions** are boxes that ask for nothing: a detection in one, matched to no ordinary
+//!   box, is neither right nor wrong. For them the intersection is divided by the detection's area.
+//! - **AP**: precision, made non-increasing from the right, is read at the 101 recalls 0, .01 … 1
+//!   and averaged. (PASCAL VOC's area under the curve and its 11 points give other values.)
+//! - **mAP@.50** is the mean of AP at IoU .50 over the classes that occur in the ground truth,
+//!   **mAP@.50:.95** over the ten thresholds .50, .55 … .95 too.
+
+use std::collections::BTreeMap;
+
+use crate::{Error, Result};
+
+/// The recalls at which precision is read: 0, .01 … 1.
+const RECALLS: usize = 101;
+
+/// An axis-aligned box with its left upper corner at (`x`, `y`), in pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BoundingBox {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl BoundingBox {
+    /// A box from its left upper corner and its size, as COCO's files have it.
+    ///
+    /// # Errors
+    /// If a value is not finite or a size is negative. A size of 0 is allowed; the IoU with such a
+    /// box is 0.
+    pub fn new(x: f64, y: f64, width: f64, height: f64) -> Result<Self> {
+        let area = width * height;
+        if ![x, y, area].iter().all(|v| v.is_finite()) || width < 0. || height < 0. {
+            return Err(Error::BoundingBox { x, y, width, height });
+        }
+        Ok(Self { x, y, width, height })
+    }
+
+    /// A box from its left upper and right lower corner, as PASCAL VOC and most detectors have it.
+    ///
+    /// # Errors
+    /// If a value is not finite or the right lower corner is left of or above the other one.
+    pub fn from_corners(left: f64, top: f64, right: f64, bottom: f64) -> Result<Self> {
+        Self::new(left, top, right - left, bottom - top)
+    }
+
+    /// Width × height, in square pixels.
+    pub fn area(&self) -> f64 {
+        self.width * self.height
+    }
+
+    /// Intersection over union with another box, 0 to 1; 0 if either has no area.
+    pub fn iou(&self, other: &BoundingBox) -> f64 {
+        let shared = self.intersection(other);
+        if shared > 0. { shared / (self.area() + other.area() - shared) } else { 0. }
+    }
+
+    /// The part of `self` that lies in `region`, 0 to 1.
+    fn covered_by(&self, region: &BoundingBox) -> f64 {
+        let shared = self.intersection(region);
+        if shared > 0. { shared / self.area() } else { 0. }
+    }
+
+    fn intersection(&self, other: &BoundingBox) -> f64 {
+        let width = (self.x + self.width).min(other.x + other.width) - self.x.max(other.x);
+        let height = (self.y + self.height).min(other.y + other.height) - self.y.max(other.y);
+        width.max(0.) * height.max(0.)
+    }
+}
+
+/// A box that is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroundTruth {
+    /// The image it is in, by any number of the caller's.
+    pub image: usize,
+    /// What it is, by any number of the caller's.
+    pub class: usize,
+    /// Where it is.
+    pub bbox: BoundingBox,
+    /// Whether it is a region to ignore (a crowd, a part that was not labelled) and not an object.
+    pub crowd: bool,
+}
+
+/// A box that a detector found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// The image it was found in.
+    pub image: usize,
+    /// What it is taken for.
+    pub class: usize,
+    /// Where it is.
+    pub bbox: BoundingBox,
+    /// How sure the detector is, on any scale; higher is surer.
+    pub score: f64,
+}
+
+/// How to score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The IoU thresholds, each above 0 and at most 1, rising.
+    pub iou_thresholds: Vec<f64>,
+    /// How many detections of an image and class count, those of highest score first.
+    pub max_detections: usize,
+}
+
+impl Default for Options {
+    /// COCO's: IoU .50, .55 … .95 and 100 detections.
+    fn default() -> Self {
+        // In NumPy's `linspace(.5, .95, 10)`, which COCO's program uses, the step is not quite .05.
+        // An IoU of exactly .55 depends on it.
+        let step = (0.95 - 0.5) / 9.;
+        let mut iou_thresholds: Vec<f64> = (0..10).map(|i| f64::from(i) * step + 0.5).collect();
+        iou_thresholds[9] = 0.95;
+        Self { iou_thresholds, max_detections: 100 }
+    }
+}
+
+/// How many boxes were found, and how many were made up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Detections of an object.
+    pub true_positives: usize,
+    /// Detections of nothing, and second detections of one object.
+    pub false_positives: usize,
+    /// Objects that were not detected.
+    pub false_negatives: usize,
+}
+
+impl Counts {
+    /// TP / (TP + FP), 0 to 1; none without detections.
+    pub fn precision(&self) -> Option<f64> {
+        ratio(self.true_positives, self.true_positives + self.false_positives)
+    }
+
+    /// TP / (TP + FN), 0 to 1; none without objects.
+    pub fn recall(&self) -> Option<f64> {
+        ratio(self.true_positives, self.true_positives + self.false_negatives)
+    }
+
+    /// The harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN), 0 to 1; none where there
+    /// was nothing to find and nothing was found.
+    pub fn f1(&self) -> Option<f64> {
+        ratio(
+            2 * self.true_positives,
+            2 * self.true_positives + self.false_positives + self.false_negatives,
+        )
+    }
+
+    fn add(&mut self, other: Counts) {
+        self.true_positives += other.true_positives;
+        self.false_positives += other.false_positives;
+        self.false_negatives += other.false_negatives;
+    }
+}
+
+fn ratio(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The scores of a set of images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionScores {
+    iou_thresholds: Vec<f64>,
+    classes: Vec<ClassScores>,
+}
+
+/// The scores of one class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassScores {
+    class: usize,
+    objects: usize,
+    /// For each IoU threshold the detections that count, in falling order of score.
+    verdicts: Vec<Vec<Verdict>>,
+}
+
+/// A detection that counts: one in an ignored region does not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Verdict {
+    score: f64,
+    right: bool,
+}
+
+/// Scores the detections of a set of images.
+///
+/// Images and classes are matched by their numbers; a detection in an image without any object, or
+/// of a class that its image lacks, is a false positive.
+///
+/// # Errors
+/// If a score is not a number, or the IoU thresholds are empty, not rising, or not in (0, 1].
+pub fn evaluate(
+    truth: &[GroundTruth],
+    found: &[Detection],
+    options: &Options,
+) -> Result<DetectionScores> {
+    for threshold in &options.iou_thresholds {
+        check_threshold(*threshold)?;
+    }
+    if options.iou_thresholds.is_empty() || !options.iou_thresholds.is_sorted() {
+        return Err(Error::IouThresholds(options.iou_thresholds.clone()));
+    }
+    if let Some(index) = found.iter().position(|d| d.score.is_nan()) {
+        return Err(Error::DetectionScore { index });
+    }
+
+    #[derive(Default)]
+    struct Scene<'a> {
+        truth: Vec<&'a GroundTruth>,
+        found: Vec<&'a Detection>,
+    }
+    let mut scenes: BTreeMap<(usize, usize), Scene<'_>> = BTreeMap::new();
+    for object in truth {
+        scenes.entry((object.class, object.image)).or_default().truth.push(object);
+    }
+    for detection in found {
+        scenes.entry((detection.class, detection.image)).or_default().found.push(detection);
+    }
+
+    let mut classes: Vec<ClassScores> = Vec::new();
+    for ((class, _), mut scene) in scenes {
+        if classes.last().is_none_or(|last| last.class != class) {
+            let verdicts = vec![Vec::new(); options.iou_thresholds.len()];
+            classes.push(ClassScores { class, objects: 0, verdicts });
+        }
+        let Some(scores) = classes.last_mut() else { continue };
+        scores.objects += scene.truth.iter().filter(|t| !t.crowd).count();
+        // Stable, so that equal scores keep the caller's order; crowds come after objects.
+        scene.found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        scene.found.truncate(options.max_detections);
+        scene.truth.sort_by_key(|t| t.crowd);
+        for (threshold, verdicts) in options.iou_thresholds.iter().zip(&mut scores.verdicts) {
+            match_boxes(&scene.truth, &scene.found, *threshold, verdicts);
+        }
+    }
+    for verdicts in classes.iter_mut().flat_map(|c| &mut c.verdicts) {
+        verdicts.sort_by(|a, b| b.score.total_cmp(&a.score));
+    }
+    Ok(DetectionScores { iou_thresholds: options.iou_thresholds.clone(), classes })
+}
+
+/// Gives each detection of one image and class a verdict. `truth` has the crowds last.
+fn match_boxes(
+    truth: &[&GroundTruth],
+    found: &[&Detection],
+    threshold: f64,
+    verdicts: &mut Vec<Verdict>,
+) {
+    let mut taken = vec![false; truth.len()];
+    for detection in found {
+        let mut best: Option<usize> = None;
+        // As in COCO's program: an IoU of 1 must pass a threshold of 1.
+        let mut best_overlap = threshold.min(1. - 1e-10);
+        for (at, object) in truth.iter().enumerate() {
+            if taken[at] && !object.crowd {
+                continue;
+            }
+            // An object, once matched, is never given up for a crowd.
+            if object.crowd && best.is_some_and(|b| !truth[b].crowd) {
+                break;
+            }
+            let overlap = match object.crowd {
+                true => detection.bbox.covered_by(&object.bbox),
+                false => detection.bbox.iou(&object.bbox),
+            };
+            // Of two equal ones the later: COCO's order, which its numbers depend on.
+            if overlap >= best_overlap {
+                (best, best_overlap) = (Some(at), overlap);
+            }
+        }
+        if let Some(at) = best {
+            taken[at] = true;
+        }
+        if best.is_none_or(|at| !truth[at].crowd) {
+            verdicts.push(Verdict { score: detection.score, right: best.is_some() });
+        }
+    }
+}
+
+fn check_threshold(threshold: f64) -> Result<()> {
+    match threshold > 0. && threshold <= 1. {
+        true => Ok(()),
+        false => Err(Error::IouThresholds(vec![threshold])),
+    }
+}
+
+impl ClassScores {
+    /// The class.
+    pub fn class(&self) -> usize {
+        self.class
+    }
+
+    /// How many objects of it the ground truth has, crowds not counted.
+    pub fn objects(&self) -> usize {
+        self.objects
+    }
+
+    /// The precision at each detection that counts, in falling order of score, as pairs (recall,
+    /// precision); not yet made non-increasing. `at` is the place of the IoU threshold.
+    fn curve(&self, at: usize) -> Vec<(f64, f64)> {
+        let mut right = 0;
+        let point = |(seen, verdict): (usize, &Verdict)| {
+            right += usize::from(verdict.right);
+            (right as f64 / self.objects as f64, right as f64 / (seen + 1) as f64)
+        };
+        self.verdicts[at].iter().enumerate().map(point).collect()
+    }
+
+    fn average_precision(&self, at: usize) -> Option<f64> {
+        if self.objects == 0 {
+            return None;
+        }
+        let mut curve = self.curve(at);
+        for i in (1..curve.len()).rev() {
+            curve[i - 1].1 = curve[i - 1].1.max(curve[i].1);
+        }
+        let mut sum = 0.;
+        let mut i = 0;
+        for step in 0..RECALLS {
+            let recall = if step == RECALLS - 1 { 1. } else { step as f64 * 0.01 };
+            while i < curve.len() && curve[i].0 < recall {
+                i += 1;
+            }
+            sum += curve.get(i).map_or(0., |point| point.1);
+        }
+        Some(sum / RECALLS as f64)
+    }
+
+    fn counts(&self, at: usize, min_score: f64) -> Counts {
+        let kept = self.verdicts[at].iter().take_while(|v| v.score >= min_score);
+        let (mut true_positives, mut false_positives) = (0, 0);
+        for verdict in kept {
+            match verdict.right {
+                true => true_positives += 1,
+                false => false_positives += 1,
+            }
+        }
+        Counts { true_positives, false_positives, false_negatives: self.objects - true_positives }
+    }
+}
+
+impl DetectionScores {
+    /// The IoU thresholds of the options.
+    pub fn iou_thresholds(&self) -> &[f64] {
+        &self.iou_thresholds
+    }
+
+    /// The classes that occur in the ground truth or were detected, by rising number.
+    pub fn classes(&self) -> &[ClassScores] {
+        &self.classes
+    }
+
+    /// Average precision of one class at one of the IoU thresholds, 0 to 1; none if the class does
+    /// not occur in the ground truth.
+    ///
+    /// # Errors
+    /// If the threshold is none of [`DetectionScores::iou_thresholds`].
+    pub fn average_precision(&self, class: usize, iou: f64) -> Result<Option<f64>> {
+        let at = self.threshold(iou)?;
+        let scores = self.classes.iter().find(|c| c.class == class);
+        Ok(scores.and_then(|c| c.average_precision(at)))
+    }
+
+    /// mAP at one of the IoU thresholds, 0 to 1; none if there are no objects at all.
+    ///
+    /// # Errors
+    /// If the threshold is none of [`DetectionScores::iou_thresholds`].
+    pub fn map_at(&self, iou: f64) -> Result<Option<f64>> {
+        let at = self.threshold(iou)?;
+        Ok(mean(self.classes.iter().filter_map(|c| c.average_precision(at))))
+    }
+
+    /// mAP over all IoU thresholds, with the default options mAP@.50:.95; none if there are no
+    /// objects at all.
+    pub fn map(&self) -> Option<f64> {
+        let each = (0..self.iou_thresholds.len())
+            .flat_map(|at| self.classes.iter().filter_map(move |c| c.average_precision(at)));
+        mean(each)
+    }
+
+    /// mAP@.50; none if there are no objects at all, or .50 is none of the thresholds.
+    pub fn map50(&self) -> Option<f64> {
+        self.map_at(0.5).ok().flatten()
+    }
+
+    /// Average recall (COCO's AR): the recall of all detections that count, meaned over thresholds
+    /// and classes; none if there are no objects at all.
+    pub fn average_recall(&self) -> Option<f64> {
+        let each = (0..self.iou_thresholds.len()).flat_map(|at| {
+            self.classes.iter().filter_map(move |c| c.counts(at, f64::NEG_INFINITY).recall())
+        });
+        mean(each)
+    }
+
+    /// Right and wrong detections of score `min_score` and above, over all classes.
+    ///
+    /// # Errors
+    /// If the threshold is none of [`DetectionScores::iou_thresholds`], or the score is NaN.
+    pub fn counts(&self, iou: f64, min_score: f64) -> Result<Counts> {
+        let at = self.threshold(iou)?;
+        let mut sum = Counts::default();
+        for class in &self.classes {
+            sum.add(class.counts(at, check_score(min_score)?));
+        }
+        Ok(sum)
+    }
+
+    /// The same of one class; all 0 for a class that occurs nowhere.
+    ///
+    /// # Errors
+    /// As [`DetectionScores::counts`].
+    pub fn class_counts(&self, class: usize, iou: f64, min_score: f64) -> Result<Counts> {
+        let (at, min_score) = (self.threshold(iou)?, check_score(min_score)?);
+        let scores = self.classes.iter().find(|c| c.class == class);
+        Ok(scores.map_or_else(Counts::default, |c| c.counts(at, min_score)))
+    }
+
+    /// The precision-recall curve of one class: for each detection that counts, in falling order of
+    /// score, (recall, precision) of it and those before it. Empty for a class without objects.
+    ///
+    /// # Errors
+    /// If the threshold is none of [`DetectionScores::iou_thresholds`].
+    pub fn curve(&self, class: usize, iou: f64) -> Result<Vec<(f64, f64)>> {
+        let at = self.threshold(iou)?;
+        let scores = self.classes.iter().find(|c| c.class == class && c.objects > 0);
+        Ok(scores.map_or_else(Vec::new, |c| c.curve(at)))
+    }
+
+    /// The place of a threshold. The default ones are sums of .05, so .7 must find .7000000000000001.
+    fn threshold(&self, iou: f64) -> Result<usize> {
+        let near = |t: &f64| (t - iou).abs() < 1e-9;
+        self.iou_thresholds.iter().position(near).ok_or_else(|| Error::IouThresholds(vec![iou]))
+    }
+}
+
+fn check_score(score: f64) -> Result<f64> {
+    match score.is_nan() {
+        true => Err(Error::MinimumScore),
+        false => Ok(score),
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0., 0usize), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
