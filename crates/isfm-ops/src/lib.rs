@@ -4,6 +4,7 @@
 mod shared;
 
 mod activation;
+mod causal_conv1d;
 mod conv;
 pub mod cpu;
 mod depthwise;
@@ -14,9 +15,11 @@ pub mod nn;
 mod norm;
 mod pool;
 mod resize;
+mod rms_norm;
 pub mod simd;
 
 pub use activation::{scale_add, sigmoid_gate, silu, silu_gate, weighted_sum};
+pub use causal_conv1d::causal_conv1d;
 pub use conv::conv2d;
 pub use depthwise::depthwise_conv2d;
 pub use error::{Error, Result};
@@ -24,3 +27,4 @@ pub use linear::linear;
 pub use norm::layer_norm;
 pub use pool::{avg_pool2d, max_pool2d};
 pub use resize::resize_bilinear;
+pub use rms_norm::rms_norm;
