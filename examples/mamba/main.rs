@@ -34,7 +34,7 @@ struct Args {
     #[arg(long)]
     text: Option<PathBuf>,
     /// Steps of training
-    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
     steps: u64,
     /// Highest learning rate
     #[arg(long, default_value_t = 4e-3)]

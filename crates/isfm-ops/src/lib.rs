@@ -9,6 +9,7 @@ mod conv;
 pub mod cpu;
 mod depthwise;
 mod error;
+mod few_rows;
 mod linear;
 mod matmul;
 pub mod nn;

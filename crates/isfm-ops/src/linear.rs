@@ -1,5 +1,6 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
+use crate::few_rows;
 use crate::matmul::{OuterSum, Packed, Product};
 use crate::shared::{check_dims, check_types, fill_parts, rows_of, shape_error, sum_rows};
 use crate::simd::{Real, dispatch};
@@ -38,15 +39,18 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         return Ok(Tensor::zeros(dims, x.dtype(), x.device())?);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let op = Linear { transposed: false, few: rows <= few_rows::MOST };
     Ok(match bias {
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Linear { transposed: false })?,
-        None => x.apply_op2(&weight, Linear { transposed: false })?,
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&weight, op)?,
     })
 }
 
 /// The product with the weights' transpose; with `transposed` with the weights themselves.
 struct Linear {
     transposed: bool,
+    /// Whether there are so few rows that packing the weights would take longest.
+    few: bool,
 }
 
 /// Rows that one task works on; a multiple of the register tile.
@@ -61,6 +65,15 @@ impl Linear {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (rows, columns) = weight.1.shape().dims2()?;
         let w = cpu::slice::<E>(weight.0, weight.1)?;
+        if self.few {
+            let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+            let out = few_rows::product(cpu::slice::<E>(x.0, x.1)?, w, bias, columns);
+            let mut dims = x.1.dims().to_vec();
+            if let Some(last) = dims.last_mut() {
+                *last = rows;
+            }
+            return Ok((E::to_cpu_storage_owned(out), dims.into()));
+        }
         let packed = if self.transposed {
             Packed::new(rows, columns, |r, j| w[r * columns + j])
         } else {
@@ -105,7 +118,7 @@ impl Linear {
         let grad = grad.contiguous()?;
         let mut all = [None, None, None];
         if x.track_op() {
-            all[0] = Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true })?);
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true, few: false })?);
         }
         if weight.track_op() || bias.is_some_and(Tensor::track_op) {
             let sums = x.apply_op2_no_bwd(&grad, &WeightGradient)?;
