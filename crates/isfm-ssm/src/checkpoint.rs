@@ -253,7 +253,7 @@ fn check(tensors: &BTreeMap<String, Tensor>, config: &MambaLmConfig) -> Checked<
         let got = tensors.get(name)?.dims();
         (got != dims).then(|| format!("{name} is {got:?}, needs {dims:?}"))
     });
-    let wrong: Vec<String> = [
+    let mut wrong: Vec<String> = [
         ("missing", missing.collect::<Vec<_>>()),
         ("unexpected", unexpected.collect()),
         ("mis-shaped", mis_shaped.collect()),
@@ -262,6 +262,9 @@ fn check(tensors: &BTreeMap<String, Tensor>, config: &MambaLmConfig) -> Checked<
     .filter(|(_, names)| !names.is_empty())
     .map(|(what, names)| format!("{what}: {}", list(names)))
     .collect();
+    if wrong.is_empty() && config.tie_embeddings && !is_tied(tensors) {
+        wrong.push("lm_head.weight is not the embedding, to which it should be tied".to_string());
+    }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
 }
 

@@ -103,6 +103,10 @@ fn an_untied_head_is_kept() {
     weights.insert("lm_head.weight".to_string(), moved);
     let file = MambaCheckpoint::from_tensors("memory", weights, None).unwrap();
     assert!(!file.config().tie_embeddings);
+    refused(
+        MambaCheckpoint::from_tensors("memory", file.tensors().clone(), Some(&config())),
+        &["lm_head.weight is not the embedding"],
+    );
     let all = fixture();
     let tokens = all["model.tokens"].to_dtype(DType::U32).unwrap();
     let hidden = &all["model.hidden.2"];
