@@ -167,10 +167,9 @@ pub(crate) fn mamba_branch(
     [batch, len, d]: [usize; 3],
     get: &dyn Fn(&str) -> Vec<f64>,
 ) -> Vec<f64> {
-    let [conv, conv_bias, x_proj] =
-        ["conv1d.weight", "conv1d.bias", "x_proj.weight"].map(|name| get(name));
-    let [dt_weight, dt_bias] = ["dt_proj.weight", "dt_proj.bias"].map(|name| get(name));
-    let [a_log, skip] = ["A_log", "D"].map(|name| get(name));
+    let [conv, conv_bias, x_proj] = ["conv1d.weight", "conv1d.bias", "x_proj.weight"].map(get);
+    let [dt_weight, dt_bias] = ["dt_proj.weight", "dt_proj.bias"].map(get);
+    let [a_log, skip] = ["A_log", "D"].map(get);
     let (k, r, n) = (conv.len() / d, dt_weight.len() / d, a_log.len() / d);
     let mut out = vec![0.; x.len()];
     for b in 0..batch {
