@@ -34,7 +34,7 @@ struct Args {
     #[arg(long)]
     text: Option<PathBuf>,
     /// Steps of training
-    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..1_000_000))]
     steps: u64,
     /// Highest learning rate
     #[arg(long, default_value_t = 4e-3)]
@@ -46,7 +46,7 @@ struct Args {
     #[arg(long, default_value = "/// The ")]
     prompt: String,
     /// Bytes it writes
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 500)]
     length: usize,
     /// Where the learning curve goes
     #[arg(long, default_value = "mamba_curve.png")]
