@@ -1,6 +1,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 
 use crate::activation::{SiluRows, silu};
+use crate::few_rows;
 use crate::matmul::{OuterSum, Packed, Product};
 use crate::rows::ROWS;
 use crate::shared::{
@@ -60,7 +61,7 @@ fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, silu: bool) -> Resu
         return Ok(Tensor::zeros(dims, x.dtype(), x.device())?);
     }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let op = Linear { transposed: false, silu };
+    let op = Linear { transposed: false, silu, few: rows <= few_rows::MOST };
     Ok(match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
         None => x.apply_op2(&weight, op)?,
@@ -72,6 +73,8 @@ struct Linear {
     transposed: bool,
     /// Whether SiLU follows; only where no gradient is asked for.
     silu: bool,
+    /// Whether there are so few rows that packing the weights would take longest.
+    few: bool,
 }
 
 impl Linear {
@@ -83,6 +86,18 @@ impl Linear {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (rows, columns) = weight.1.shape().dims2()?;
         let w = cpu::slice::<E>(weight.0, weight.1)?;
+        if self.few {
+            let bias = bias.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
+            let mut out = few_rows::product(cpu::slice::<E>(x.0, x.1)?, w, bias, columns);
+            if self.silu {
+                dispatch(SiluRows(&mut out));
+            }
+            let mut dims = x.1.dims().to_vec();
+            if let Some(last) = dims.last_mut() {
+                *last = rows;
+            }
+            return Ok((E::to_cpu_storage_owned(out), dims.into()));
+        }
         let packed = if self.transposed {
             Packed::new(rows, columns, |r, j| w[r * columns + j])
         } else {
@@ -130,8 +145,8 @@ impl Linear {
         let grad = grad.contiguous()?;
         let mut all = [None, None, None];
         if x.track_op() {
-            all[0] =
-                Some(grad.apply_op2_no_bwd(weight, &Linear { transposed: true, silu: false })?);
+            let op = Linear { transposed: true, silu: false, few: false };
+            all[0] = Some(grad.apply_op2_no_bwd(weight, &op)?);
         }
         if weight.track_op() || bias.is_some_and(Tensor::track_op) {
             let sums = x.apply_op2_no_bwd(&grad, &WeightGradient)?;

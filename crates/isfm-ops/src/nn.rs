@@ -217,3 +217,43 @@ pub fn layer_norm(c: usize, vb: VarBuilder) -> Result<LayerNorm> {
     let bias = vb.get_with_hints(c, "bias", candle_nn::init::ZERO)?;
     Ok(LayerNorm::new(weight, bias, 1e-5))
 }
+
+/// Root-mean-square norm on the last axis; see [`rms_norm`](crate::rms_norm).
+#[derive(Clone, Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// From a weight C and what is added to the mean square.
+    pub fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    /// C.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// What is added to the mean square.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+}
+
+impl Module for RmsNorm {
+    /// # Shapes
+    /// …×C to …×C.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(crate::rms_norm(x, &self.weight, self.eps)?)
+    }
+}
+
+/// Root-mean-square norm of `c` channels, from `weight`.
+///
+/// # Errors
+/// If the tensor is missing or has another shape.
+pub fn rms_norm(c: usize, eps: f64, vb: VarBuilder) -> Result<RmsNorm> {
+    Ok(RmsNorm::new(vb.get_with_hints(c, "weight", candle_nn::init::ONE)?, eps))
+}

@@ -55,7 +55,25 @@ fn wrong_shapes_are_named() {
     let norm = |w, b| isfm_ops::layer_norm(&x, &zeros(&[w]), &zeros(&[b]), 1e-5);
     refused(norm(4, 3), &["layer_norm", "weight", "[4]", "[3]"]);
     refused(norm(3, 4), &["bias", "[4]", "[3]"]);
+    let rms = |w| isfm_ops::rms_norm(&x, &zeros(&[w]), 1e-5);
+    refused(rms(4), &["rms_norm", "weight", "[4]", "[3]"]);
+
+    let line = zeros(&[2, 5, 3]);
+    let causal = |x: &Tensor, w: &[usize]| isfm_ops::causal_conv1d(x, &zeros(w), None, None);
+    refused(causal(&x, &[3, 1, 4]), &["causal_conv1d", "[1, 4, 5, 3]", "batch, length"]);
+    refused(causal(&line, &[4, 1, 4]), &["weight", "[4, 1, 4]", "[3, 1, K]"]);
+    refused(causal(&line, &[3, 4]), &["weight", "[3, 4]"]);
+    refused(causal(&line, &[3, 1, 0]), &["K at least 1"]);
+    let weight = zeros(&[3, 1, 4]);
+    let few = zeros(&[2]);
+    refused(isfm_ops::causal_conv1d(&line, &weight, Some(&few), None), &["bias", "[2]", "[3]"]);
+    let long = zeros(&[2, 4, 3]);
+    refused(isfm_ops::causal_conv1d(&line, &weight, None, Some(&long)), &["before", "[2, 3, 3]"]);
+    let wide = zeros(&[2, 3, 3]).to_dtype(DType::F64).unwrap();
+    refused(isfm_ops::causal_conv1d(&line, &weight, None, Some(&wide)), &["before", "F64"]);
+
     let none = zeros(&[0]);
+    refused(isfm_ops::rms_norm(&zeros(&[2, 0]), &none, 1e-5), &["at least one"]);
     refused(isfm_ops::layer_norm(&zeros(&[2, 0]), &none, &none, 1e-5), &["at least one"]);
 
     refused(isfm_ops::resize_bilinear(&zeros(&[2, 2]), 1, 1), &["resize_bilinear", "[2, 2]"]);
@@ -103,7 +121,11 @@ fn empty_inputs_give_empty_results() {
         same(isfm_ops::silu_gate(&x, &x));
         same(isfm_ops::sigmoid_gate(&x, &x));
         same(isfm_ops::scale_add(&x, &zeros(&[c]), &x));
+        let line = x.reshape((dims[0], dims[1] * dims[2], c)).unwrap();
+        let result = isfm_ops::causal_conv1d(&line, &zeros(&[c, 1, 4]), Some(&zeros(&[c])), None);
+        assert_eq!(result.unwrap().dims(), line.dims());
         if c > 0 {
+            same(isfm_ops::rms_norm(&x, &zeros(&[c]), 1e-5));
             let to = [dims[0], dims[1], dims[2], 2];
             let got = isfm_ops::conv2d(&x, &zeros(&[2, c, 3, 3]), Some(&zeros(&[2]))).unwrap();
             assert_eq!(got.dims(), to);

@@ -9,9 +9,17 @@ use isfm_ops::simd::{Level, set_level};
 #[test]
 fn every_level_agrees_with_f64() {
     let levels = [Level::Portable, Level::Avx2, Level::Avx512];
-    for (b, h, w, c, d) in
-        [(1, 5, 13, 70, 35), (2, 4, 7, 5, 130), (1, 6, 9, 1, 1), (1, 3, 3, 24, 16)]
-    {
+    for (b, h, w, c, d) in [
+        (1, 5, 13, 70, 35),
+        (2, 4, 7, 5, 130),
+        (1, 6, 9, 1, 1),
+        (1, 3, 3, 24, 16),
+        // One to four rows, which linear layers read in another way.
+        (1, 1, 1, 70, 35),
+        (1, 1, 2, 33, 5),
+        (3, 1, 1, 70, 67),
+        (1, 2, 2, 64, 20),
+    ] {
         for case in cases(b, h, w, c, d) {
             let narrow: Vec<Tensor> = case.inputs.iter().map(to_f32).collect();
             let wide: Vec<Tensor> =

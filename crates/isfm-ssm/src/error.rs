@@ -29,14 +29,34 @@ pub enum Error {
         needed: DType,
     },
     /// A configuration value that makes no sense.
-    #[error("Ss2dConfig: {field} is {got}, needs {needed}")]
+    #[error("{of}: {field} is {got}, needs {needed}")]
     Config {
+        /// The configuration's type.
+        of: &'static str,
         /// The field.
         field: &'static str,
         /// The value given.
         got: usize,
         /// What would be right.
         needed: &'static str,
+    },
+    /// A scan order that does not visit every position once.
+    #[error("scan order of {height}×{width}: {message}")]
+    Order {
+        /// Rows of the map.
+        height: usize,
+        /// Columns of the map.
+        width: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A file of weights that is broken or does not hold what it should.
+    #[error("{origin}: {message}")]
+    Weights {
+        /// The file, or who made the tensors.
+        origin: String,
+        /// All that is wrong.
+        message: String,
     },
     /// An error of `isfm-ops`.
     #[error(transparent)]

@@ -7,17 +7,18 @@ use crate::selective_scan::{apply, check, shape};
 
 const OP: &str = "selective_scan_2d";
 
-/// The parameters of [`selective_scan_2d_with`]; row k·D + d of `a_logs` and `ds` belongs to
-/// direction k.
+/// The parameters of [`selective_scan_2d_with`], which has K = 4 directions, and of
+/// [`selective_scan_projected`](crate::selective_scan_projected), which has any number; row k·D + d
+/// of `a_logs` and `ds` belongs to direction k.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan2dParams<'a> {
-    /// 4×D×R: from dt's factors to dt.
+    /// K×D×R: from dt's factors to dt.
     pub dt_projs_weight: &'a Tensor,
-    /// 4×D: added to dt before softplus.
+    /// K×D: added to dt before softplus.
     pub dt_projs_bias: &'a Tensor,
-    /// 4D×N: ln(−A).
+    /// KD×N: ln(−A).
     pub a_logs: &'a Tensor,
-    /// 4D: the skip's factors.
+    /// KD: the skip's factors.
     pub ds: &'a Tensor,
 }
 

@@ -48,6 +48,7 @@ impl Ss2dConfig {
     /// # Errors
     /// [`Error::Config`] if a size is zero or the scan's channels overflow.
     pub fn validate(&self) -> Result<()> {
+        let of = "Ss2dConfig";
         let fields = [
             ("d_model", self.d_model),
             ("d_state", self.d_state),
@@ -56,12 +57,12 @@ impl Ss2dConfig {
         ];
         for (field, got) in fields {
             if got == 0 {
-                return Err(Error::Config { field, got, needed: "at least 1" });
+                return Err(Error::Config { of, field, got, needed: "at least 1" });
             }
         }
         if self.d_model.checked_mul(self.expand).is_none_or(|d| d > MAX_CHANNELS) {
             let needed = "an expansion with at most 65536 channels";
-            return Err(Error::Config { field: "expand", got: self.expand, needed });
+            return Err(Error::Config { of, field: "expand", got: self.expand, needed });
         }
         Ok(())
     }

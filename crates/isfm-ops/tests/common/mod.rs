@@ -205,6 +205,42 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Tenso
     })
 }
 
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    let w = values(weight);
+    by_row(x, |row| {
+        let square = row.iter().map(|v| v * v).sum::<f64>() / row.len() as f64;
+        row.iter().zip(&w).map(|(v, w)| v / (square + eps).sqrt() * w).collect()
+    })
+}
+
+pub fn causal_conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    before: Option<&Tensor>,
+) -> Tensor {
+    let (b, l, c) = x.dims3().unwrap();
+    let k = weight.dim(2).unwrap();
+    let (v, w) = (values(x), values(weight));
+    let (bias, before) = (bias.map(values), before.map(values));
+    let mut out = Vec::new();
+    for i in 0..b * l * c {
+        let (image, t, channel) = (i / c / l, i / c % l, i % c);
+        let mut sum = bias.as_ref().map_or(0., |b| b[channel]);
+        for j in 0..k {
+            let past = match (t + j + 1).checked_sub(k) {
+                Some(step) => v[(image * l + step) * c + channel],
+                None => before
+                    .as_ref()
+                    .map_or(0., |before| before[(image * (k - 1) + t + j) * c + channel]),
+            };
+            sum += past * w[channel * k + j];
+        }
+        out.push(sum);
+    }
+    tensor(out, &[b, l, c])
+}
+
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let (w, bias) = (values(weight), bias.map(values));
     by_row(x, |row| {
@@ -346,6 +382,33 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
         &[map, &[c], &[c]],
         |t| Ok(isfm_ops::layer_norm(&t[0], &t[1], &t[2], 1e-2)?),
         |t| layer_norm(&t[0], &t[1], &t[2], 1e-2),
+    ));
+    for k in [1, 2, 4, 7] {
+        let dims: [&[usize]; 4] = [&[b, h * w, c], &[c, 1, k], &[c], &[b, k - 1, c]];
+        for given in 0..4usize {
+            let (bias, before) = (given & 1 > 0, given & 2 > 0 && k > 1);
+            let dims =
+                [&dims[..2], &dims[2..2 + usize::from(bias)], &dims[3..][..usize::from(before)]];
+            all.push(case(
+                format!("causal conv k={k}"),
+                &dims.concat(),
+                move |t| {
+                    let (x, weight) = (&t[0], &t[1]);
+                    let before = before.then(|| &t[t.len() - 1]);
+                    Ok(isfm_ops::causal_conv1d(x, weight, bias.then(|| &t[2]), before)?)
+                },
+                move |t| {
+                    let before = before.then(|| &t[t.len() - 1]);
+                    causal_conv(&t[0], &t[1], bias.then(|| &t[2]), before)
+                },
+            ));
+        }
+    }
+    all.push(case(
+        "rms norm".into(),
+        &[map, &[c]],
+        |t| Ok(isfm_ops::rms_norm(&t[0], &t[1], 1e-2)?),
+        |t| rms_norm(&t[0], &t[1], 1e-2),
     ));
     for (y, x) in [(h, w), (1, 1), (h + 1, w + 1), (2 * h, 3 * w), (h.div_ceil(2), w.div_ceil(2))] {
         all.push(case(

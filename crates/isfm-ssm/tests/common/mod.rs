@@ -159,3 +159,107 @@ pub(crate) fn scan(t: &[Tensor]) -> isfm_ssm::Result<Tensor> {
         Scan2dParams { dt_projs_weight: &t[2], dt_projs_bias: &t[3], a_logs: &t[4], ds: &t[5] };
     selective_scan_2d_with(&t[0], &t[1], &params)
 }
+
+/// One direction of a Mamba block by plain loops, from projected inputs B×L×D to before the gate:
+/// causal convolution, SiLU, projection, scan. `get` gives the tensors by name, without the suffix.
+pub(crate) fn mamba_branch(
+    x: &[f64],
+    [batch, len, d]: [usize; 3],
+    get: &dyn Fn(&str) -> Vec<f64>,
+) -> Vec<f64> {
+    let [conv, conv_bias, x_proj] = ["conv1d.weight", "conv1d.bias", "x_proj.weight"].map(get);
+    let [dt_weight, dt_bias] = ["dt_proj.weight", "dt_proj.bias"].map(get);
+    let [a_log, skip] = ["A_log", "D"].map(get);
+    let (k, r, n) = (conv.len() / d, dt_weight.len() / d, a_log.len() / d);
+    let mut out = vec![0.; x.len()];
+    for b in 0..batch {
+        let mut state = vec![0.; d * n];
+        for t in 0..len {
+            let mut u = vec![0.; d];
+            for c in 0..d {
+                let mut sum = conv_bias[c];
+                for j in 0..k {
+                    if t + j + 1 >= k {
+                        sum += conv[c * k + j] * x[(b * len + t + j + 1 - k) * d + c];
+                    }
+                }
+                u[c] = sum / (1. + (-sum).exp());
+            }
+            let row: Vec<f64> = x_proj
+                .chunks(d)
+                .map(|weights| weights.iter().zip(&u).map(|(w, u)| w * u).sum())
+                .collect();
+            for c in 0..d {
+                let dt: f64 = (0..r).map(|i| dt_weight[c * r + i] * row[i]).sum();
+                let delta = softplus(dt + dt_bias[c]);
+                let mut y = skip[c] * u[c];
+                for i in 0..n {
+                    let h = &mut state[c * n + i];
+                    *h = (-delta * a_log[c * n + i].exp()).exp() * *h + delta * row[r + i] * u[c];
+                    y += row[r + n + i] * *h;
+                }
+                out[(b * len + t) * d + c] = y;
+            }
+        }
+    }
+    out
+}
+
+/// Rows of `x` times the transpose of `weight`, which has rows of `columns`.
+pub(crate) fn project(x: &[f64], weight: &[f64], columns: usize) -> Vec<f64> {
+    let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
+    x.chunks(columns)
+        .flat_map(|x| weight.chunks(columns).map(move |w| (x, w)))
+        .map(|(x, w)| dot(x, w))
+        .collect()
+}
+
+/// Moves every variable away from its initial value, by up to 0.3 and depending on its name alone.
+pub(crate) fn scramble(map: &candle_nn::VarMap, seed: u64) {
+    let mut numbers = Numbers(seed);
+    let data = map.data().lock().unwrap();
+    let names: std::collections::BTreeSet<&String> = data.keys().collect();
+    for name in names {
+        let var = &data[name];
+        let noise = numbers.vec(var.elem_count(), -0.3, 0.3);
+        let start = if name.contains("norm") { 1. } else { 0. };
+        let moved: Vec<f64> = noise.iter().map(|v| start + v).collect();
+        var.set(&tensor(&moved, var.dims(), var.dtype())).unwrap();
+    }
+}
+
+/// Compares the gradients of Σ r ⊙ f(x) in x and every variable with central differences along
+/// random directions, which see every element at once. In f64.
+pub(crate) fn check_gradients(map: &candle_nn::VarMap, x: &Tensor, f: &dyn Fn(&Tensor) -> Tensor) {
+    // Truncation (step² times a third derivative of order 10 to 100) and rounding (1e-16 of the
+    // loss over the step) both stay below 1e-8 of these losses.
+    const STEP: f64 = 1e-5;
+    let mut numbers = Numbers(77);
+    let input = Var::from_tensor(x).unwrap();
+    let weights = f(input.as_tensor());
+    let r = tensor(&numbers.vec(weights.elem_count(), -1., 1.), weights.dims(), DType::F64);
+    let loss = || (f(input.as_tensor()) * &r).unwrap().sum_all().unwrap();
+    let grads = loss().backward().unwrap();
+    let mut vars: Vec<(String, Var)> =
+        map.data().lock().unwrap().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+    vars.sort_by(|a, b| a.0.cmp(&b.0));
+    vars.push(("the input".to_string(), input.clone()));
+    for (name, var) in &vars {
+        let got = values(grads.get(var).unwrap_or_else(|| panic!("no gradient of {name}")));
+        let start = values(var);
+        for _ in 0..3 {
+            let direction = numbers.vec(start.len(), -1., 1.);
+            let at = |step: f64| {
+                let moved: Vec<f64> =
+                    start.iter().zip(&direction).map(|(v, d)| v + step * d).collect();
+                var.set(&tensor(&moved, var.dims(), DType::F64)).unwrap();
+                loss().to_scalar::<f64>().unwrap()
+            };
+            let want = (at(STEP) - at(-STEP)) / (2. * STEP);
+            at(0.);
+            let got: f64 = got.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let error = (got - want).abs();
+            assert!(error < 1e-7 * (1. + want.abs()), "{name}: {got}, should be {want}");
+        }
+    }
+}
