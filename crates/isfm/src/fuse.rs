@@ -15,18 +15,24 @@ use crate::plane::Plane;
 use crate::tiling::{self, Plan, Tiling};
 use crate::{Error, Result, Side};
 
-/// What is done with an odd height or width, which has no half for the wavelet transform.
+/// What the network sees beyond the image's border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum OddSizes {
-    /// The last row or column is repeated before the network and cropped after it: every pixel is
-    /// treated alike.
-    Pad,
-    /// As the released program does it: the transform drops the last row or column, and the
-    /// frequency branch is stretched over the image again. Images that are cut into tiles and those
-    /// with a side of one pixel are padded all the same.
+pub enum Borders {
+    /// The outermost pixels, repeated: a few on every side, and one more on odd sizes, which the
+    /// wavelet transform has no half of. They are cropped off again, and with them the darker rim
+    /// that the zero padding of the convolutions makes.
+    Extend,
+    /// Nothing, as in the released program: its convolutions see zeros there, and on odd sizes its
+    /// transform drops the last row or column and stretches the frequency branch over the image
+    /// again. (Odd images that are cut into tiles, and sides of one pixel, are extended to even
+    /// sizes all the same.)
     Released,
 }
+
+/// Pixels that [`Borders::Extend`] adds on every side: the rim is about three wide. Even, so that
+/// the wavelet's 2×2 blocks stay the image's.
+const MARGIN: usize = 4;
 
 /// The network with its weights, ready to fuse.
 ///
@@ -51,7 +57,7 @@ pub struct Isfm {
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
-    odd_sizes: OddSizes,
+    borders: Borders,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -108,9 +114,9 @@ impl Isfm {
     ///   image, the result is on the stretched scale.
     /// - Alpha is ignored: the stored colours count, whatever their alpha, and the result has
     ///   none.
-    /// - Any size from 1×1. Odd sizes are padded by repeating the last row or column, and cropped
-    ///   back; with the released program's own weights they are treated as it does (see
-    ///   [`Builder::odd_sizes`]).
+    /// - Any size from 1×1. The image is extended by repeating its outermost pixels, odd sizes to
+    ///   even ones, and cropped back; with the released program's own weights its borders are
+    ///   treated as it does (see [`Builder::borders`]).
     ///
     /// # Errors
     /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
@@ -181,13 +187,13 @@ impl Isfm {
         let (width, height) = (visible.width, visible.height);
         let (w, h) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let plan = self.plan(w, h)?;
-        if self.odd_sizes == OddSizes::Released && plan.is_whole() && width > 1 && height > 1 {
+        if self.borders == Borders::Released && plan.is_whole() && width > 1 && height > 1 {
             return self.forward(visible, infrared);
         }
         if (w, h) == (width, height) {
             return plan.run(&visible, &infrared, |v, i| self.forward(v, i));
         }
-        let (visible, infrared) = (visible.padded(w, h), infrared.padded(w, h));
+        let (visible, infrared) = (visible.extended(0, w, h), infrared.extended(0, w, h));
         let fused = plan.run(&visible, &infrared, |v, i| self.forward(v, i))?;
         Ok(fused.crop(0, 0, width, height))
     }
@@ -216,7 +222,18 @@ impl Isfm {
         }
     }
 
+    /// The network on a pair of planes, extended as [`Borders`] says.
     fn forward(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
+        if self.borders == Borders::Released {
+            return self.network(visible, infrared);
+        }
+        let (width, height) = (visible.width, visible.height);
+        let grown = |p: Plane| p.extended(MARGIN, width + 2 * MARGIN, height + 2 * MARGIN);
+        let fused = self.network(grown(visible), grown(infrared))?;
+        Ok(fused.crop(MARGIN, MARGIN, width, height))
+    }
+
+    fn network(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
         let (width, height) = (visible.width, visible.height);
         let shape = (1, 1, height, width);
         let input = |plane: Plane| -> Result<Tensor> {
@@ -320,7 +337,7 @@ pub struct Builder {
     normalize_visible: Normalize,
     normalize_infrared: Normalize,
     resize_infrared: bool,
-    odd_sizes: Option<OddSizes>,
+    borders: Option<Borders>,
 }
 
 impl Default for Builder {
@@ -336,7 +353,7 @@ impl Default for Builder {
             normalize_visible: Normalize::Auto,
             normalize_infrared: Normalize::Auto,
             resize_infrared: false,
-            odd_sizes: None,
+            borders: None,
         }
     }
 }
@@ -426,11 +443,12 @@ impl Builder {
         self
     }
 
-    /// What is done with odd sizes. By default weights that bring no configuration with them, which
-    /// are the released program's, get [`OddSizes::Released`], so that the result is that program's
-    /// at any size; the embedded ones and files that this project wrote get [`OddSizes::Pad`].
-    pub fn odd_sizes(mut self, rule: OddSizes) -> Self {
-        self.odd_sizes = Some(rule);
+    /// What the network sees beyond the image's border. By default weights that bring no
+    /// configuration with them, which are the released program's, get [`Borders::Released`], so
+    /// that the result is that program's at any size; the embedded ones and files that this project
+    /// wrote get [`Borders::Extend`].
+    pub fn borders(mut self, rule: Borders) -> Self {
+        self.borders = Some(rule);
         self
     }
 
@@ -462,7 +480,7 @@ impl Builder {
                 *given
             }
         };
-        let usual = if self_contained { OddSizes::Pad } else { OddSizes::Released };
+        let usual = if self_contained { Borders::Extend } else { Borders::Released };
         for tensor in weights.values_mut() {
             *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
         }
@@ -478,7 +496,7 @@ impl Builder {
             normalize_visible: self.normalize_visible,
             normalize_infrared: self.normalize_infrared,
             resize_infrared: self.resize_infrared,
-            odd_sizes: self.odd_sizes.unwrap_or(usual),
+            borders: self.borders.unwrap_or(usual),
         })
     }
 }

@@ -13,7 +13,7 @@ mod tiling;
 
 pub use error::{Error, Result, Side};
 pub use files::{read_image, write_image};
-pub use fuse::{Builder, Isfm, OddSizes};
+pub use fuse::{Borders, Builder, Isfm};
 pub use isfm_model::{Checkpoint, Config};
 pub use normalise::Normalize;
 pub use tiling::Tiling;

@@ -14,14 +14,14 @@ impl Plane {
         Self { width, height, data: vec![0.; width * height] }
     }
 
-    /// The plane grown to `width`×`height` by repeating its last column and row, which is the
-    /// continuation that gives a 2×2 wavelet no edge to see.
-    pub(crate) fn padded(&self, width: usize, height: usize) -> Self {
+    /// The plane grown to `width`×`height` by repeating its outermost pixels, `margin` times above
+    /// and to the left, which is the continuation that gives a 2×2 wavelet no edge to see.
+    pub(crate) fn extended(&self, margin: usize, width: usize, height: usize) -> Self {
+        let from = |i: usize, n: usize| i.saturating_sub(margin).min(n - 1);
         let mut data = Vec::with_capacity(width * height);
         for y in 0..height {
-            let row = &self.data[y.min(self.height - 1) * self.width..][..self.width];
-            data.extend_from_slice(row);
-            data.extend(std::iter::repeat_n(row[self.width - 1], width - self.width));
+            let row = &self.data[from(y, self.height) * self.width..][..self.width];
+            data.extend((0..width).map(|x| row[from(x, self.width)]));
         }
         Self { width, height, data }
     }
@@ -43,9 +43,12 @@ mod tests {
     #[test]
     fn padding_repeats_the_edge_and_cropping_undoes_it() {
         let plane = Plane { width: 3, height: 1, data: vec![1., 2., 3.] };
-        let padded = plane.padded(4, 2);
+        let padded = plane.extended(0, 4, 2);
         assert_eq!(padded.data, [1., 2., 3., 3., 1., 2., 3., 3.]);
         assert_eq!(padded.crop(0, 0, 3, 1), plane);
         assert_eq!(padded.crop(2, 1, 2, 1).data, [3., 3.]);
+        let around = plane.extended(2, 7, 5);
+        assert_eq!(around.crop(0, 4, 7, 1).data, [1., 1., 1., 2., 3., 3., 3.]);
+        assert_eq!(around.crop(2, 2, 3, 1), plane);
     }
 }

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use common::{builder, checkpoint, isfm, plane, tensor, values, whole};
-use isfm::{Builder, Checkpoint, Config, Error, Isfm, OddSizes, Side};
+use isfm::{Borders, Builder, Checkpoint, Config, Error, Isfm, Side};
 
 #[test]
 fn rank_and_shape_come_back() {
@@ -112,23 +112,41 @@ fn golden_cases_come_out_through_the_facade() {
 }
 
 #[test]
-fn odd_sizes_follow_the_rule_asked_for() {
+fn borders_follow_the_rule_asked_for() {
     let (visible, infrared) = (plane(23, 31, 1), plane(23, 31, 2));
     let fuse = |builder: Builder| {
         values(&builder.build().unwrap().fuse_luma(&visible, &infrared).unwrap())
     };
     let foreign = Checkpoint { self_contained: false, ..checkpoint().clone() };
     let foreign = || Isfm::builder().checkpoint(foreign.clone());
-    let (padded, released) = (fuse(builder()), fuse(foreign()));
-    assert_ne!(padded, released);
-    assert_eq!(fuse(foreign().odd_sizes(OddSizes::Pad)), padded);
-    assert_eq!(fuse(builder().odd_sizes(OddSizes::Released)), released);
-    // Tiles are even, so there the rule has nothing to say.
-    let (visible, infrared) = (plane(41, 77, 1), plane(41, 77, 2));
-    let fuse = |builder: Builder| {
-        values(&builder.build().unwrap().fuse_luma(&visible, &infrared).unwrap())
+    let (extended, released) = (fuse(builder()), fuse(foreign()));
+    assert_ne!(extended, released);
+    assert_eq!(fuse(foreign().borders(Borders::Extend)), extended);
+    assert_eq!(fuse(builder().borders(Borders::Released)), released);
+
+    // By hand: four pixels repeated on every side and one more to an even size, then cropped.
+    let grown = |t: &Tensor| {
+        let t = t.pad_with_same(0, 4, 5).unwrap().pad_with_same(1, 4, 5).unwrap();
+        t.contiguous().unwrap()
     };
-    assert_eq!(fuse(foreign().tile(32)), fuse(builder().tile(32)));
+    let bare = builder().borders(Borders::Released).build().unwrap();
+    let fused = bare.fuse_luma(&grown(&visible), &grown(&infrared)).unwrap();
+    let fused = fused.narrow(0, 4, 23).unwrap().narrow(1, 4, 31).unwrap();
+    assert_eq!(values(&fused), extended);
+}
+
+/// A flat pair has no reason for a rim.
+#[test]
+fn the_embedded_network_makes_no_rim() {
+    let flat = |v: f32| common::tensor(vec![v; 60 * 80], &[60, 80]);
+    let isfm = Isfm::embedded().unwrap();
+    for (visible, infrared) in [(0., 0.), (0.1, 0.4), (0.8, 0.3)] {
+        let fused = values(&isfm.fuse_luma(&flat(visible), &flat(infrared)).unwrap());
+        let middle = fused[30 * 80 + 40];
+        let off = fused.iter().map(|v| (v - middle).abs()).fold(0., f32::max);
+        // Two grey levels are seen by nobody; without extension it is more than ten.
+        assert!(off < 2.5 / 255., "{visible}, {infrared}: {off}");
+    }
 }
 
 #[test]
