@@ -66,7 +66,7 @@ pub(crate) struct Args {
 }
 
 /// Those of the ISFM authors' evaluation, nine of which they print.
-const DEFAULT: [Metric; 12] = [
+pub(crate) const DEFAULT: [Metric; 12] = [
     Metric::En,
     Metric::Sd,
     Metric::Sf,
@@ -141,6 +141,7 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
 
     let bar = ProgressBar::new(found.pairs.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} pairs ({eta} left)")?);
+    let metrics = args.chosen();
     let shown = args.html.as_ref().map(|_| pictures::budget(found.pairs.len(), methods.len()));
     let pairs = found
         .pairs
@@ -148,7 +149,7 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
         .enumerate()
         .map(|(at, pair)| {
             let sources: Vec<&Source> = methods.iter().map(|m| &m.sources[at]).collect();
-            let scored = report::score(pair, &sources, shown);
+            let scored = report::score(pair, &sources, &metrics, shown);
             bar.inc(1);
             scored
         })
@@ -156,7 +157,7 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     bar.finish_and_clear();
 
     let names = methods.iter().map(|m| m.name.clone()).collect();
-    let report = Report::new(names, pairs, args.chosen());
+    let report = Report::new(names, pairs, metrics);
     print!("{}", table::text(&report));
     println!(
         "{} pairs, {} methods in {:.1} s",

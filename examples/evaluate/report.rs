@@ -54,12 +54,22 @@ pub(crate) struct Outcome {
 }
 
 /// Scores every method on a pair; with a budget of bytes, pictures for the page are made too.
-pub(crate) fn score(pair: &Pair, methods: &[&Source], shown: Option<usize>) -> PairReport {
-    let outcome = score_methods(pair, methods, shown).map_err(|e| format!("{e:#}"));
+pub(crate) fn score(
+    pair: &Pair,
+    methods: &[&Source],
+    metrics: &[Metric],
+    shown: Option<usize>,
+) -> PairReport {
+    let outcome = score_methods(pair, methods, metrics, shown).map_err(|e| format!("{e:#}"));
     PairReport { name: pair.name.clone(), outcome }
 }
 
-fn score_methods(pair: &Pair, methods: &[&Source], shown: Option<usize>) -> Result<Outcome> {
+fn score_methods(
+    pair: &Pair,
+    methods: &[&Source],
+    metrics: &[Metric],
+    shown: Option<usize>,
+) -> Result<Outcome> {
     let embed = |image: &DynamicImage| match shown {
         Some(budget) => pictures::data_uri(image, budget),
         None => Ok(String::new()),
@@ -83,7 +93,10 @@ fn score_methods(pair: &Pair, methods: &[&Source], shown: Option<usize>) -> Resu
         let f = fused.size();
         ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
         let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
-        Ok(Scored { scores: Scores::evaluate(&triple), picture: embed(&fused_image)? })
+        Ok(Scored {
+            scores: Scores::evaluate_only(&triple, metrics),
+            picture: embed(&fused_image)?,
+        })
     });
     let methods = methods.map(|m: Result<Scored>| m.map_err(|e| format!("{e:#}"))).collect();
     Ok(Outcome { size: v, sources, methods })

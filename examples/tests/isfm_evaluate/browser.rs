@@ -77,8 +77,6 @@ fn the_page_works_in_a_browser() {
         &fused[1],
         "--baseline",
         "average,max",
-        "--metrics",
-        "all",
         "--html",
         text(&page),
     ]);
@@ -121,9 +119,9 @@ fn the_page_works_in_a_browser() {
             assert_eq!(seen["missing"], 1, "{name}");
             // Every column of both tables, in both directions.
             let heads = seen["heads"].as_u64().unwrap();
-            assert_eq!(heads, 3 + 2 + 2 * isfm_metrics::Metric::ALL.len() as u64, "{name}");
+            assert_eq!(heads, 3 + 2 + 2 * crate::cli::DEFAULT.len() as u64, "{name}");
             assert_eq!(seen["sorted"], 2 * heads, "{name}");
-            assert_eq!(seen["plots"], isfm_metrics::Metric::ALL.len(), "{name}");
+            assert_eq!(seen["plots"], crate::cli::DEFAULT.len(), "{name}");
             assert_eq!(seen["theme"], system, "{name}");
             let other = if system == "light" { "dark" } else { "light" };
             assert_eq!(seen["toggled"], other, "{name}");

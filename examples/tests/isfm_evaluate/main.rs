@@ -142,16 +142,25 @@ fn scores_are_those_of_the_crate() {
         assert_eq!(image["name"], char::from(b'a' + k as u8).to_string());
         assert_eq!((&image["width"], &image["height"]), (&61.into(), &47.into()));
         for (sum, metric) in sums.iter_mut().zip(Metric::ALL) {
-            let got = image["scores"]["Sharp"][metric.name()].as_f64().unwrap();
-            let want = want.get(*metric).unwrap();
+            let got = image["scores"]["Sharp"][metric.name()].as_f64();
+            let (Some(got), Some(want)) = (got, want.get(*metric)) else {
+                // The pictures are too small for a metric of large windows.
+                assert_eq!((got, want.get(*metric)), (None, None), "{metric}");
+                *sum = f64::NAN;
+                continue;
+            };
             // The file has all digits; serde_json's reader may miss the last one.
             assert!((got - want).abs() <= f64::EPSILON * want.abs(), "{metric}: {got}, not {want}");
             *sum += got;
         }
     }
     for (sum, metric) in sums.iter().zip(Metric::ALL) {
-        let mean = methods[0]["mean"][metric.name()].as_f64().unwrap();
-        assert!((mean - sum / 3.).abs() <= 1e-12 * mean.abs(), "{metric}: {mean}");
+        match methods[0]["mean"][metric.name()].as_f64() {
+            Some(mean) => {
+                assert!((mean - sum / 3.).abs() <= 1e-12 * mean.abs(), "{metric}: {mean}");
+            }
+            None => assert!(sum.is_nan(), "{metric}"),
+        }
     }
     let ranks: Vec<_> = methods.iter().map(|m| m["average_rank"].as_f64().unwrap()).collect();
     assert!((ranks.iter().sum::<f64>() - 10.).abs() < 1e-12, "{ranks:?}");
@@ -343,7 +352,7 @@ fn marks_and_table() {
     let methods = inputs::methods(&fused, &[], &found.pairs).unwrap();
     let score = |(at, pair)| {
         let sources: Vec<_> = methods.iter().map(|m| &m.sources[at]).collect();
-        report::score(pair, &sources, None)
+        report::score(pair, &sources, Metric::ALL, None)
     };
     let pairs = found.pairs.iter().enumerate().map(score).collect();
     let names = methods.iter().map(|m| m.name.clone()).collect();
