@@ -15,7 +15,7 @@ fn image(width: usize, height: usize, seed: u64) -> Vec<u8> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) & 0xffff_ffff;
         let noise = (state >> 24) as f32 / 32.;
         let wave = 50. * (x / (19. + seed as f32) + y / 43.).sin();
-        let block = if (p % width / 40 + p / width / 40) % 2 == 0 { 30. } else { 0. };
+        let block = if (p % width / 40 + p / width / 40).is_multiple_of(2) { 30. } else { 0. };
         (90. + wave + block + noise) as u8
     };
     (0..width * height).map(pixel).collect()
