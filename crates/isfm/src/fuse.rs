@@ -30,9 +30,9 @@ pub enum Borders {
     Released,
 }
 
-/// Pixels that [`Borders::Extend`] adds on every side: the rim is about three wide. Even, so that
-/// the wavelet's 2×2 blocks stay the image's.
-const MARGIN: usize = 4;
+/// Pixels that [`Borders::Extend`] adds on every side: the rim is about three wide, with fainter
+/// ripples behind it. Even, so that the wavelet's 2×2 blocks stay the image's.
+const MARGIN: usize = 8;
 
 /// The network with its weights, ready to fuse.
 ///

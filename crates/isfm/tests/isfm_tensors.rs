@@ -124,14 +124,14 @@ fn borders_follow_the_rule_asked_for() {
     assert_eq!(fuse(foreign().borders(Borders::Extend)), extended);
     assert_eq!(fuse(builder().borders(Borders::Released)), released);
 
-    // By hand: four pixels repeated on every side and one more to an even size, then cropped.
+    // By hand: eight pixels repeated on every side and one more to an even size, then cropped.
     let grown = |t: &Tensor| {
-        let t = t.pad_with_same(0, 4, 5).unwrap().pad_with_same(1, 4, 5).unwrap();
+        let t = t.pad_with_same(0, 8, 9).unwrap().pad_with_same(1, 8, 9).unwrap();
         t.contiguous().unwrap()
     };
     let bare = builder().borders(Borders::Released).build().unwrap();
     let fused = bare.fuse_luma(&grown(&visible), &grown(&infrared)).unwrap();
-    let fused = fused.narrow(0, 4, 23).unwrap().narrow(1, 4, 31).unwrap();
+    let fused = fused.narrow(0, 8, 23).unwrap().narrow(1, 8, 31).unwrap();
     assert_eq!(values(&fused), extended);
 }
 
