@@ -1,7 +1,7 @@
 //! Measures everything that `docs/performance.md` says in one run, and writes it.
 //!
 //! `cargo bench -p isfm-benches --bench performance -- --output docs/performance.md`
-//! (`--quick` leaves out what takes minutes). A figure is the best of several runs.
+//! (`--quick` leaves out what takes minutes, `--roofline` prints the ceilings alone). A figure is the best of several runs.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -21,6 +21,10 @@ fn main() -> Outcome<()> {
     let after = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
     if let Some(what) = after("--peak") {
         return peak_of(what);
+    }
+    if args.iter().any(|a| a == "--roofline") {
+        println!("{:#?}", Roofline::measure());
+        return Ok(());
     }
     let quick = args.iter().any(|a| a == "--quick");
     let mut page = String::new();

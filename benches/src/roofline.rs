@@ -113,15 +113,19 @@ impl Kernel<f32> for MultiplyAdds {
         const ROUNDS: usize = 4_000_000;
         const SUMS: usize = 12;
         let (a, b) = (s.splat(black_box(0.999)), s.splat(black_box(1e-3)));
-        let mut x: [S::V; SUMS] = std::array::from_fn(|i| s.splat(i as f32));
-        for _ in 0..ROUNDS {
-            x = x.map(|x| s.fma(x, a, b));
+        // Names instead of an array: LLVM keeps an array of vectors in memory here.
+        macro_rules! sums {
+            ($($x:ident)*) => {{
+                $(let mut $x = s.splat(black_box(1.));)*
+                for _ in 0..ROUNDS {
+                    $($x = s.fma($x, a, b);)*
+                }
+                let mut sum = s.splat(0.);
+                $(sum = s.add(sum, $x);)*
+                black_box(s.sum(sum));
+            }};
         }
-        let mut sum = x[0];
-        for &x in &x[1..] {
-            sum = s.add(sum, x);
-        }
-        black_box(s.sum(sum));
+        sums!(x0 x1 x2 x3 x4 x5 x6 x7 x8 x9 x10 x11);
         (ROUNDS * SUMS * S::LANES * 2) as f64
     }
 }
