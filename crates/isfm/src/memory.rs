@@ -12,17 +12,16 @@ pub(crate) fn estimate(config: &Config, width: usize, height: usize) -> usize {
 /// lumas and the result, as `f32`, and room for the padded copies.
 pub(crate) const PLANES: usize = 24;
 
-/// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer:
-/// then the 2K maps of C channels that wait for the reconstruction are there (8KC bytes), about a
-/// dozen maps of the layer's own, C or D channels wide, and the scan's projections (R + 2N values
-/// for each of four directions).
+/// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer: then
+/// the sum of the reconstruction (64 channels, twice) is there, some four maps of C channels, four of
+/// D, and the scan's projections (R + 2N values for each of four directions).
 ///
-/// The number of maps was fitted to the peak memory of the three presets at 320×240 and 640×480
-/// (2145, 6535 and 17,775 bytes for each pixel more), which it meets within 3 %; a tenth is added
-/// for what the allocator does not give back.
+/// Fitted to the peak memory of the three presets at 256×256 and 640×480 (1558, 2933 and 6613 bytes
+/// for each pixel more), which it exceeds by 0 to 15 %; a tenth is added for what the allocator does
+/// not give back.
 pub(crate) fn per_pixel(config: &Config) -> usize {
     let (c, d) = (config.embed_dim, config.d_inner());
-    let maps = 8 * config.layers() * c + 15 * c + 43 * d;
+    let maps = 512 + 16 * c + 16 * d;
     let projections = 16 * (config.dt_rank() + 2 * config.d_state);
     (maps + projections).saturating_mul(11) / 10
 }
@@ -33,10 +32,10 @@ mod tests {
 
     #[test]
     fn the_estimate_is_a_little_above_what_was_measured() {
-        for (preset, measured) in [("small", 2145.), ("base", 6535.), ("paper", 17_775.)] {
+        for (preset, measured) in [("small", 1558.), ("base", 2933.), ("paper", 6613.)] {
             let estimate = per_pixel(&Config::preset(preset).unwrap()) as f64;
             let above = estimate / measured;
-            assert!((1.05..1.15).contains(&above), "{preset}: {estimate} for {measured}");
+            assert!((1.05..1.3).contains(&above), "{preset}: {estimate} for {measured}");
         }
     }
 }
