@@ -6,7 +6,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Result, Shape, Tensor};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use isfm_ops::cpu::slice;
+use isfm_ops::cpu::{slice, with_capacity};
 use isfm_ops::simd::Real;
 use rayon::prelude::*;
 
@@ -99,7 +99,7 @@ fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Ve
     let wanted = |other, shape: Shape| if part == other { 0 } else { shape.elem_count() };
     let n = wanted(Part::Details, transform.approx());
     let m = wanted(Part::Approx, transform.details());
-    let mut out = Vec::with_capacity(n + m);
+    let mut out = with_capacity(n + m);
     if n + m > 0 {
         let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
         let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
@@ -112,7 +112,7 @@ fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Ve
 
 fn run_synthesis<T: Transform, E: Real>(transform: &T, parts: Parts<&[E]>) -> Vec<E> {
     let n = transform.signal().elem_count();
-    let mut out = Vec::with_capacity(n);
+    let mut out = with_capacity(n);
     if n > 0 {
         transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
     }
