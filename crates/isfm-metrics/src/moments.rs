@@ -112,8 +112,9 @@ fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
     }
 }
 
-/// The window over an image: at every `step`-th place, right and down, where it fits.
+/// The window over an image: at every place where it fits, or at every second, right and down.
 pub(crate) fn filter<const N: usize>(g: &Grid, taps: &[f64; N], step: usize) -> Grid {
+    debug_assert!(step == 1 || step == 2);
     let (w, h) = ((g.w + 1 - N).div_ceil(step), (g.h + 1 - N).div_ceil(step));
     let mut out = Grid::zeros(w, h);
     out.pixels_mut().par_chunks_mut(BAND * w).enumerate().for_each(|(band, rows)| {
@@ -147,22 +148,46 @@ impl<const N: usize> Kernel for Filter<'_, N> {
 
     #[inline(always)]
     fn run(self) {
-        let mut column = vec![0.; (self.g.w + N).next_multiple_of(LANES) + LANES];
-        let mut row = vec![0.; (self.g.w + 1 - N).next_multiple_of(LANES)];
+        let width = (self.g.w + N).next_multiple_of(LANES) + LANES;
+        // With a step of two, even and odd columns apart: only the places that are kept are summed.
+        let (mut column, mut halves) = (vec![0.; width], [(); 2].map(|()| vec![0.; width]));
+        let mut row = vec![0.; self.w.next_multiple_of(LANES)];
         for (y, out) in self.rows.chunks_exact_mut(self.w).enumerate() {
+            let above = self.first + self.step * y;
+            let rows: [&[f64]; N] = std::array::from_fn(|k| self.g.vectors(above + k));
             for x in (0..self.g.w).step_by(LANES) {
                 let mut sum = V::splat(0.);
-                for (k, &tap) in self.taps.iter().enumerate() {
-                    let from = self.g.vectors(self.first + self.step * y + k);
-                    sum += V::load(from, x) * V::splat(tap);
+                for (row, &tap) in rows.iter().zip(self.taps) {
+                    sum += V::load(row, x) * V::splat(tap);
                 }
                 sum.store(&mut column, x);
             }
-            along(self.taps, &column, &mut row);
-            for (out, value) in out.iter_mut().zip(row.iter().step_by(self.step)) {
-                *out = *value;
+            if self.step == 1 {
+                along(self.taps, &column, &mut row);
+            } else {
+                let [even, odd] = &mut halves;
+                for ((pair, even), odd) in column.chunks_exact(2).zip(even).zip(odd) {
+                    (*even, *odd) = (pair[0], pair[1]);
+                }
+                along_halves(self.taps, &halves, &mut row);
             }
+            out.copy_from_slice(&row[..self.w]);
         }
+    }
+}
+
+/// The window's sums at every second place of a row, of which the even and the odd columns are
+/// given; all are whole vectors.
+#[inline(always)]
+fn along_halves<const N: usize>(taps: &[f64; N], from: &[Vec<f64>; 2], to: &mut [f64]) {
+    for x in (0..to.len()).step_by(LANES) {
+        let [even, odd] = from.each_ref().map(|half| &half[x..x + LANES + N / 2]);
+        let mut sum = V::splat(0.);
+        for (k, &tap) in taps.iter().enumerate() {
+            let half = if k % 2 == 0 { even } else { odd };
+            sum += V::load(half, k / 2) * V::splat(tap);
+        }
+        sum.store(to, x);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use isfm_metrics::{Metric, Plane, Sample, Scores, Triple};
+use isfm_metrics::{Direction, Metric, Plane, Sample, Scores, Triple, average_rank};
 
 /// All sides compute in f64. What remains is the order of sums and the Fourier transforms; Qcb
 /// divides by blurred images, which costs a few digits more.
@@ -82,5 +82,27 @@ fn packages_and_numpy_agree() {
     }
     for ((name, source), difference) in worst {
         assert!(difference < TOLERANCE, "{name} by {source}: {difference:e}");
+    }
+}
+
+#[test]
+fn average_ranks_are_those_of_scipy() {
+    let cases: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("fixtures/ranks.json")).unwrap();
+    assert_eq!(cases.len(), 6);
+    let numbers = |values: &serde_json::Value| -> Vec<f64> {
+        values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    };
+    for case in &cases {
+        let table: Vec<Vec<f64>> = case["table"].as_array().unwrap().iter().map(numbers).collect();
+        let higher = case["higher"].as_array().unwrap().iter();
+        let directions: Vec<Direction> = higher
+            .map(|h| if h.as_bool().unwrap() { Direction::Higher } else { Direction::Lower })
+            .collect();
+        let ranks = average_rank(&table, &directions).unwrap();
+        for (ours, scipys) in ranks.iter().zip(numbers(&case["ranks"])) {
+            // Ranks are halves of whole numbers; only the division by the metrics rounds.
+            assert!((ours - scipys).abs() < 1e-12, "{ours} is not {scipys}");
+        }
     }
 }
