@@ -12,7 +12,7 @@ pub use frequency::{
     Frequencies, Hffb, Lffb, MffLayer, MffOutput, band_averages, hffb, lffb, mff_layer,
 };
 pub use interactive::{FgBlock, Fgg, Fgm, IsfLayer, fg_block, fgg, fgm, isf_layer};
-pub use reconstruction::{Reconstruction, reconstruction};
+pub use reconstruction::{Reconstruction, Sum, reconstruction};
 
 /// The sum of two maps of one shape.
 fn add(x: &candle_core::Tensor, y: &candle_core::Tensor) -> Result<candle_core::Tensor> {

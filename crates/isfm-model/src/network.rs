@@ -137,15 +137,15 @@ impl Network {
         for (k, (mff, isf)) in self.frequency.iter().zip(&self.interactive).enumerate() {
             let MffOutput { fused: frequency, bands } = mff.forward(&bands, height, width)?;
             watch(Stage::Frequency(&frequency, &bands));
-            sum = Some(self.reconstruction.add(sum.as_ref(), &frequency, layers + k)?);
+            sum = Some(self.reconstruction.add(sum, &frequency, layers + k)?);
             drop(frequency);
             let spatial = isf.forward(&visible, &infrared, &bands)?;
             watch(Stage::Interactive(&spatial));
-            sum = Some(self.reconstruction.add(sum.as_ref(), &spatial, k)?);
+            sum = Some(self.reconstruction.add(sum, &spatial, k)?);
         }
         drop((visible, infrared, bands));
         let sum = sum.ok_or_else(|| candle_core::Error::msg("a network without layers"))?;
-        let fused = self.reconstruction.finish(&sum)?;
+        let fused = self.reconstruction.finish(sum)?;
         Ok(fused.reshape((batch, 1, height, width))?)
     }
 }

@@ -1,4 +1,5 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use rayon::prelude::*;
 
 use crate::activation::{SiluRows, silu, weighted_sum};
 use crate::linear::{add_columns, linear, linear_silu};
@@ -157,6 +158,76 @@ fn tile_width(channels: usize, width: usize) -> usize {
     (32_768 / channels.max(1)).clamp(48, 192).min(width)
 }
 
+/// Lines of a task: more share more of the padded copy, fewer feed more threads.
+fn lines_together(lines: usize) -> usize {
+    (lines / 32).clamp(1, 4)
+}
+
+/// Adds to `dst`, lines of the result from `y` on, the convolution of one image.
+fn add_lines<E: Real>(
+    image: &[E],
+    map: Map,
+    k: usize,
+    w: &Packed<E>,
+    y: usize,
+    dst: &mut [E],
+    tile: &mut Vec<E>,
+) {
+    let Map { width, channels: cin, .. } = map;
+    let cout = w.columns();
+    let lines = dst.len() / (width * cout);
+    let step = tile_width(cin, width);
+    for x0 in (0..width).step_by(step) {
+        let count = step.min(width - x0);
+        let columns = count + k - 1;
+        map.padded_tile(image, (y, x0), k / 2, (lines + k - 1, columns), tile);
+        dispatch(Product {
+            src: tile,
+            src_line: columns * cin,
+            step: cin,
+            run: k * cin,
+            reach: k,
+            weights: w,
+            dst: &mut dst[x0 * cout..],
+            dst_line: width * cout,
+            lines,
+            count,
+        });
+    }
+}
+
+/// The weights Cout×Cin×k×k in the order the product reads them.
+pub(crate) fn packed<E: Real>(w: &[E], (outputs, inputs, k): (usize, usize, usize)) -> Packed<E> {
+    let at = |o: usize, i: usize, tap: usize| w[(o * inputs + i) * k * k + tap];
+    Packed::new(k * k * inputs, outputs, |r, j| at(j, r % inputs, r / inputs))
+}
+
+/// `out` += the convolution of `x`, B×H×W×Cin, in parallel.
+pub(crate) fn accumulate<E: Real>(
+    x: &[E],
+    (height, width, channels): (usize, usize, usize),
+    k: usize,
+    w: &Packed<E>,
+    out: &mut [E],
+) {
+    let map = Map { height, width, channels };
+    let (image, line) = (height * width * channels, width * w.columns());
+    if image * line == 0 {
+        return;
+    }
+    let lines = lines_together(x.len() / image * height);
+    let bands = out.chunks_exact_mut(height * line).zip(x.chunks_exact(image));
+    let bands: Vec<_> = bands
+        .flat_map(|(out, x)| {
+            let bands = out.chunks_mut(lines * line).enumerate();
+            bands.map(move |(i, band)| (x, i * lines, band))
+        })
+        .collect();
+    bands.into_par_iter().for_each_init(Vec::new, |tile, (x, y, band)| {
+        add_lines(x, map, k, w, y, band, tile);
+    });
+}
+
 /// The convolution; as `adjoint` the one with mirrored windows and swapped channels.
 struct Conv {
     adjoint: bool,
@@ -187,10 +258,8 @@ impl Conv {
         let cout = w.columns();
         let images = x.len() / (height * width * cin);
         let (line, image) = (width * cout, height * width * cout);
-        // More lines share more of the padded copy, fewer feed more threads.
-        let lines = (images * height / 32).clamp(1, 4);
+        let lines = lines_together(images * height);
         let work = |tile: &mut Vec<E>, b: usize, y: usize, dst: &mut [E]| {
-            let lines = dst.len() / line;
             match from {
                 Some(Start::Bias(bias)) => {
                     dst.chunks_exact_mut(cout).for_each(|pixel| pixel.copy_from_slice(bias));
@@ -201,24 +270,7 @@ impl Conv {
                 None => {}
             }
             let image = &x[b * height * width * cin..][..height * width * cin];
-            let step = tile_width(cin, width);
-            for x0 in (0..width).step_by(step) {
-                let count = step.min(width - x0);
-                let columns = count + k - 1;
-                map.padded_tile(image, (y, x0), k / 2, (lines + k - 1, columns), tile);
-                dispatch(Product {
-                    src: tile,
-                    src_line: columns * cin,
-                    step: cin,
-                    run: k * cin,
-                    reach: k,
-                    weights: w,
-                    dst: &mut dst[x0 * cout..],
-                    dst_line: line,
-                    lines,
-                    count,
-                });
-            }
+            add_lines(image, map, k, w, y, dst, tile);
             if self.silu {
                 dispatch(SiluRows(dst));
             }
@@ -237,12 +289,12 @@ impl Conv {
         let (b, height, width, channels) = x.1.shape().dims4()?;
         let (outputs, inputs, k, _) = weight.1.shape().dims4()?;
         let w = cpu::slice::<E>(weight.0, weight.1)?;
-        let at = |o: usize, i: usize, tap: usize| w[(o * inputs + i) * k * k + tap];
         let packed = if self.adjoint {
+            let at = |o: usize, i: usize, tap: usize| w[(o * inputs + i) * k * k + tap];
             let at = |r, j| at(r % outputs, j, k * k - 1 - r / outputs);
             Packed::new(k * k * outputs, inputs, at)
         } else {
-            Packed::new(k * k * inputs, outputs, |r, j| at(j, r % inputs, r / inputs))
+            packed(w, (outputs, inputs, k))
         };
         let start = start.map(|(s, l)| cpu::slice::<E>(s, l)).transpose()?;
         let from = start.and_then(|values| Some(self.start?.map(|()| values)));

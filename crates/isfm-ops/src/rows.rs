@@ -26,6 +26,7 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use crate::activation::{Addend, GateRows, ScaleAddRows, SiluRows};
 use crate::depthwise::{OutputRow, by_tap};
@@ -50,6 +51,11 @@ pub fn map_rows<E: Real>(
         let first = start / width;
         f(first..first + out.len() / width, out, buffer);
     })
+}
+
+/// Changes rows of `width` values where they stand, block by block in parallel.
+pub fn update_rows<E: Real>(x: &mut [E], width: usize, f: impl Fn(&mut [E]) + Sync) {
+    x.par_chunks_mut(ROWS * width.max(1)).for_each(|block| f(block));
 }
 
 /// Sums of `width` values over `rows` rows in parallel: `add` adds a block's rows to the sums it is
@@ -157,6 +163,44 @@ impl<E: Real> Linear<E> {
             lines: 1,
             count,
         });
+    }
+}
+
+/// A dense convolution's weights in the order the product reads them; stride 1, zero padding k/2.
+pub struct Conv2d<E> {
+    weights: Packed<E>,
+    inputs: usize,
+    window: usize,
+}
+
+impl<E: Real> Conv2d<E> {
+    /// From a weight Cout×Cin×k×k.
+    ///
+    /// # Errors
+    /// If the weight is not like that with an odd k, or its elements are not of type `E`.
+    pub fn new(weight: &Tensor) -> Result<Self> {
+        match *weight.dims() {
+            [outputs, inputs, window, l] if inputs > 0 && window == l && window % 2 == 1 => {
+                let weights = crate::conv::packed(&values(weight)?, (outputs, inputs, window));
+                Ok(Self { weights, inputs, window })
+            }
+            ref got => Err(shape_error("conv2d", "weight", got, "[outputs, inputs, k, k], k odd")),
+        }
+    }
+
+    /// Cin.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Cout.
+    pub fn outputs(&self) -> usize {
+        self.weights.columns()
+    }
+
+    /// `out` += the convolution of `x`, whole maps B×H×W×Cin and B×H×W×Cout, in parallel.
+    pub fn accumulate(&self, x: &[E], (h, w): (usize, usize), out: &mut [E]) {
+        crate::conv::accumulate(x, (h, w, self.inputs), self.window, &self.weights, out);
     }
 }
 

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+    unrolled,
 };
 
 /// States that the adjoint walks at once; their decays and states fill half the first-level cache.
@@ -244,12 +245,12 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
     let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
     let (mut state, mut a, mut carry) = ([zero; G], [zero; G], [zero; G]);
-    for i in 0..G {
+    unrolled!(G, |i| {
         state[i] = s.load(&kept[(first + i) * spec.padded() + column..]);
         let at = (first + i) * table.width + column;
         a[i] = s.load(&table.a[at..]);
         carry[i] = s.load(&sums.carry[at..]);
-    }
+    });
     let limit = s.load(&table.limit[column..]);
     for t in 0..chunk.len {
         if first == 0 {
@@ -260,13 +261,13 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         let b = &chunk.row(io, t)[b0..][..G];
         let decay = &mut decay[t * G * lanes..][..G * lanes];
         let carried = &mut carried[t * G * lanes..][..G * lanes];
-        for i in 0..G {
+        unrolled!(G, |i| {
             let e = lanes::decay(s, scaled, a[i]);
             let eh = s.mul(e, state[i]);
             state[i] = s.fma(w, s.splat(b[i]), eh);
             s.store(e, &mut decay[i * lanes..]);
             s.store(eh, &mut carried[i * lanes..]);
-        }
+        });
     }
     let mut da = [zero; G];
     for t in (0..chunk.len).rev() {
@@ -282,7 +283,7 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         let (rows_b, rows_c) = (&mut rows_b[..G * lanes], &mut rows_c[..G * lanes]);
         let mut sum_gb = [s.load(&gb[o..]), zero];
         let mut sum_gah = [s.load(&gah[o..]), zero];
-        for i in 0..G {
+        unrolled!(G, |i| {
             let l = i * lanes;
             let b = s.splat(b[i]);
             let g = s.fma(dy, s.splat(c[i]), carry[i]);
@@ -300,16 +301,16 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
             sum_gah[i % 2] = s.fma(a[i], q, sum_gah[i % 2]);
             da[i] = s.fma(delta, q, da[i]);
             carry[i] = s.mul(s.load(&decay[l..]), g);
-        }
+        });
         s.store(s.add(sum_gb[0], sum_gb[1]), &mut gb[o..]);
         s.store(s.add(sum_gah[0], sum_gah[1]), &mut gah[o..]);
     }
-    for i in 0..G {
+    unrolled!(G, |i| {
         let at = (first + i) * table.width + column;
         s.store(carry[i], &mut sums.carry[at..]);
         let total = s.add(s.load(&sums.a[at..]), da[i]);
         s.store(total, &mut sums.a[at..]);
-    }
+    });
 }
 
 /// From the sums over states to the gradients of `u`, dt, its factors and weights, bias and skip.

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
+    unrolled,
 };
 
 /// One group's scan over a range of channels.
@@ -172,11 +173,11 @@ fn recur<S: Simd, const G: usize>(
     let spec = io.spec;
     let zero = s.splat(S::E::of(0.));
     let (mut state, mut a) = ([zero; G], [zero; G]);
-    for i in 0..G {
+    unrolled!(G, |i| {
         let at = (first + i) * table.width + at.column;
         state[i] = s.load(&h[at..]);
         a[i] = s.load(&table.a[at..]);
-    }
+    });
     let (limit, skip) = (s.load(&table.limit[at.column..]), s.load(&table.skip[at.column..]));
     let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
     let last = first + G == spec.states;
@@ -191,11 +192,11 @@ fn recur<S: Simd, const G: usize>(
         let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
         let start = if first == 0 { s.mul(skip, s.load(u)) } else { s.load(y) };
         let mut sums = [start, zero];
-        for i in 0..G {
+        unrolled!(G, |i| {
             let decay = lanes::decay(s, scaled, a[i]);
             state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
             sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
-        }
+        });
         let v = s.add(sums[0], sums[1]);
         if !last {
             s.store(v, y);
@@ -208,7 +209,7 @@ fn recur<S: Simd, const G: usize>(
         let v = if set { v } else { s.add(s.load_partial(row), v) };
         s.store_partial(v, row);
     }
-    for i in 0..G {
+    unrolled!(G, |i| {
         s.store(state[i], &mut h[(first + i) * table.width + at.column..]);
-    }
+    });
 }

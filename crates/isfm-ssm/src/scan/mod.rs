@@ -528,3 +528,18 @@ macro_rules! state_groups {
     }};
 }
 use state_groups;
+
+/// Runs `$body` with `$i` = 0, 1, … `$count` - 1, at most 15, each written out: with a loop LLVM
+/// keeps arrays of vectors in memory, and what is added up waits for its own store.
+macro_rules! unrolled {
+    ($count:expr, |$i:ident| $body:block) => {
+        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $count:expr, $i:ident, $body:block, $($k:literal)*) => {
+        $(if $k < $count {
+            let $i: usize = $k;
+            $body
+        })*
+    };
+}
+use unrolled;
