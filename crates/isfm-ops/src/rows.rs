@@ -54,8 +54,8 @@ pub fn map_rows<E: Real>(
 }
 
 /// Changes rows of `width` values where they stand, block by block in parallel.
-pub fn update_rows<E: Real>(x: &mut [E], width: usize, f: impl Fn(&mut [E]) + Sync) {
-    x.par_chunks_mut(ROWS * width.max(1)).for_each(|block| f(block));
+pub fn update_rows<E: Real>(x: &mut [E], width: usize, f: impl Fn(&mut [E]) + Sync + Send) {
+    x.par_chunks_mut(ROWS * width.max(1)).for_each(f);
 }
 
 /// Sums of `width` values over `rows` rows in parallel: `add` adds a block's rows to the sums it is

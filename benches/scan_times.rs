@@ -1,0 +1,70 @@
+//! Times of the one-dimensional selective scan on the inputs of a file, as one line of JSON: what
+//! `scan_vs_pytorch.py` runs beside PyTorch. Writes the output and the gradients beside the file.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use candle_core::{Device, Tensor, Var, safetensors};
+use isfm_ssm::{ScanOptions, selective_scan};
+
+type Tensors = HashMap<String, Tensor>;
+
+/// The shortest of five runs, in milliseconds, and what the last one returned.
+fn best<T, E>(mut f: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
+    let mut shortest = f64::INFINITY;
+    let mut run = || {
+        let start = Instant::now();
+        let result = f();
+        shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());
+        result
+    };
+    for _ in 0..4 {
+        run()?;
+    }
+    let result = run()?;
+    Ok((shortest, result))
+}
+
+fn scan(x: &Tensors) -> isfm_ssm::Result<Tensor> {
+    let options = ScanOptions {
+        d_skip: Some(&x["d"]),
+        delta_bias: Some(&x["bias"]),
+        softplus: true,
+        ..Default::default()
+    };
+    selective_scan(&x["u"], &x["delta"], &x["a"], &x["b"], &x["c"], &options)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // Cargo adds `--bench`.
+    let Some(file) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) else {
+        println!("scan_times times what scan_vs_pytorch.py hands it");
+        return Ok(());
+    };
+    let file = PathBuf::from(file);
+    let mut inputs = safetensors::load(&file, &Device::Cpu)?;
+    let weights = inputs.remove("weights");
+
+    let (forward, y) = best(|| scan(&inputs))?;
+    let mut outputs = Tensors::from([("y".into(), y)]);
+    let mut times = format!("\"forward\": {forward:.4}");
+    // The loss is the output's sum with these weights.
+    if let Some(weights) = weights {
+        let mut vars = Tensors::new();
+        for (name, x) in inputs {
+            vars.insert(name, Var::from_tensor(&x)?.into_inner());
+        }
+        let (both, gradients) =
+            best(|| Ok::<_, isfm_ssm::Error>((scan(&vars)? * &weights)?.sum_all()?.backward()?))?;
+        times += &format!(", \"forward + backward\": {both:.4}");
+        for (name, var) in vars {
+            let gradient = gradients.get(&var).ok_or_else(|| format!("no gradient of {name}"))?;
+            outputs.insert(name, gradient.clone());
+        }
+    }
+    safetensors::save(&outputs, file.with_extension("out"))?;
+    println!("{{\"threads\": {}, {times}}}", rayon::current_num_threads());
+    Ok(())
+}
