@@ -122,12 +122,13 @@ pub(crate) fn sum_rows<E: Real>(
     add: impl Fn(std::ops::Range<usize>, &mut [E]) + Sync,
 ) -> Vec<E> {
     let per = rows_per_partial(rows, width);
-    let mut partials = vec![E::of(0.); width * rows.div_ceil(per).max(1)];
-    if width > 0 {
-        partials.par_chunks_mut(width).enumerate().for_each(|(i, sums)| {
-            add(i * per..((i + 1) * per).min(rows), sums);
-        });
-    }
+    let parts = rows.div_ceil(per).max(1);
+    // Zeros that are written, not the system's: adding to an untouched page reads it first, which
+    // maps the shared page of zeros, and then has to take that mapping back on every processor.
+    let mut partials = fill_parts(width * parts, width, |start, sums, _| {
+        let i = start / width;
+        add(i * per..((i + 1) * per).min(rows), sums);
+    });
     add_partials(&mut partials, width);
     partials
 }

@@ -1,7 +1,10 @@
+use std::ops::Range;
+
 use isfm_ops::cpu;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
 use rayon::prelude::*;
 
+use super::lanes::Quarter;
 use super::{
     Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
     unrolled,
@@ -10,11 +13,23 @@ use super::{
 /// States that the adjoint walks at once; their decays and states fill half the first-level cache.
 const STATES: usize = 8;
 
-/// The adjoint of one group's scan. It owns all channels, so that the sums over channels in the
-/// gradients of B, C and dt's factors stay inside it.
+/// Channels of a task: enough to share the gathering of a chunk, few enough to feed many threads.
+/// Each range of channels has its own sums over channels in the gradients of B, C and dt's factors,
+/// so how channels are divided must not depend on the threads.
+const CHANNELS: usize = 4 * MAX_LANES;
+/// Ranges of channels at most, as each needs a gradient of `proj` of its own.
+const RANGES: usize = 4;
+
+/// How many channels a range has.
+fn channels_of_a_range(spec: &Spec) -> usize {
+    spec.channels.div_ceil(RANGES).next_multiple_of(CHANNELS)
+}
+
+/// The adjoint of one group's scan over a range of channels.
 struct Task<E> {
     b: usize,
     k: usize,
+    channels: Range<usize>,
     table: Table<E>,
     chunk: Chunk,
     block: Block<E>,
@@ -31,7 +46,7 @@ struct Scratch<E> {
     /// Decay and decay·h₋₁ of a group of states.
     decay: Vec<E>,
     carried: Vec<E>,
-    /// Lane-wise partial sums of the gradient of the chunk's rows of `proj`.
+    /// The gradient of the chunk's rows of `proj`.
     proj: Vec<E>,
 }
 
@@ -46,9 +61,9 @@ struct Sums<E> {
 }
 
 impl<E: Real> Task<E> {
-    fn new(io: &Inputs<'_, E>, last: &[E], b: usize, k: usize) -> Self {
+    fn new(io: &Inputs<'_, E>, last: &[E], b: usize, k: usize, channels: Range<usize>) -> Self {
         let spec = io.spec;
-        let table = Table::new(io, k, 0..spec.channels);
+        let table = Table::new(io, k, channels.clone());
         let buffer = |rows: usize| vec![E::of(0.); rows * MAX_LANES];
         let row = |rows: usize| vec![E::of(0.); rows * table.width];
         let scratch = Scratch {
@@ -57,7 +72,7 @@ impl<E: Real> Task<E> {
             gah: buffer(CHUNK),
             decay: buffer(CHUNK * STATES),
             carried: buffer(CHUNK * STATES),
-            proj: buffer(CHUNK * spec.proj_width()),
+            proj: vec![E::of(0.); CHUNK * spec.proj_width()],
         };
         let mut sums = Sums {
             carry: row(spec.states),
@@ -67,23 +82,23 @@ impl<E: Real> Task<E> {
             skip: row(1),
         };
         if spec.last {
-            let first = (b * spec.groups + k) * spec.channels * spec.states;
-            for c in 0..spec.channels {
+            let first = (b * spec.groups + k) * spec.channels + channels.start;
+            for c in 0..channels.len() {
                 for n in 0..spec.states {
-                    sums.carry[n * table.width + c] = last[first + c * spec.states + n];
+                    sums.carry[n * table.width + c] = last[(first + c) * spec.states + n];
                 }
             }
         }
-        Self { b, k, table, chunk: Chunk::new(), block: Block::new(), scratch, sums }
+        Self { b, k, channels, table, chunk: Chunk::new(), block: Block::new(), scratch, sums }
     }
 
     /// Adds this sequence's share to the gradient of the parameters.
     fn add_to(&self, spec: &Spec, grad: &mut [E]) {
         let at = spec.params();
-        let rows = self.k * spec.channels;
+        let rows = self.k * spec.channels + self.channels.start;
         let width = self.table.width;
         let mut add = |start: usize, n: usize, sums: &[E]| {
-            for c in 0..spec.channels {
+            for c in 0..self.channels.len() {
                 for i in 0..n {
                     grad[start + (rows + c) * n + i] += sums[i * width + c];
                 }
@@ -123,16 +138,25 @@ pub(super) fn backward<E: Real>(io: Inputs<'_, E>, grad: &[E], kept: &[E]) -> Gr
     let spec = io.spec;
     let (dy, last) = grad.split_at(spec.elements());
     let mut first = cpu::zeros(io.u.len() + io.dt.len());
-    let mut proj = cpu::zeros(io.proj.len());
+    let range = channels_of_a_range(spec);
+    let mut projs: Vec<Vec<E>> =
+        (0..spec.channels).step_by(range).map(|_| cpu::zeros(io.proj.len())).collect();
     let mut params = vec![E::of(0.); io.params.len()];
     {
         let (du, ddt) = first.split_at_mut(io.u.len());
-        let out = Out { u: Shared::new(du), dt: Shared::new(ddt), proj: Shared::new(&mut proj) };
+        let projs: Vec<_> = projs.iter_mut().map(|p| Shared::new(p)).collect();
+        let out = Out { u: Shared::new(du), dt: Shared::new(ddt), projs: &projs };
         for (phase, groups) in spec.phases().into_iter().enumerate() {
-            let pairs: Vec<(usize, usize)> =
-                (0..spec.batch).flat_map(|b| groups.iter().map(move |&k| (b, k))).collect();
-            let mut tasks: Vec<Task<E>> =
-                pairs.into_par_iter().map(|(b, k)| Task::new(&io, last, b, k)).collect();
+            let ranges = (0..spec.channels).step_by(range);
+            let ranges = ranges.map(|c| c..spec.channels.min(c + range));
+            let starts: Vec<_> = (0..spec.batch)
+                .flat_map(|b| groups.iter().map(move |&k| (b, k)))
+                .flat_map(|(b, k)| ranges.clone().map(move |channels| (b, k, channels)))
+                .collect();
+            let mut tasks: Vec<Task<E>> = starts
+                .into_par_iter()
+                .map(|(b, k, channels)| Task::new(&io, last, b, k, channels))
+                .collect();
             for half in [1, 0] {
                 tasks.par_iter_mut().for_each(|task| {
                     dispatch(Run { io, task, dy, kept, out, set: phase == 0 && half == 1, half });
@@ -143,14 +167,31 @@ pub(super) fn backward<E: Real>(io: Inputs<'_, E>, grad: &[E], kept: &[E]) -> Gr
             }
         }
     }
-    Gradients { first, proj, params }
+    Gradients { first, proj: sum(projs), params }
+}
+
+/// The sum of vectors of one length, in their order.
+fn sum<E: Real>(parts: Vec<Vec<E>>) -> Vec<E> {
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_default();
+    for part in parts {
+        const BLOCK: usize = 1 << 16;
+        let blocks = total.par_chunks_mut(BLOCK).zip(part.par_chunks(BLOCK));
+        blocks.for_each(|(total, part)| {
+            for (total, &part) in total.iter_mut().zip(part) {
+                *total += part;
+            }
+        });
+    }
+    total
 }
 
 #[derive(Clone, Copy)]
 struct Out<'a, E> {
     u: Shared<'a, E>,
     dt: Shared<'a, E>,
-    proj: Shared<'a, E>,
+    /// One for each range of channels.
+    projs: &'a [Shared<'a, E>],
 }
 
 struct Run<'a, 'io, E> {
@@ -170,9 +211,10 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { io, task, dy, kept, out, set, half } = self;
-        let Task { b, k, table, chunk, block, scratch, sums } = task;
+        let Task { b, k, channels, table, chunk, block, scratch, sums } = task;
         let (b, k) = (*b, *k);
         let spec = io.spec;
+        let proj = out.projs[channels.start / channels_of_a_range(spec)];
         let steps = spec.steps(k, half);
         let first_chunk = spec.first_chunk(k, half);
         for number in (0..steps.len().div_ceil(CHUNK)).rev() {
@@ -181,24 +223,25 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
             chunk.walk(spec, b, k, start..steps.end.min(start + CHUNK), next);
             let from = spec.kept_at(b, k, first_chunk + number);
             let kept = &kept[from..from + spec.states * spec.padded()];
-            for at in Lanes::blocks(spec, k, 0..spec.channels, S::LANES) {
+            scratch.proj.fill(S::E::of(0.));
+            for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 let others = [(dy.as_ptr(), dy.len()), out.u.place()];
                 let ahead = Ahead { io, others, b, k, at };
                 prepare(s, &io, table, b, at, chunk, block);
                 gather_dy(s, spec, b, at, chunk, dy, scratch);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
-                if at.column == 0 {
-                    state_groups!(spec.states, big, |G, first| adjoint::<S, G, true>(
-                        s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
-                    ));
-                } else {
-                    state_groups!(spec.states, big, |G, first| adjoint::<S, G, false>(
-                        s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
-                    ));
-                }
+                let kept = &kept[channels.start + at.column..];
+                state_groups!(spec.states, big, |G, first| adjoint::<S, G>(
+                    s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
+                ));
                 finish(s, &io, b, at, table, chunk, block, scratch, sums, out, set);
             }
-            sum_lanes(s, spec, b, k, chunk, scratch, out);
+            let rows = scratch.proj.chunks_exact(spec.proj_width());
+            for (&p, row) in chunk.positions().iter().zip(rows) {
+                // SAFETY: the rows of one group and range are written by its task only.
+                let to = unsafe { proj.part(spec.proj_row(b, k, p), row.len()) };
+                to.copy_from_slice(row);
+            }
         }
     }
 }
@@ -226,7 +269,7 @@ fn gather_dy<S: Simd>(
 /// Recomputes `G` states over a chunk, then walks it backwards with their gradients.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
+fn adjoint<S: Simd, const G: usize>(
     s: S,
     io: &Inputs<'_, S::E>,
     first: usize,
@@ -246,7 +289,7 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
     let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
     let (mut state, mut a, mut carry) = ([zero; G], [zero; G], [zero; G]);
     unrolled!(G, |i| {
-        state[i] = s.load(&kept[(first + i) * spec.padded() + column..]);
+        state[i] = s.load(&kept[(first + i) * spec.padded()..]);
         let at = (first + i) * table.width + column;
         a[i] = s.load(&table.a[at..]);
         carry[i] = s.load(&sums.carry[at..]);
@@ -278,9 +321,8 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
         let decay = &decay[o * G..][..G * lanes];
         let carried = &carried[o * G..][..G * lanes];
-        let rows = &mut dproj[(t * width + b0) * lanes..];
-        let (rows_b, rows_c) = rows.split_at_mut(spec.states * lanes);
-        let (rows_b, rows_c) = (&mut rows_b[..G * lanes], &mut rows_c[..G * lanes]);
+        let (mut to_b, mut to_c) = ([zero; 4], [zero; 4]);
+        let mut quarters = [Quarter::zero(s); 4];
         let mut sum_gb = [s.load(&gb[o..]), zero];
         let mut sum_gah = [s.load(&gah[o..]), zero];
         unrolled!(G, |i| {
@@ -289,13 +331,12 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
             let g = s.fma(dy, s.splat(c[i]), carry[i]);
             let eh = s.load(&carried[l..]);
             let h = s.fma(w, b, eh);
-            let (to_b, to_c) = if FIRST_BLOCK {
-                (s.mul(g, w), s.mul(dy, h))
-            } else {
-                (s.fma(g, w, s.load(&rows_b[l..])), s.fma(dy, h, s.load(&rows_c[l..])))
-            };
-            s.store(to_b, &mut rows_b[l..]);
-            s.store(to_c, &mut rows_c[l..]);
+            to_b[i % 4] = s.mul(g, w);
+            to_c[i % 4] = s.mul(dy, h);
+            if i % 4 == 3 || i + 1 == G {
+                quarters[i / 4 % 2] = Quarter::of(s, to_b, i % 4 + 1);
+                quarters[2 + i / 4 % 2] = Quarter::of(s, to_c, i % 4 + 1);
+            }
             sum_gb[i % 2] = s.fma(g, b, sum_gb[i % 2]);
             let q = s.mul(g, eh);
             sum_gah[i % 2] = s.fma(a[i], q, sum_gah[i % 2]);
@@ -304,6 +345,14 @@ fn adjoint<S: Simd, const G: usize, const FIRST_BLOCK: bool>(
         });
         s.store(s.add(sum_gb[0], sum_gb[1]), &mut gb[o..]);
         s.store(s.add(sum_gah[0], sum_gah[1]), &mut gah[o..]);
+        let sums = Quarter::sums(s, quarters);
+        let row = &mut dproj[t * width..][..width];
+        for (to, sum) in row[b0..][..G].iter_mut().zip(&sums[..8]) {
+            *to += *sum;
+        }
+        for (to, sum) in row[c0..][..G].iter_mut().zip(&sums[8..]) {
+            *to += *sum;
+        }
     }
     unrolled!(G, |i| {
         let at = (first + i) * table.width + column;
@@ -368,35 +417,27 @@ fn finish<S: Simd>(
         let column = r * table.width + at.column;
         let weight = s.load(&table.dt_weight[column..]);
         let mut dweight = zero;
-        for t in 0..chunk.len {
-            let draw = s.load(&scratch.gah[t * lanes..]);
-            let row = &mut scratch.proj[(t * width + r) * lanes..][..lanes];
-            let dfactor = s.mul(draw, weight);
-            let dfactor = if at.column == 0 { dfactor } else { s.add(s.load(row), dfactor) };
-            s.store(dfactor, row);
-            dweight = s.fma(draw, s.splat(chunk.row(io, t)[r]), dweight);
+        for t0 in (0..chunk.len).step_by(16) {
+            let n = 16.min(chunk.len - t0);
+            let mut quarters = [Quarter::zero(s); 4];
+            for (q, quarter) in quarters.iter_mut().enumerate().take(n.div_ceil(4)) {
+                let mut rows = [zero; 4];
+                let t = t0 + 4 * q;
+                unrolled!(4, |i| {
+                    if t + i < chunk.len {
+                        let draw = s.load(&scratch.gah[(t + i) * lanes..]);
+                        rows[i] = s.mul(draw, weight);
+                        dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);
+                    }
+                });
+                *quarter = Quarter::of(s, rows, 4);
+            }
+            let rows = scratch.proj[t0 * width..].chunks_exact_mut(width);
+            for (row, sum) in rows.zip(&Quarter::sums(s, quarters)[..n]) {
+                row[r] += *sum;
+            }
         }
         let total = s.add(s.load(&sums.dt_weight[column..]), dweight);
         s.store(total, &mut sums.dt_weight[column..]);
-    }
-}
-
-/// Sums the partial sums of the chunk's rows of `proj` over their lanes.
-#[inline(always)]
-fn sum_lanes<S: Simd>(
-    s: S,
-    spec: &Spec,
-    b: usize,
-    k: usize,
-    chunk: &Chunk,
-    scratch: &Scratch<S::E>,
-    out: Out<'_, S::E>,
-) {
-    let width = spec.proj_width();
-    let rows = scratch.proj.chunks_exact(width * S::LANES);
-    for (&p, row) in chunk.positions().iter().zip(rows) {
-        // SAFETY: the rows of one group are written by its task only.
-        let to = unsafe { out.proj.part(spec.proj_row(b, k, p), width) };
-        lanes::sum_rows(s, row, to);
     }
 }
