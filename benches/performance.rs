@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use candle_core::{D, Device, Result, Tensor, Var};
-use candle_nn::Conv2dConfig;
+use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_nn::{Conv2dConfig, VarBuilder};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, image, random, random_var};
 use isfm_dwt::{Border, Layout, Wavelet};
@@ -17,6 +17,7 @@ use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
+    isfm::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let after = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
     if let Some(what) = after("--peak") {
@@ -32,7 +33,9 @@ fn main() -> Outcome<()> {
     header(&mut page, roof)?;
     scans(&mut page, roof, quick)?;
     operations(&mut page, roof)?;
+    products(&mut page, roof)?;
     networks(&mut page, roof, quick)?;
+    stages(&mut page, quick)?;
     scaling(&mut page, quick)?;
     page.push_str(include_str!("performance_notes.md"));
     match after("--output") {
@@ -245,7 +248,8 @@ fn operations(page: &mut String, roof: Roofline) -> Outcome<()> {
     let map = x.elem_count() as f64 * 4.;
     writeln!(
         page,
-        "## Operations\n\nA map of 480×640×{C} in f32, forward. Traffic is what the operation must read and write at least.\n"
+        "## Operations\n\nA map of 480×640×{C} in f32, forward. Traffic is what the operation must read and write at least; \
+         the allocator keeps freed memory (`isfm::keep_freed_memory`).\n"
     )?;
     writeln!(page, "| operation | time | of copy bandwidth | Candle's own | ratio |")?;
     writeln!(page, "| --- | ---: | ---: | ---: | ---: |")?;
@@ -412,8 +416,8 @@ fn networks(page: &mut String, roof: Roofline, quick: bool) -> Outcome<()> {
     }
     writeln!(page)?;
     if let Some((config, seconds)) = paper {
-        let blocks = 4 * config.depths[0] + 2 * config.depths.iter().sum::<usize>();
-        let exponentials = (blocks * 4 * 480 * 640 * config.d_inner() * config.d_state) as f64;
+        let exponentials =
+            (scan_blocks(&config) * 4 * 480 * 640 * config.d_inner() * config.d_state) as f64;
         let (products, scans) = (PAPER_FLOP / roof.flops, exponentials / roof.exponentials);
         writeln!(
             page,
@@ -434,10 +438,135 @@ fn networks(page: &mut String, roof: Roofline, quick: bool) -> Outcome<()> {
     let step = best(3, || forward(&network, &visible, &infrared)?.sqr()?.mean_all()?.backward())?;
     writeln!(
         page,
-        "A training step's forward and backward, preset small, 4 pairs of 128×128: {}.\n",
+        "A training step's forward and backward, preset small, 4 pairs of 128×128: {}.",
         time(step)
     )?;
+    // One scan of a 32×32 map stands for a sixteenth of one of 128×128.
+    let (d, n) = (config.d_inner(), config.d_state);
+    let scan = Scan::new(32, 32, d, n)?;
+    let scan = Scan { x: Var::from_tensor(&scan.x)?.into_inner(), ..scan };
+    let plain = best(1, || scan.plain()?.sqr()?.mean_all()?.backward())?;
+    // For each of 4 pairs.
+    let scans = 4 * scan_blocks(&config);
+    writeln!(
+        page,
+        "By Candle's own operations its {scans} scans alone would take at least {}, {:.0} times as long: one \
+         scan of a 32×32 map, forward and backward, takes {}, and the time grows with the map.\n",
+        time(16. * scans as f64 * plain),
+        16. * scans as f64 * plain / step,
+        time(plain),
+    )?;
     backward_of_parts(page)
+}
+
+/// Four-direction scans of a forward pass: two extractors of two blocks each, and two in every
+/// block of the fusion layers.
+fn scan_blocks(config: &Config) -> usize {
+    4 * config.depths[0] + 2 * config.depths.iter().sum::<usize>()
+}
+
+/// Matrix products against Candle's, which are those of the crate gemm.
+fn products(page: &mut String, roof: Roofline) -> Outcome<()> {
+    writeln!(
+        page,
+        "Matrix products of 153,600 pixels, against Candle's own (the crate gemm 0.19; for windows, its \
+         convolution):\n\n| product | time | of the multiply-adds' ceiling | Candle's own | ratio |\n\
+         | --- | ---: | ---: | ---: | ---: |"
+    )?;
+    const H: usize = 320;
+    const W: usize = 480;
+    for (cin, cout, k) in
+        [(16, 64, 1), (32, 68, 1), (128, 512, 1), (256, 128, 1), (16, 64, 3), (128, 64, 3)]
+    {
+        let x = random(&[1, H, W, cin]);
+        let weight = random(&[cout, cin, k, k]);
+        let ours = best(5, || Ok(isfm_ops::conv2d(&x, &weight, None)?))?;
+        let theirs = if k == 1 {
+            let (x, w) = (x.reshape((H * W, cin))?, weight.reshape((cout, cin))?.t()?);
+            best(5, || x.matmul(&w))?
+        } else {
+            let y = x.permute((0, 3, 1, 2))?.contiguous()?;
+            best(1, || y.conv2d(&weight, k / 2, 1, 1, 1))?
+        };
+        let flop = (2 * H * W * cin * cout * k * k) as f64;
+        writeln!(
+            page,
+            "| {k}×{k}, {cin}→{cout} | {} | {:.0} % | {} | {:.1} |",
+            time(ours),
+            100. * flop / ours / roof.flops,
+            time(theirs),
+            theirs / ours
+        )?;
+    }
+    writeln!(page)?;
+    Ok(())
+}
+
+/// Where a forward pass spends its time, stage by stage.
+fn stages(page: &mut String, quick: bool) -> Outcome<()> {
+    use isfm_blocks::{ModalitySpecificExtractor, Source};
+    writeln!(
+        page,
+        "## Stages\n\nEach stage by itself; the four-direction scans are those inside the extractors and the \
+         fusion layers.\n\n| preset, size | extractors | band averages | frequency layers | fusion layers | \
+         reconstruction | sum | of it the scans |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    )?;
+    let sizes: &[_] = &[("small", 480, 640), ("paper", 256, 256)];
+    for &(preset, h, w) in if quick { &sizes[..1] } else { sizes } {
+        let config = Config::preset(preset)?;
+        let weights = initial_weights(&config, 1, &Device::Cpu)?;
+        let tensors = weights.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let (dim, layers) = (config.embed_dim, config.layers());
+        let Config { d_state, expand, .. } = config;
+        let ss2d = isfm_ssm::Ss2dConfig { d_state, expand, ..isfm_ssm::Ss2dConfig::new(dim) };
+        let runs = if preset == "small" { 4 } else { 2 };
+
+        let extractor =
+            |source| ModalitySpecificExtractor::new(source, &ss2d, config.depths[0], vb.clone());
+        let (visible, infrared) = (extractor(Source::Visible)?, extractor(Source::Infrared)?);
+        let picture = image(1, h, w).reshape((1, h, w, 1))?;
+        let features = || Ok((visible.forward(&picture)?, infrared.forward(&picture)?));
+        let extracting = stage(runs, features)?;
+        let (visible, infrared) = features().map_err(|e: isfm_blocks::Error| e)?;
+        let averaging = stage(runs, || isfm_blocks::band_averages(&visible, &infrared))?;
+        let bands = isfm_blocks::band_averages(&visible, &infrared)?;
+        let (visible, infrared) = (visible.deep, infrared.deep);
+
+        let mff = isfm_blocks::mff_layer(dim, vb.pp("MFF_layers").pp(0))?;
+        let frequency = layers as f64 * stage(runs, || mff.forward(&bands, h, w))?;
+        let output = mff.forward(&bands, h, w)?;
+        let isf = isfm_blocks::isf_layer(&ss2d, config.depths[0], vb.pp("ISF_layers").pp(0))?;
+        let fusing =
+            layers as f64 * stage(runs, || isf.forward(&visible, &infrared, &output.bands))?;
+
+        let last = isfm_blocks::reconstruction(2 * layers * dim, vb.pp("conv_final_fuse"))?;
+        let reconstructing = stage(runs, || {
+            let mut sum = None;
+            for index in 0..2 * layers {
+                sum = Some(last.add(sum, &visible, index)?);
+            }
+            sum.map(|sum| last.finish(sum)).transpose()
+        })?;
+
+        let scan = Scan::new(h, w, config.d_inner(), config.d_state)?;
+        let scans = scan_blocks(&config) as f64 * best(runs, || scan.forward())?;
+        let parts = [extracting, averaging, frequency, fusing, reconstructing];
+        let sum: f64 = parts.iter().sum();
+        write!(page, "| {preset}, {w}×{h} ")?;
+        for part in parts {
+            write!(page, "| {} ({:.0} %) ", time(part), 100. * part / sum)?;
+        }
+        writeln!(page, "| {} | {} ({:.0} %) |", time(sum), time(scans), 100. * scans / sum)?;
+    }
+    writeln!(page)?;
+    Ok(())
+}
+
+/// [`best`] of a stage, which keeps buffers for its length as a whole forward pass does.
+fn stage<T>(runs: usize, mut work: impl FnMut() -> isfm_blocks::Result<T>) -> Result<f64> {
+    best(runs, || isfm_ops::cpu::recycling(&mut work).map_err(candle_core::Error::wrap))
 }
 
 /// What the two heaviest operations of a training step take forward and backward, against Candle's.

@@ -76,6 +76,7 @@ struct Args {
 }
 
 fn main() -> Result<()> {
+    isfm::keep_freed_memory();
     let args = Args::parse();
     let data = PairFolder::open(&args.data)?.cache_bytes(args.cache.saturating_mul(1 << 20));
     if let Some(first) = data.unpaired().first() {

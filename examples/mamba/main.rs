@@ -60,6 +60,7 @@ const LENGTH: usize = 128;
 const TEMPERATURE: f64 = 0.7;
 
 fn main() -> Result<()> {
+    isfm::keep_freed_memory();
     let args = Args::parse();
     let files = read(args.text.as_deref())?;
     let bytes: Vec<u8> = files.iter().flatten().copied().collect();

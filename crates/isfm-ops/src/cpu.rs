@@ -105,6 +105,23 @@ thread_local! {
     static IDLE: RefCell<Idle> = RefCell::default();
 }
 
+/// Tells the allocator to keep the memory that this process frees, for its next allocations.
+///
+/// A feature map is some tens of megabytes. By default the allocator gives so much back to the
+/// system at once, and the system clears it before it hands it out again: about a third of the time
+/// of a training step. For programs to call when they start, before other threads run; a library
+/// should leave its user's allocator alone. The process keeps as much memory as it needed at its
+/// peak. Works with glibc on Linux; with other allocators it does nothing.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the calls only set two parameters of the allocator. Where they are refused, nothing
+    // changes.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
 /// Memory smaller than this is not worth a system call.
 #[cfg(target_os = "linux")]
 const LARGE: usize = 4 << 20;

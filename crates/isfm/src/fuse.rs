@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Layout, Storage, Tensor};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageBuffer, Luma};
 use isfm_model::{Checkpoint, Config, Network};
@@ -11,7 +11,7 @@ use isfm_model::{Checkpoint, Config, Network};
 use crate::colour::Samples;
 use crate::memory;
 use crate::normalise::Normalize;
-use crate::plane::Plane;
+use crate::plane::{Plane, View};
 use crate::tiling::{self, Plan, Tiling};
 use crate::{Error, Result, Side};
 
@@ -133,7 +133,8 @@ impl Isfm {
             let (luma, span) = visible.to_luma(Side::Visible, self.normalize_visible)?;
             let (heat, _) = infrared.to_luma(Side::Infrared, self.normalize_infrared)?;
             let heat = if size == infrared_size { heat } else { resized(heat, size) };
-            let fused = self.fuse_planes(luma, heat)?;
+            let fused = self.fuse_planes(luma.view(), heat.view())?;
+            drop((luma, heat));
             Ok(visible.with_luma(&fused, span))
         })
     }
@@ -164,13 +165,26 @@ impl Isfm {
             });
         }
         self.install(|| {
-            let visible_planes = planes(visible, Side::Visible)?;
-            let infrared_planes = planes(infrared, Side::Infrared)?;
-            let mut fused = Vec::with_capacity(visible.elem_count());
-            for (visible, infrared) in visible_planes.into_iter().zip(infrared_planes) {
-                fused.extend(self.fuse_planes(visible, infrared)?.data);
+            let [height, width] = plane_size(visible, Side::Visible)?;
+            plane_size(infrared, Side::Infrared)?;
+            let shape = visible.shape();
+            let (visible, infrared) = (visible.contiguous()?, infrared.contiguous()?);
+            let (v, v_layout) = visible.storage_and_layout();
+            let (i, i_layout) = infrared.storage_and_layout();
+            let visible = luma(&v, v_layout, Side::Visible)?;
+            let infrared = luma(&i, i_layout, Side::Infrared)?;
+            let view = |data| View { width, height, data };
+            let size = width * height;
+            let mut fused = Vec::new();
+            for (visible, infrared) in visible.chunks_exact(size).zip(infrared.chunks_exact(size)) {
+                let plane = self.fuse_planes(view(visible), view(infrared))?.data;
+                if fused.is_empty() {
+                    fused = plane;
+                } else {
+                    fused.extend(plane);
+                }
             }
-            Ok(Tensor::from_vec(fused, visible.shape(), &Device::Cpu)?)
+            Ok(Tensor::from_vec(fused, shape, &Device::Cpu)?)
         })
     }
 
@@ -182,8 +196,8 @@ impl Isfm {
         }
     }
 
-    /// Two planes of one size with finite values in [0, 1], to such a plane.
-    fn fuse_planes(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
+    /// Two planes of one size with finite values near [0, 1], to one inside [0, 1].
+    fn fuse_planes(&self, visible: View<'_>, infrared: View<'_>) -> Result<Plane> {
         let (width, height) = (visible.width, visible.height);
         let (w, h) = (width.next_multiple_of(2), height.next_multiple_of(2));
         let plan = self.plan(w, h)?;
@@ -191,11 +205,11 @@ impl Isfm {
             return self.forward(visible, infrared);
         }
         if (w, h) == (width, height) {
-            return plan.run(&visible, &infrared, |v, i| self.forward(v, i));
+            return plan.run(visible, infrared, |v, i| self.forward(v, i));
         }
-        let (visible, infrared) = (visible.extended(0, w, h), infrared.extended(0, w, h));
-        let fused = plan.run(&visible, &infrared, |v, i| self.forward(v, i))?;
-        Ok(fused.crop(0, 0, width, height))
+        let [visible, infrared] = [visible, infrared].map(|p| p.extended(0, w, h));
+        let fused = plan.run(visible.view(), infrared.view(), |v, i| self.forward(v, i))?;
+        Ok(fused.view().crop(0, 0, width, height))
     }
 
     fn plan(&self, width: usize, height: usize) -> Result<Plan> {
@@ -223,20 +237,21 @@ impl Isfm {
     }
 
     /// The network on a pair of planes, extended as [`Borders`] says.
-    fn forward(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
+    fn forward(&self, visible: View<'_>, infrared: View<'_>) -> Result<Plane> {
         if self.borders == Borders::Released {
-            return self.network(visible, infrared);
+            return self.network(visible.to_plane(), infrared.to_plane());
         }
         let (width, height) = (visible.width, visible.height);
-        let grown = |p: Plane| p.extended(MARGIN, width + 2 * MARGIN, height + 2 * MARGIN);
+        let grown = |p: View<'_>| p.extended(MARGIN, width + 2 * MARGIN, height + 2 * MARGIN);
         let fused = self.network(grown(visible), grown(infrared))?;
-        Ok(fused.crop(MARGIN, MARGIN, width, height))
+        Ok(fused.view().crop(MARGIN, MARGIN, width, height))
     }
 
     fn network(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
         let (width, height) = (visible.width, visible.height);
         let shape = (1, 1, height, width);
-        let input = |plane: Plane| -> Result<Tensor> {
+        let input = |mut plane: Plane| -> Result<Tensor> {
+            plane.data.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
             Ok(Tensor::from_vec(plane.data, shape, &self.device)?.to_dtype(self.dtype)?)
         };
         let fused = self.network.forward(&input(visible)?, &input(infrared)?)?;
@@ -267,8 +282,8 @@ fn resized(plane: Plane, (width, height): (usize, usize)) -> Plane {
     Plane { width, height, data }
 }
 
-/// The planes of a tensor for [`Isfm::fuse_luma`].
-fn planes(tensor: &Tensor, side: Side) -> Result<Vec<Plane>> {
+/// Height and width of the planes of a tensor for [`Isfm::fuse_luma`].
+fn plane_size(tensor: &Tensor, side: Side) -> Result<[usize; 2]> {
     let what = match side {
         Side::Visible => "the visible tensor",
         Side::Infrared => "the infrared tensor",
@@ -284,18 +299,22 @@ fn planes(tensor: &Tensor, side: Side) -> Result<Vec<Plane>> {
         return Err(Error::DType { what, got: tensor.dtype() });
     }
     require_cpu(what, tensor.device())?;
-    let mut data = tensor.flatten_all()?.to_vec1::<f32>()?;
+    Ok([height, width])
+}
+
+/// The values of a contiguous tensor that [`plane_size`] has accepted, if they are luma.
+fn luma<'a>(storage: &'a Storage, layout: &Layout, side: Side) -> Result<&'a [f32]> {
+    let data = match (storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(storage), Some((start, end))) => &storage.as_slice::<f32>()?[start..end],
+        _ => return Err(candle_core::Error::msg("not contiguous on the CPU").into()),
+    };
     if let Some(index) = data.iter().position(|v| !v.is_finite()) {
         return Err(Error::NotFinite { side, value: data[index], index });
     }
-    for v in &mut data {
-        if !(-1e-3..=1.001).contains(v) {
-            return Err(Error::OutOfRange { side, value: *v });
-        }
-        *v = v.clamp(0., 1.);
+    match data.iter().find(|v| !(-1e-3..=1.001).contains(*v)) {
+        Some(&value) => Err(Error::OutOfRange { side, value }),
+        None => Ok(data),
     }
-    let plane = |data: &[f32]| Plane { width, height, data: data.to_vec() };
-    Ok(data.chunks_exact(width * height).map(plane).collect())
 }
 
 fn require_cpu(what: &'static str, device: &Device) -> Result<()> {

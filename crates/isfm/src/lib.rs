@@ -15,5 +15,6 @@ pub use error::{Error, Result, Side};
 pub use files::{read_image, write_image};
 pub use fuse::{Borders, Builder, Isfm};
 pub use isfm_model::{Checkpoint, Config};
+pub use isfm_ops::cpu::keep_freed_memory;
 pub use normalise::Normalize;
 pub use tiling::Tiling;

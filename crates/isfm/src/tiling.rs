@@ -5,7 +5,7 @@
 //! zero padding of the convolutions shows) and in the middle half the one fades into the other
 //! along a raised cosine; the two weights add up to one by construction.
 
-use crate::plane::Plane;
+use crate::plane::{Plane, View};
 use crate::{Error, Result};
 
 /// How an image is cut into tiles.
@@ -164,20 +164,21 @@ impl Plan {
     /// Fuses tile by tile, one after the other, and blends.
     pub(crate) fn run(
         &self,
-        visible: &Plane,
-        infrared: &Plane,
-        fuse: impl Fn(Plane, Plane) -> Result<Plane>,
+        visible: View<'_>,
+        infrared: View<'_>,
+        fuse: impl Fn(View<'_>, View<'_>) -> Result<Plane>,
     ) -> Result<Plane> {
         let (w, h) = (self.across.tile, self.down.tile);
         if self.tiles() == 1 {
-            return fuse(visible.clone(), infrared.clone());
+            return fuse(visible, infrared);
         }
         let mut out = Plane::zeros(visible.width, visible.height);
         for (j, &y0) in self.down.starts.iter().enumerate() {
             let rows = self.down.weights(j);
             for (i, &x0) in self.across.starts.iter().enumerate() {
                 let columns = self.across.weights(i);
-                let tile = fuse(visible.crop(x0, y0, w, h), infrared.crop(x0, y0, w, h))?;
+                let [v, i] = [visible, infrared].map(|p| p.crop(x0, y0, w, h));
+                let tile = fuse(v.view(), i.view())?;
                 for (y, (from, wy)) in tile.data.chunks_exact(w).zip(&rows).enumerate() {
                     let to = &mut out.data[(y0 + y) * out.width + x0..][..w];
                     for ((to, from), wx) in to.iter_mut().zip(from).zip(&columns) {
@@ -260,7 +261,7 @@ mod tests {
         }
         let plan = Plan::edge(230, 150, 64);
         assert!(plan.tiles() > 6);
-        let back = plan.run(&plane, &plane, |visible, _| Ok(visible)).unwrap();
+        let back = plan.run(plane.view(), plane.view(), |v, _| Ok(v.to_plane())).unwrap();
         for (a, b) in back.data.iter().zip(&plane.data) {
             assert!((a - b).abs() < 1e-6);
         }
