@@ -14,7 +14,7 @@ use crate::plane::{DetailRow, Row};
 #[inline(always)]
 fn butterfly<S: Simd>(s: S, a: S::V, b: S::V, c: S::V, d: S::V) -> [S::V; 4] {
     let half = s.splat(S::E::of(0.5));
-    let [a, b, c, d] = [a, b, c, d].map(|v| s.mul(v, half));
+    let (a, b, c, d) = (s.mul(a, half), s.mul(b, half), s.mul(c, half), s.mul(d, half));
     let (top, bottom) = (s.add(a, b), s.add(c, d));
     let (top_diff, bottom_diff) = (s.sub(a, b), s.sub(c, d));
     [
@@ -221,13 +221,18 @@ impl<E: Real> Kernel<E> for HaarSynthesis<'_, E> {
             let (c_out, d_out) = bottom[2 * j * pixel..][..2 * pixel].split_at_mut(pixel);
             for k in (0..pixel).step_by(S::LANES) {
                 let end = pixel.min(k + S::LANES);
-                let ll = bands.approx.map_or(zero, |ll| s.load_partial(&ll[j * pixel..][k..end]));
-                let [lh, hl, hh] = match &bands.details {
-                    DetailRow::Interleaved(d) => {
-                        [0, 1, 2].map(|n| s.load_partial(&d[(3 * j + n) * pixel..][k..end]))
-                    }
-                    _ => [zero; 3],
+                // No closures here: they are not always compiled with the kernel's instructions.
+                let ll = match bands.approx {
+                    Some(ll) => s.load_partial(&ll[j * pixel..][k..end]),
+                    None => zero,
                 };
+                let mut details = [zero; 3];
+                if let DetailRow::Interleaved(d) = &bands.details {
+                    for (n, detail) in details.iter_mut().enumerate() {
+                        *detail = s.load_partial(&d[(3 * j + n) * pixel..][k..end]);
+                    }
+                }
+                let [lh, hl, hh] = details;
                 let [a, b, c, d] = butterfly(s, ll, lh, hl, hh);
                 s.store_partial(a, &mut a_out[k..end]);
                 s.store_partial(b, &mut b_out[k..end]);

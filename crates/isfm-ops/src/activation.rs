@@ -176,7 +176,11 @@ where
         let n = self.inputs[0].len();
         for at in (0..n).step_by(S::LANES) {
             let lanes = S::LANES.min(n - at);
-            let v = self.inputs.map(|x| s.load_partial(&x[at..][..lanes]));
+            // A loop: closures are not always compiled with the kernel's instructions.
+            let mut v = [s.splat(E::of(0.)); IN];
+            for (v, x) in v.iter_mut().zip(self.inputs) {
+                *v = s.load_partial(&x[at..][..lanes]);
+            }
             for (out, v) in self.outputs.iter_mut().zip(self.f.apply(s, v)) {
                 s.store_partial(v, &mut out[at..][..lanes]);
             }
@@ -184,8 +188,8 @@ where
     }
 }
 
-/// Elements that one task works on.
-const TASK: usize = 16_384;
+/// Elements that one task works on: its results stay in the nearest cache from the zeros on.
+const TASK: usize = 4096;
 
 /// `f` at every place; the results one after the other.
 fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(

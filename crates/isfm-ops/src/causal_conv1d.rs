@@ -284,7 +284,10 @@ impl<E: Real> Steps<'_, E> {
         lanes: usize,
     ) {
         let Dims { channels, left, .. } = self.d;
-        let start = self.bias.map_or(s.splat(E::of(0.)), |b| s.load_partial(&b[c..][..lanes]));
+        let start = match self.bias {
+            Some(bias) => s.load_partial(&bias[c..][..lanes]),
+            None => s.splat(E::of(0.)),
+        };
         let mut acc = [start; P];
         for j in taps {
             // SAFETY: j < K and c + lanes <= channels.

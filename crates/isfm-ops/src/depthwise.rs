@@ -301,7 +301,10 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
     ) {
         let (channels, k) = (self.channels, self.k);
         let pad = k / 2;
-        let start = self.bias.map_or(s.splat(E::of(0.)), |b| s.load_partial(&b[c..][..lanes]));
+        let start = match self.bias {
+            Some(bias) => s.load_partial(&bias[c..][..lanes]),
+            None => s.splat(E::of(0.)),
+        };
         let mut acc = [start; P];
         for ky in self.rows.clone() {
             let line = (self.lines)(ky);
