@@ -309,6 +309,27 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
         for ky in self.rows.clone() {
             let line = (self.lines)(ky);
             assert!(line.len() == self.out.len());
+            if k == 3 && P == PIXELS {
+                // Neighbouring pixels share four of their six columns: each is loaded once. Room
+                // for more than six, because the unrolled body names the rest.
+                let (mut v, mut w) = ([start; 10], [start; 6]);
+                unroll!(q < 6, {
+                    // SAFETY: inside the line, of which the window covers P + 2 pixels here.
+                    let pixel = unsafe { window(line, (x + q - 1) * channels + c, lanes) };
+                    v[q] = s.load_partial(pixel);
+                });
+                unroll!(kx < 3, {
+                    // SAFETY: ky, kx < k and c + lanes <= channels.
+                    let tap = unsafe { window(self.taps, (ky * 3 + kx) * channels + c, lanes) };
+                    w[kx] = s.load_partial(tap);
+                });
+                unroll!(p < P, {
+                    acc[p] = s.fma(v[p], w[0], acc[p]);
+                    acc[p] = s.fma(v[p + 1], w[1], acc[p]);
+                    acc[p] = s.fma(v[p + 2], w[2], acc[p]);
+                });
+                continue;
+            }
             for kx in columns.clone() {
                 let tap = (ky * k + kx) * channels + c;
                 let at = (x + kx - pad) * channels + c;
