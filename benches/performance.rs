@@ -1,18 +1,18 @@
 //! Measures everything that `docs/performance.md` says in one run, and writes it.
 //!
 //! `cargo bench -p isfm-benches --bench performance -- --output docs/performance.md`
-//! (`--quick` leaves out what takes minutes, `--roofline` prints the ceilings alone). A figure is the best of several runs.
+//! (`--quick` leaves out what takes minutes, `--roofline` and `--products` print a part alone). A figure
+//! is the best of several runs.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Conv2dConfig, VarBuilder};
 use isfm::{Isfm, Tiling};
-use isfm_benches::{Roofline, image, random, random_var};
+use isfm_benches::{Roofline, Scan, image, random, random_var};
 use isfm_dwt::{Border, Layout, Wavelet};
 use isfm_model::{Config, Network, Weights, initial_weights};
-use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,6 +25,12 @@ fn main() -> Outcome<()> {
     }
     if args.iter().any(|a| a == "--roofline") {
         println!("{:#?}", Roofline::measure());
+        return Ok(());
+    }
+    if args.iter().any(|a| a == "--products") {
+        let mut page = String::new();
+        products(&mut page, Roofline::measure())?;
+        print!("{page}");
         return Ok(());
     }
     let quick = args.iter().any(|a| a == "--quick");
@@ -95,88 +101,6 @@ fn header(page: &mut String, roof: Roofline) -> Outcome<()> {
     writeln!(page, "| multiply-adds on registers | {:.0} GFLOP/s |", roof.flops / 1e9)?;
     writeln!(page, "| copying memory, read and written | {:.1} GB/s |\n", roof.bandwidth / 1e9)?;
     Ok(())
-}
-
-struct Scan {
-    x: Tensor,
-    x_dbl: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    a_logs: Tensor,
-    ds: Tensor,
-    exponentials: f64,
-}
-
-impl Scan {
-    fn new(h: usize, w: usize, d: usize, n: usize) -> Result<Self> {
-        let rank = d.div_ceil(32);
-        Ok(Self {
-            x: random(&[1, h, w, d]),
-            x_dbl: random(&[1, h, w, 4, rank + 2 * n]),
-            weight: random(&[4, d, rank]),
-            bias: random(&[4, d]),
-            a_logs: (random(&[4 * d, n]).abs()?),
-            ds: random(&[4 * d]),
-            exponentials: (4 * h * w * d * n) as f64,
-        })
-    }
-
-    fn run(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
-        let params = Scan2dParams {
-            dt_projs_weight: &self.weight,
-            dt_projs_bias: &self.bias,
-            a_logs: &self.a_logs,
-            ds: &self.ds,
-        };
-        Ok(selective_scan_2d_with(x, x_dbl, &params)?)
-    }
-
-    fn forward(&self) -> Result<Tensor> {
-        self.run(&self.x, &self.x_dbl)
-    }
-
-    /// The same by Candle's own operations, step by step.
-    fn plain(&self) -> Result<Tensor> {
-        let (_, h, w, d) = self.x.dims4()?;
-        let n = self.a_logs.dim(1)?;
-        let rank = self.weight.dim(2)?;
-        let rows = |t: &Tensor, k: usize| -> Result<Tensor> {
-            let t = if k % 2 == 1 { t.transpose(0, 1)? } else { t.clone() };
-            t.contiguous()?.flatten(0, 1)
-        };
-        let (u, proj) = (self.x.get(0)?, self.x_dbl.get(0)?);
-        let mut sum = u.zeros_like()?;
-        for k in 0..4 {
-            let (u, proj) = (rows(&u, k)?, rows(&proj.narrow(2, k, 1)?.squeeze(2)?, k)?);
-            let dt = proj.narrow(1, 0, rank)?.matmul(&self.weight.get(k)?.t()?.contiguous()?)?;
-            let dt = (dt.broadcast_add(&self.bias.get(k)?)?.exp()? + 1.)?.log()?;
-            let a = self.a_logs.narrow(0, k * d, d)?.exp()?.neg()?;
-            let skip = u.broadcast_mul(&self.ds.narrow(0, k * d, d)?)?;
-            let mut state = Tensor::zeros((d, n), u.dtype(), u.device())?;
-            let mut out = Vec::with_capacity(h * w);
-            for step in 0..h * w {
-                let t = if k < 2 { step } else { h * w - 1 - step };
-                let (dt, u) = (dt.get(t)?, u.get(t)?);
-                let (b, c) =
-                    (proj.get(t)?.narrow(0, rank, n)?, proj.get(t)?.narrow(0, rank + n, n)?);
-                let decay = dt.unsqueeze(1)?.broadcast_mul(&a)?.exp()?;
-                let input = (&dt * &u)?.unsqueeze(1)?.broadcast_mul(&b.unsqueeze(0)?)?;
-                state = ((decay * state)? + input)?;
-                out.push(state.broadcast_mul(&c.unsqueeze(0)?)?.sum(D::Minus1)?);
-            }
-            if k >= 2 {
-                out.reverse();
-            }
-            let y = (Tensor::stack(&out, 0)? + skip)?;
-            let y = if k % 2 == 1 {
-                y.reshape((w, h, d))?.transpose(0, 1)?.contiguous()?
-            } else {
-                y.reshape((h, w, d))?
-            };
-            sum = (sum + y)?;
-        }
-        Ok(sum)
-    }
 }
 
 fn scans(page: &mut String, roof: Roofline, quick: bool) -> Outcome<()> {
@@ -443,8 +367,7 @@ fn networks(page: &mut String, roof: Roofline, quick: bool) -> Outcome<()> {
     )?;
     // One scan of a 32×32 map stands for a sixteenth of one of 128×128.
     let (d, n) = (config.d_inner(), config.d_state);
-    let scan = Scan::new(32, 32, d, n)?;
-    let scan = Scan { x: Var::from_tensor(&scan.x)?.into_inner(), ..scan };
+    let scan = Scan::new(32, 32, d, n)?.tracked()?;
     let plain = best(1, || scan.plain()?.sqr()?.mean_all()?.backward())?;
     // For each of 4 pairs.
     let scans = 4 * scan_blocks(&config);

@@ -1,39 +1,30 @@
-//! The four-direction selective scan, forward and with its gradient.
+//! The four-direction selective scan, forward and with its gradient, and the same recurrence in
+//! Candle's own operations. `performance` compares with what the processor can do at most.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isfm_benches::{random, random_var};
-use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
+use isfm_benches::Scan;
 
 fn scan(c: &mut Criterion) {
     let mut group = c.benchmark_group("selective_scan_2d");
     group.sample_size(10);
-    for (side, channels, states) in [(128usize, 32usize, 8), (128, 32, 16), (128, 256, 16)] {
-        let rank = channels.div_ceil(32);
-        let x = random(&[1, side, side, channels]);
-        let x_dbl = random(&[1, side, side, 4, rank + 2 * states]);
-        let weight = random(&[4, channels, rank]);
-        let bias = random(&[4, channels]);
-        let a_logs = random(&[4 * channels, states]);
-        let ds = random(&[4 * channels]);
-        let params = Scan2dParams {
-            dt_projs_weight: &weight,
-            dt_projs_bias: &bias,
-            a_logs: &a_logs,
-            ds: &ds,
-        };
-        let name = format!("{side}x{side}, D={channels}, N={states}");
-        // One exponential for every step, channel, state and direction: the scan's floor.
-        group.throughput(Throughput::Elements((4 * side * side * channels * states) as u64));
-        group.bench_function(BenchmarkId::new("forward", &name), |b| {
-            b.iter(|| selective_scan_2d_with(&x, &x_dbl, &params).unwrap());
-        });
-        let (x, x_dbl) = (random_var(x.dims()), random_var(x_dbl.dims()));
-        group.bench_function(BenchmarkId::new("forward and backward", &name), |b| {
-            b.iter(|| {
-                let y = selective_scan_2d_with(&x, &x_dbl, &params).unwrap();
-                y.sum_all().unwrap().backward().unwrap()
+    for (height, width) in [(32, 32), (128, 128), (480, 640)] {
+        for (channels, states) in [(32, 8), (32, 16), (128, 8), (128, 16), (256, 8), (256, 16)] {
+            let scan = Scan::new(height, width, channels, states).unwrap();
+            let name = format!("{width}x{height}, D={channels}, N={states}");
+            group.throughput(Throughput::Elements(scan.exponentials as u64));
+            group.bench_function(BenchmarkId::new("forward", &name), |b| {
+                b.iter(|| scan.forward().unwrap());
             });
-        });
+            // Candle's version keeps every step as tensors: small sizes only.
+            if (width, channels) == (32, 32) {
+                let id = BenchmarkId::new("forward, Candle's operations", &name);
+                group.bench_function(id, |b| b.iter(|| scan.plain().unwrap()));
+            }
+            let scan = scan.tracked().unwrap();
+            group.bench_function(BenchmarkId::new("forward and backward", &name), |b| {
+                b.iter(|| scan.forward().unwrap().sum_all().unwrap().backward().unwrap());
+            });
+        }
     }
     group.finish();
 }

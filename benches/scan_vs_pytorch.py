@@ -36,7 +36,7 @@ def in_virtual_environment():
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = THREADS
-    os.execv(python, [python, __file__, *sys.argv[1:]])
+    os.execv(python, [python, *sys.argv])
 
 
 in_virtual_environment()

@@ -3,8 +3,10 @@
 use candle_core::{Device, Tensor, Var};
 
 mod roofline;
+mod scan;
 
 pub use roofline::Roofline;
+pub use scan::Scan;
 
 /// A tensor of standard normal values.
 pub fn random(shape: &[usize]) -> Tensor {

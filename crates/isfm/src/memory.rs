@@ -13,15 +13,15 @@ pub(crate) fn estimate(config: &Config, width: usize, height: usize) -> usize {
 pub(crate) const PLANES: usize = 24;
 
 /// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer: then
-/// the sum of the reconstruction (64 channels, twice) is there, some four maps of C channels, four of
-/// D, and the scan's projections (R + 2N values for each of four directions).
+/// the sum of the reconstruction (64 channels) is there, some four maps of C channels, four of D, and
+/// the scan's projections (R + 2N values for each of four directions).
 ///
 /// Fitted to the peak memory of the three presets at 256×256 and 640×480 (1558, 2933 and 6613 bytes
 /// for each pixel more), which it exceeds by 0 to 15 %; a tenth is added for what the allocator does
 /// not give back.
 pub(crate) fn per_pixel(config: &Config) -> usize {
     let (c, d) = (config.embed_dim, config.d_inner());
-    let maps = 512 + 16 * c + 16 * d;
+    let maps = 256 + 16 * c + 16 * d;
     let projections = 16 * (config.dt_rank() + 2 * config.d_state);
     (maps + projections).saturating_mul(11) / 10
 }

@@ -222,9 +222,9 @@ impl<S: Simd> Quarter<S> {
         let mut sums = [S::E::of(0.); 16];
         #[cfg(target_arch = "x86_64")]
         if is_avx512::<S>() {
-            // SAFETY: as just checked.
             let [a, b, c, d] = quarters;
             let halfway = [a.halfway, b.halfway, c.halfway, d.halfway];
+            // SAFETY: as just checked.
             let all = unsafe { avx512::sum_quarters::<S>(halfway) };
             s.store(all, &mut sums);
             return sums;
