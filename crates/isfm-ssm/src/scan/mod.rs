@@ -26,6 +26,46 @@ pub(crate) use op::ScanOp;
 /// enough that the backward's buffers stay in the second-level cache.
 pub(crate) const CHUNK: usize = 32;
 
+/// Runs `$body` with `$G` a constant for every group of states: as many at once as the registers
+/// hold, then smaller groups for the rest.
+macro_rules! state_groups {
+    ($n:expr, $big:expr, |$G:ident, $first:ident| $body:expr) => {{
+        let n: usize = $n;
+        let mut $first = 0;
+        macro_rules! groups_of {
+            ($size:literal) => {
+                if $size <= $big {
+                    const $G: usize = $size;
+                    while n - $first >= $size {
+                        $body;
+                        $first += $size;
+                    }
+                }
+            };
+        }
+        groups_of!(16);
+        groups_of!(8);
+        groups_of!(4);
+        groups_of!(1);
+    }};
+}
+use state_groups;
+
+/// Runs `$body` with `$i` = 0, 1, … `$count` - 1, at most 15, each written out: with a loop LLVM
+/// keeps arrays of vectors in memory, and what is added up waits for its own store.
+macro_rules! unrolled {
+    ($count:expr, |$i:ident| $body:block) => {
+        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $count:expr, $i:ident, $body:block, $($k:literal)*) => {
+        $(if $k < $count {
+            let $i: usize = $k;
+            $body
+        })*
+    };
+}
+use unrolled;
+
 /// How the steps of a scan map to positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Path {
@@ -405,7 +445,6 @@ fn prepare<S: Simd>(
     let spec = io.spec;
     let bias = s.load(&table.bias[at.column..]);
     for (t, &p) in chunk.positions().iter().enumerate() {
-        let proj = chunk.row(io, t);
         let row = spec.row(b, p) + at.global;
         let o = t * S::LANES;
         let u = s.load_partial(&io.u[row..row + at.live]);
@@ -413,13 +452,12 @@ fn prepare<S: Simd>(
         if spec.rank == 0 {
             raw = s.add(raw, s.load_partial(&io.dt[row..row + at.live]));
         }
-        for (r, &factor) in proj[..spec.rank].iter().enumerate() {
-            let weight = s.load(&table.dt_weight[r * table.width + at.column..]);
-            raw = s.fma(s.splat(factor), weight, raw);
-        }
         s.store(u, &mut block.u[o..]);
         s.store(raw, &mut block.raw[o..]);
     }
+    state_groups!(spec.rank, 8, |G, first| add_factors::<S, G>(
+        s, io, table, at, chunk, first, block
+    ));
     // In a loop of its own, where no load from far away delays the arithmetic.
     for t in 0..chunk.len {
         let o = t * S::LANES;
@@ -427,6 +465,31 @@ fn prepare<S: Simd>(
         let delta = if spec.softplus { lanes::softplus(s, raw) } else { raw };
         s.store(delta, &mut block.delta[o..]);
         s.store(s.mul(delta, s.load(&block.u[o..])), &mut block.w[o..]);
+    }
+}
+
+/// Adds the share of `G` of dt's factors to a block's `raw`, their weights in registers.
+#[inline(always)]
+fn add_factors<S: Simd, const G: usize>(
+    s: S,
+    io: &Inputs<'_, S::E>,
+    table: &Table<S::E>,
+    at: Lanes,
+    chunk: &Chunk,
+    first: usize,
+    block: &mut Block<S::E>,
+) {
+    let mut weights = [s.splat(S::E::of(0.)); G];
+    unrolled!(G, |r| {
+        weights[r] = s.load(&table.dt_weight[(first + r) * table.width + at.column..]);
+    });
+    for (t, raw) in block.raw.chunks_exact_mut(S::LANES).take(chunk.len).enumerate() {
+        let factors = &chunk.row(io, t)[first..][..G];
+        let mut sum = s.load(raw);
+        unrolled!(G, |r| {
+            sum = s.fma(s.splat(factors[r]), weights[r], sum);
+        });
+        s.store(sum, raw);
     }
 }
 
@@ -503,43 +566,3 @@ impl<'a, E> Shared<'a, E> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
     }
 }
-
-/// Runs `$body` with `$G` a constant for every group of states: as many at once as the registers
-/// hold, then smaller groups for the rest.
-macro_rules! state_groups {
-    ($n:expr, $big:expr, |$G:ident, $first:ident| $body:expr) => {{
-        let n: usize = $n;
-        let mut $first = 0;
-        macro_rules! groups_of {
-            ($size:literal) => {
-                if $size <= $big {
-                    const $G: usize = $size;
-                    while n - $first >= $size {
-                        $body;
-                        $first += $size;
-                    }
-                }
-            };
-        }
-        groups_of!(16);
-        groups_of!(8);
-        groups_of!(4);
-        groups_of!(1);
-    }};
-}
-use state_groups;
-
-/// Runs `$body` with `$i` = 0, 1, … `$count` - 1, at most 15, each written out: with a loop LLVM
-/// keeps arrays of vectors in memory, and what is added up waits for its own store.
-macro_rules! unrolled {
-    ($count:expr, |$i:ident| $body:block) => {
-        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $count:expr, $i:ident, $body:block, $($k:literal)*) => {
-        $(if $k < $count {
-            let $i: usize = $k;
-            $body
-        })*
-    };
-}
-use unrolled;
