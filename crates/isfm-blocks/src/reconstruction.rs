@@ -81,31 +81,28 @@ impl Reconstruction {
     pub fn add(&self, sum: Option<Sum>, map: &Tensor, index: usize) -> Result<Sum> {
         let c = map.dim(3)?;
         let weight = self.conv_in.weight().narrow(1, index * c, c)?;
-        if map.elem_count() > 0 && rows::may_fuse([map, &weight]) {
-            match (sum, map.dtype()) {
-                (None, DType::F32) => {
-                    return Ok(Sum(Inner::F32(self.add_plain(None, map, &weight)?)));
-                }
-                (None, DType::F64) => {
-                    return Ok(Sum(Inner::F64(self.add_plain(None, map, &weight)?)));
-                }
-                (Some(Sum(Inner::F32(sum))), _) => {
-                    return Ok(Sum(Inner::F32(self.add_plain(Some(sum), map, &weight)?)));
-                }
-                (Some(Sum(Inner::F64(sum))), _) => {
-                    return Ok(Sum(Inner::F64(self.add_plain(Some(sum), map, &weight)?)));
-                }
-                (sum, _) => return self.add_tensor(sum, map, &weight),
+        // The bias too: whoever trains it alone still wants its gradient.
+        let inputs = [map, &weight].into_iter().chain(self.conv_in.bias());
+        let plain = map.elem_count() > 0 && rows::may_fuse(inputs);
+        let inner = sum.map(|sum| sum.0);
+        Ok(Sum(match (inner, map.dtype()) {
+            (None, DType::F32) if plain => Inner::F32(self.add_plain(None, map, &weight)?),
+            (None, DType::F64) if plain => Inner::F64(self.add_plain(None, map, &weight)?),
+            (Some(Inner::F32(sum)), _) if plain => {
+                Inner::F32(self.add_plain(Some(sum), map, &weight)?)
             }
-        }
-        self.add_tensor(sum, map, &weight)
+            (Some(Inner::F64(sum)), _) if plain => {
+                Inner::F64(self.add_plain(Some(sum), map, &weight)?)
+            }
+            (inner, _) => Inner::Tensor(self.add_tensor(inner.map(Sum), map, &weight)?),
+        }))
     }
 
-    fn add_tensor(&self, sum: Option<Sum>, map: &Tensor, weight: &Tensor) -> Result<Sum> {
-        Ok(Sum(Inner::Tensor(match sum {
+    fn add_tensor(&self, sum: Option<Sum>, map: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        Ok(match sum {
             Some(sum) => isfm_ops::conv2d_add(map, weight, &sum.into_tensor()?)?,
             None => isfm_ops::conv2d(map, weight, self.conv_in.bias())?,
-        })))
+        })
     }
 
     fn add_plain<E: Real>(
