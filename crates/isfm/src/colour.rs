@@ -6,7 +6,7 @@ use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use rayon::prelude::*;
 
 use crate::normalise::{Normalize, Span};
-use crate::plane::Plane;
+use crate::plane::{Channel, View};
 use crate::{Error, Result, Side};
 
 /// A type pixels are stored in.
@@ -158,76 +158,69 @@ impl<'a> Samples<'a> {
         })
     }
 
-    /// The luma in [0, 1], after normalisation by `rule`, and the span it used.
+    /// The luma in [0, 1], after normalisation by `rule`.
     ///
     /// # Errors
     /// [`Error::NotFinite`] for a NaN or an infinity in a float image.
-    pub(crate) fn to_luma(&self, side: Side, rule: Normalize) -> Result<(Plane, Span)> {
+    pub(crate) fn luma(&self, side: Side, rule: Normalize) -> Result<SampleLuma<'_>> {
         if let Data::F32(data) = &self.data
             && let Some(index) = data.iter().position(|v| !v.is_finite())
         {
             return Err(Error::NotFinite { side, value: data[index], index });
         }
-        let span = rule.range(side, self);
-        let n = self.channels;
-        let mut plane = Plane::zeros(self.width, self.height);
-        let rows = plane.data.par_chunks_mut(self.width);
-        each_type!(self, data => rows.zip(data.par_chunks(self.width * n)).for_each(|(row, from)| {
-            for (y, pixel) in row.iter_mut().zip(from.chunks_exact(n)) {
-                *y = match (side, pixel) {
-                    // Each channel is clamped before the luma is taken, as colour is put back
-                    // from the clamped channels.
-                    (Side::Visible, [r, g, b, ..]) => {
-                        let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
-                        luma(r, g, b).clamp(0., 1.)
-                    }
-                    _ => span.place(pixel_luma(pixel)),
-                };
-            }
-        }));
-        Ok((plane, span))
+        Ok(SampleLuma { samples: self, side, span: rule.range(side, self) })
     }
 
-    /// The image with its luma replaced by `fused` (in [0, 1]): colour stays colour, grey grey,
-    /// in the depth of the image itself and without alpha.
-    pub(crate) fn with_luma(&self, fused: &Plane, span: Span) -> DynamicImage {
+    /// The image with its luma replaced by what `fuse` writes (in [0, 1]): colour stays colour, grey
+    /// grey, in the depth of the image itself and without alpha. `fuse` hands on rows, however many
+    /// at a time, with the number of the first; what lies right of the image or below it is left
+    /// out. `span` is the one that the luma was taken with.
+    ///
+    /// # Errors
+    /// Those of `fuse`.
+    pub(crate) fn with_luma(
+        &self,
+        span: Span,
+        fuse: impl FnOnce(&mut dyn FnMut(usize, View<'_>)) -> Result<()>,
+    ) -> Result<DynamicImage> {
         let (width, height) = (self.width as u32, self.height as u32);
-        match (&self.data, self.is_colour()) {
+        Ok(match (&self.data, self.is_colour()) {
             (Data::U8(data), false) => {
                 let mut out = GrayImage::new(width, height);
-                self.fill(data, fused, span, &mut out);
+                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
                 DynamicImage::ImageLuma8(out)
             }
             (Data::U8(data), true) => {
                 let mut out = RgbImage::new(width, height);
-                self.fill(data, fused, span, &mut out);
+                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
                 DynamicImage::ImageRgb8(out)
             }
             (Data::U16(data), false) => {
                 let mut out = ImageBuffer::<Luma<u16>, Vec<u16>>::new(width, height);
-                self.fill(data, fused, span, &mut out);
+                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
                 DynamicImage::ImageLuma16(out)
             }
             (Data::U16(data), true) => {
                 let mut out = ImageBuffer::<Rgb<u16>, Vec<u16>>::new(width, height);
-                self.fill(data, fused, span, &mut out);
+                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
                 DynamicImage::ImageRgb16(out)
             }
             // Float images are always colour (the `image` crate has no grey ones).
             (Data::F32(data), _) => {
                 let mut out = ImageBuffer::<Rgb<f32>, Vec<f32>>::new(width, height);
-                self.fill(data, fused, span, &mut out);
+                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
                 DynamicImage::ImageRgb32F(out)
             }
-        }
+        })
     }
 
-    fn fill<T: Stored>(&self, data: &[T], fused: &Plane, span: Span, out: &mut [T]) {
+    fn fill<T: Stored>(&self, data: &[T], span: Span, y: usize, fused: View<'_>, out: &mut [T]) {
         let n = self.channels;
         let colours = if self.is_colour() { 3 } else { 1 };
         out.par_chunks_mut(self.width * colours)
             .zip(data.par_chunks(self.width * n))
-            .zip(fused.data.par_chunks(self.width))
+            .skip(y)
+            .zip(fused.data.par_chunks(fused.width))
             .for_each(|((out, from), fused)| {
                 let pixels = out.chunks_exact_mut(colours).zip(from.chunks_exact(n));
                 for ((out, pixel), &y) in pixels.zip(fused) {
@@ -240,6 +233,37 @@ impl<'a> Samples<'a> {
                     }
                 }
             });
+    }
+}
+
+/// The luma of an image, in [0, 1].
+pub(crate) struct SampleLuma<'a> {
+    samples: &'a Samples<'a>,
+    side: Side,
+    pub(crate) span: Span,
+}
+
+impl Channel for SampleLuma<'_> {
+    fn size(&self) -> (usize, usize) {
+        self.samples.size()
+    }
+
+    fn read(&self, x: usize, y: usize, out: &mut [f32]) {
+        let (n, span) = (self.samples.channels, self.span);
+        let start = (y * self.samples.width + x) * n;
+        each_type!(self.samples, data => {
+            for (y, pixel) in out.iter_mut().zip(data[start..].chunks_exact(n)) {
+                *y = match (self.side, pixel) {
+                    // Each channel is clamped before the luma is taken, as colour is put back
+                    // from the clamped channels.
+                    (Side::Visible, [r, g, b, ..]) => {
+                        let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
+                        luma(r, g, b).clamp(0., 1.)
+                    }
+                    _ => span.place(pixel_luma(pixel)),
+                };
+            }
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use isfm_model::{Checkpoint, Config, Network};
 use crate::colour::Samples;
 use crate::memory;
 use crate::normalise::Normalize;
-use crate::plane::{Plane, View};
+use crate::plane::{Channel, Plane, View};
 use crate::tiling::{self, Plan, Tiling};
 use crate::{Error, Result, Side};
 
@@ -99,9 +99,10 @@ impl Isfm {
     }
 
     /// Bytes that fusing a pair of `width`×`height` without tiles needs at its peak, beside the
-    /// caller's own images. An estimate, made to be a little high.
+    /// caller's own images and the result. An estimate, made to be a little high.
     pub fn memory_needed(&self, width: u32, height: u32) -> usize {
-        memory::estimate(&self.config, width as usize, height as usize)
+        let pixels = (width as usize).saturating_mul(height as usize);
+        memory::per_pixel(&self.config).saturating_mul(pixels)
     }
 
     /// Fuses a pair: the detail of both in one image, with the colour, the depth and the size of
@@ -130,12 +131,12 @@ impl Isfm {
             if size != infrared_size && !self.resize_infrared {
                 return Err(Error::SizeMismatch { visible: size, infrared: infrared_size });
             }
-            let (luma, span) = visible.to_luma(Side::Visible, self.normalize_visible)?;
-            let (heat, _) = infrared.to_luma(Side::Infrared, self.normalize_infrared)?;
-            let heat = if size == infrared_size { heat } else { resized(heat, size) };
-            let fused = self.fuse_planes(luma.view(), heat.view())?;
-            drop((luma, heat));
-            Ok(visible.with_luma(&fused, span))
+            let luma = visible.luma(Side::Visible, self.normalize_visible)?;
+            let heat = infrared.luma(Side::Infrared, self.normalize_infrared)?;
+            visible.with_luma(luma.span, |rows| match size == infrared_size {
+                true => self.fuse_channels(&luma, &heat, rows),
+                false => self.fuse_channels(&luma, &resized(&heat, size).view(), rows),
+            })
         })
     }
 
@@ -175,14 +176,13 @@ impl Isfm {
             let infrared = luma(&i, i_layout, Side::Infrared)?;
             let view = |data| View { width, height, data };
             let size = width * height;
-            let mut fused = Vec::new();
+            let mut fused = Vec::with_capacity(visible.len());
             for (visible, infrared) in visible.chunks_exact(size).zip(infrared.chunks_exact(size)) {
-                let plane = self.fuse_planes(view(visible), view(infrared))?.data;
-                if fused.is_empty() {
-                    fused = plane;
-                } else {
-                    fused.extend(plane);
-                }
+                self.fuse_channels(&view(visible), &view(infrared), &mut |y, rows| {
+                    for row in rows.data.chunks_exact(rows.width).take(height - y.min(height)) {
+                        fused.extend_from_slice(&row[..width]);
+                    }
+                })?;
             }
             Ok(Tensor::from_vec(fused, shape, &Device::Cpu)?)
         })
@@ -196,20 +196,39 @@ impl Isfm {
         }
     }
 
-    /// Two planes of one size with finite values near [0, 1], to one inside [0, 1].
-    fn fuse_planes(&self, visible: View<'_>, infrared: View<'_>) -> Result<Plane> {
-        let (width, height) = (visible.width, visible.height);
-        let (w, h) = (width.next_multiple_of(2), height.next_multiple_of(2));
-        let plan = self.plan(w, h)?;
-        if self.borders == Borders::Released && plan.is_whole() && width > 1 && height > 1 {
-            return self.forward(visible, infrared);
-        }
-        if (w, h) == (width, height) {
-            return plan.run(visible, infrared, |v, i| self.forward(v, i));
-        }
-        let [visible, infrared] = [visible, infrared].map(|p| p.extended(0, w, h));
-        let fused = plan.run(visible.view(), infrared.view(), |v, i| self.forward(v, i))?;
-        Ok(fused.view().crop(0, 0, width, height))
+    /// Two channels of one size with finite values near [0, 1], to one inside [0, 1], handed on from
+    /// the top to the bottom: `rows` gets the number of a first row and rows, which for an odd size
+    /// reach one pixel beyond the image.
+    fn fuse_channels(
+        &self,
+        visible: &dyn Channel,
+        infrared: &dyn Channel,
+        rows: &mut dyn FnMut(usize, View<'_>),
+    ) -> Result<()> {
+        let (width, height) = visible.size();
+        let mut plan = self.plan(width.next_multiple_of(2), height.next_multiple_of(2))?;
+        let margin = match self.borders {
+            Borders::Extend => MARGIN,
+            Borders::Released => {
+                if plan.is_whole() && width > 1 && height > 1 {
+                    plan = Plan::whole(width, height);
+                }
+                0
+            }
+        };
+        let fuse = |[x, y]: [usize; 2], width: usize, height: usize| {
+            let window = |channel: &dyn Channel| {
+                let [x, y] = [x, y].map(|at| at as isize - margin as isize);
+                channel.window(x, y, width + 2 * margin, height + 2 * margin)
+            };
+            let fused = self.network(window(visible), window(infrared))?;
+            let inside = margin as isize;
+            Ok(match margin {
+                0 => fused,
+                _ => fused.view().window(inside, inside, width, height),
+            })
+        };
+        plan.run(fuse, rows)
     }
 
     fn plan(&self, width: usize, height: usize) -> Result<Plan> {
@@ -217,34 +236,19 @@ impl Isfm {
             Tiling::Whole => Ok(Plan::whole(width, height)),
             Tiling::Edge(edge) => Ok(Plan::edge(width, height, edge)),
             Tiling::Auto => {
-                let per_pixel = memory::per_pixel(&self.config).max(1);
-                let planes = memory::PLANES.saturating_mul(width.saturating_mul(height));
+                let per_pixel = memory::per_pixel(&self.config);
                 let limit = self.memory_limit.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
-                let area = limit.saturating_sub(planes) / per_pixel;
                 let smallest = Plan::smallest(width, height);
-                match (Plan::area(width, height, area), self.memory_limit) {
+                match (Plan::within(width, height, limit, per_pixel), self.memory_limit) {
                     (Some(plan), _) => Ok(plan),
                     // Nobody asked for the default limit: do the best there is.
                     (None, None) => Ok(smallest),
-                    (None, Some(limit)) => Err(Error::MemoryLimit {
-                        limit,
-                        needed: planes
-                            .saturating_add(per_pixel.saturating_mul(smallest.tile_area())),
-                    }),
+                    (None, Some(limit)) => {
+                        Err(Error::MemoryLimit { limit, needed: smallest.bytes(per_pixel) })
+                    }
                 }
             }
         }
-    }
-
-    /// The network on a pair of planes, extended as [`Borders`] says.
-    fn forward(&self, visible: View<'_>, infrared: View<'_>) -> Result<Plane> {
-        if self.borders == Borders::Released {
-            return self.network(visible.to_plane(), infrared.to_plane());
-        }
-        let (width, height) = (visible.width, visible.height);
-        let grown = |p: View<'_>| p.extended(MARGIN, width + 2 * MARGIN, height + 2 * MARGIN);
-        let fused = self.network(grown(visible), grown(infrared))?;
-        Ok(fused.view().crop(MARGIN, MARGIN, width, height))
     }
 
     fn network(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
@@ -268,8 +272,10 @@ impl Isfm {
 
 /// The infrared plane in another size: Catmull-Rom, over a correspondingly wider support when it
 /// shrinks, so that nothing aliases.
-fn resized(plane: Plane, (width, height): (usize, usize)) -> Plane {
-    let (from_width, from_height) = (plane.width as u32, plane.height as u32);
+fn resized(channel: &dyn Channel, (width, height): (usize, usize)) -> Plane {
+    let (from_width, from_height) = channel.size();
+    let plane = channel.window(0, 0, from_width, from_height);
+    let (from_width, from_height) = (from_width as u32, from_height as u32);
     let image = ImageBuffer::<Luma<f32>, _>::from_raw(from_width, from_height, plane.data);
     // `from_raw` fails only for a buffer that is too short, and a plane's never is.
     let image = image.unwrap_or_default();
@@ -432,8 +438,8 @@ impl Builder {
         self.tiling(Tiling::Edge(edge))
     }
 
-    /// The most memory a fusion may take, in bytes, beside the caller's own images, the weights
-    /// and the program. Larger images are fused in tiles ([`Tiling::Auto`]); an image for which
+    /// The most memory a fusion may take, in bytes, beside the caller's own images, the result, the
+    /// weights and the program. Larger images are fused in tiles ([`Tiling::Auto`]); an image for which
     /// not even small tiles are enough is refused with [`Error::MemoryLimit`].
     ///
     /// Each fusion that runs at the same time takes so much.

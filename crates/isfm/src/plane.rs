@@ -1,5 +1,35 @@
 //! One channel of an image as floats.
 
+use rayon::prelude::*;
+
+/// One channel of an image, of which pieces are taken as floats.
+pub(crate) trait Channel: Sync {
+    /// Width and height, neither of them 0.
+    fn size(&self) -> (usize, usize);
+
+    /// Writes the pixels from (`x`, `y`) on to the right, all of which are in the image.
+    fn read(&self, x: usize, y: usize, out: &mut [f32]);
+
+    /// The rectangle with the top left corner `x`, `y`, which may reach beyond the image: there the
+    /// outermost pixels are repeated, the continuation that gives a 2×2 wavelet no edge to see.
+    /// Neither side of it is 0.
+    fn window(&self, x: isize, y: isize, width: usize, height: usize) -> Plane {
+        let (own_width, own_height) = self.size();
+        let inside = |i: isize, n: usize| i.clamp(0, n as isize - 1) as usize;
+        let (first, last) = (inside(x, own_width), inside(x + width as isize - 1, own_width));
+        let left = (first as isize - x).clamp(0, width as isize - 1) as usize;
+        let count = (last - first + 1).min(width - left);
+        let mut plane = Plane::zeros(width, height);
+        plane.data.par_chunks_mut(width).enumerate().for_each(|(i, row)| {
+            self.read(first, inside(y + i as isize, own_height), &mut row[left..left + count]);
+            let (from, to) = (row[left], row[left + count - 1]);
+            row[..left].fill(from);
+            row[left + count..].fill(to);
+        });
+        plane
+    }
+}
+
 /// One channel, row by row.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plane {
@@ -27,30 +57,13 @@ pub(crate) struct View<'a> {
     pub(crate) data: &'a [f32],
 }
 
-impl View<'_> {
-    pub(crate) fn to_plane(self) -> Plane {
-        Plane { width: self.width, height: self.height, data: self.data.to_vec() }
+impl Channel for View<'_> {
+    fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
     }
 
-    /// The plane grown to `width`×`height` by repeating its outermost pixels, `margin` times above
-    /// and to the left, which is the continuation that gives a 2×2 wavelet no edge to see.
-    pub(crate) fn extended(self, margin: usize, width: usize, height: usize) -> Plane {
-        let from = |i: usize, n: usize| i.saturating_sub(margin).min(n - 1);
-        let mut data = Vec::with_capacity(width * height);
-        for y in 0..height {
-            let row = &self.data[from(y, self.height) * self.width..][..self.width];
-            data.extend((0..width).map(|x| row[from(x, self.width)]));
-        }
-        Plane { width, height, data }
-    }
-
-    /// The rectangle with the top left corner `x`, `y`.
-    pub(crate) fn crop(self, x: usize, y: usize, width: usize, height: usize) -> Plane {
-        let mut data = Vec::with_capacity(width * height);
-        for row in self.data.chunks_exact(self.width).skip(y).take(height) {
-            data.extend_from_slice(&row[x..x + width]);
-        }
-        Plane { width, height, data }
+    fn read(&self, x: usize, y: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.data[y * self.width + x..][..out.len()]);
     }
 }
 
@@ -59,14 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_repeats_the_edge_and_cropping_undoes_it() {
+    fn a_window_repeats_the_edge_and_one_inside_it_undoes_that() {
         let plane = Plane { width: 3, height: 1, data: vec![1., 2., 3.] };
-        let padded = plane.view().extended(0, 4, 2);
+        let padded = plane.view().window(0, 0, 4, 2);
         assert_eq!(padded.data, [1., 2., 3., 3., 1., 2., 3., 3.]);
-        assert_eq!(padded.view().crop(0, 0, 3, 1), plane);
-        assert_eq!(padded.view().crop(2, 1, 2, 1).data, [3., 3.]);
-        let around = plane.view().extended(2, 7, 5);
-        assert_eq!(around.view().crop(0, 4, 7, 1).data, [1., 1., 1., 2., 3., 3., 3.]);
-        assert_eq!(around.view().crop(2, 2, 3, 1), plane);
+        assert_eq!(padded.view().window(0, 0, 3, 1), plane);
+        assert_eq!(padded.view().window(2, 1, 2, 1).data, [3., 3.]);
+        let around = plane.view().window(-2, -2, 7, 5);
+        assert_eq!(around.view().window(0, 4, 7, 1).data, [1., 1., 1., 2., 3., 3., 3.]);
+        assert_eq!(around.view().window(2, 2, 3, 1), plane);
+        // Off the image altogether.
+        assert_eq!(plane.view().window(-5, 7, 2, 1).data, [1., 1.]);
+        assert_eq!(plane.view().window(5, -7, 2, 1).data, [3., 3.]);
     }
 }

@@ -3,7 +3,8 @@
 //! Tiles start on even pixels, so that the 2×2 wavelet blocks of a tile are those of the whole
 //! image. Where two tiles overlap, the outer quarter on either side is thrown away (there the
 //! zero padding of the convolutions shows) and in the middle half the one fades into the other
-//! along a raised cosine; the two weights add up to one by construction.
+//! along a raised cosine; the two weights add up to one by construction. Rows leave as soon as no
+//! further tile reaches them, so that no more of the result is held than a row of tiles.
 
 use crate::plane::{Plane, View};
 use crate::{Error, Result};
@@ -99,8 +100,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// One tile, of any size.
     pub(crate) fn whole(width: usize, height: usize) -> Self {
-        Self::edge(width, height, width.max(height))
+        let [across, down] = [width, height].map(|tile| Axis { tile, starts: vec![0] });
+        Self { across, down }
     }
 
     pub(crate) fn edge(width: usize, height: usize, edge: usize) -> Self {
@@ -117,13 +120,27 @@ impl Plan {
         Self::edge(width, height, MIN_AUTO_EDGE)
     }
 
-    /// The grid that computes the fewest pixels with tiles of at most `area` pixels; `None` if
-    /// not even the [`smallest`](Self::smallest) tiles are so small.
-    pub(crate) fn area(width: usize, height: usize, area: usize) -> Option<Self> {
-        if width.checked_mul(height).is_some_and(|all| all <= area) {
-            return Some(Self::whole(width, height));
+    /// Bytes that [`run`](Self::run) takes if a tile's pixels take `per_pixel` each.
+    pub(crate) fn bytes(&self, per_pixel: usize) -> usize {
+        let tile = per_pixel.saturating_mul(self.across.tile.saturating_mul(self.down.tile));
+        let band = if self.is_whole() { 0 } else { self.width().saturating_mul(self.down.tile) };
+        tile.saturating_add(band.saturating_mul(size_of::<f32>()))
+    }
+
+    /// The grid that computes the fewest pixels in at most `limit` [`bytes`](Self::bytes); `None`
+    /// if not even the [`smallest`](Self::smallest) tiles take so few.
+    pub(crate) fn within(
+        width: usize,
+        height: usize,
+        limit: usize,
+        per_pixel: usize,
+    ) -> Option<Self> {
+        let fits = |p: &Self| p.bytes(per_pixel) <= limit;
+        let whole = Self::whole(width, height);
+        if fits(&whole) {
+            return Some(whole);
         }
-        let mut best = Some(Self::smallest(width, height)).filter(|p| p.tile_area() <= area);
+        let mut best = Some(Self::smallest(width, height)).filter(fits);
         let mut columns = 1;
         loop {
             let overlaps = (columns - 1) * Tiling::OVERLAP;
@@ -132,12 +149,14 @@ impl Plan {
                 return best;
             }
             let across = Axis::split(width, edge);
-            let room = area / across.tile;
+            let row = per_pixel.saturating_mul(across.tile);
+            let row = row.saturating_add(width.saturating_mul(size_of::<f32>()));
+            let room = limit / row.max(1);
             if room >= MIN_AUTO_EDGE.min(height) {
                 let plan = Self { across, down: Axis::split(height, room) };
                 // Among equals the squarer one: it sees more around its middle.
                 let cost = |p: &Self| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
-                if best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
+                if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
                     best = Some(plan);
                 }
             }
@@ -150,44 +169,51 @@ impl Plan {
 
     /// Pixels computed, overlaps counted as often as they are.
     fn pixels(&self) -> usize {
-        self.tiles() * self.tile_area()
-    }
-
-    pub(crate) fn tile_area(&self) -> usize {
-        self.across.tile * self.down.tile
+        self.tiles() * self.across.tile * self.down.tile
     }
 
     pub(crate) fn tiles(&self) -> usize {
         self.across.starts.len() * self.down.starts.len()
     }
 
-    /// Fuses tile by tile, one after the other, and blends.
+    fn width(&self) -> usize {
+        self.across.starts.last().map_or(0, |start| start + self.across.tile)
+    }
+
+    /// Fuses tile by tile, one after the other, and blends. `fuse` is given the top left corner, the
+    /// width and the height of a tile; `rows` the number of its first row and finished rows, from
+    /// the top to the bottom of the image.
     pub(crate) fn run(
         &self,
-        visible: View<'_>,
-        infrared: View<'_>,
-        fuse: impl Fn(View<'_>, View<'_>) -> Result<Plane>,
-    ) -> Result<Plane> {
-        let (w, h) = (self.across.tile, self.down.tile);
-        if self.tiles() == 1 {
-            return fuse(visible, infrared);
+        mut fuse: impl FnMut([usize; 2], usize, usize) -> Result<Plane>,
+        mut rows: impl FnMut(usize, View<'_>),
+    ) -> Result<()> {
+        let (width, w, h) = (self.width(), self.across.tile, self.down.tile);
+        if self.is_whole() {
+            rows(0, fuse([0, 0], w, h)?.view());
+            return Ok(());
         }
-        let mut out = Plane::zeros(visible.width, visible.height);
+        let mut band = vec![0.; width * h];
         for (j, &y0) in self.down.starts.iter().enumerate() {
-            let rows = self.down.weights(j);
+            let down = self.down.weights(j);
             for (i, &x0) in self.across.starts.iter().enumerate() {
-                let columns = self.across.weights(i);
-                let [v, i] = [visible, infrared].map(|p| p.crop(x0, y0, w, h));
-                let tile = fuse(v.view(), i.view())?;
-                for (y, (from, wy)) in tile.data.chunks_exact(w).zip(&rows).enumerate() {
-                    let to = &mut out.data[(y0 + y) * out.width + x0..][..w];
-                    for ((to, from), wx) in to.iter_mut().zip(from).zip(&columns) {
+                let across = self.across.weights(i);
+                let tile = fuse([x0, y0], w, h)?;
+                let lines = band.chunks_exact_mut(width).zip(tile.data.chunks_exact(w));
+                for ((to, from), wy) in lines.zip(&down) {
+                    for ((to, from), wx) in to[x0..].iter_mut().zip(from).zip(&across) {
                         *to += wy * wx * from;
                     }
                 }
             }
+            let next = self.down.starts.get(j + 1).copied().unwrap_or(y0 + h);
+            let (done, rest) = band.split_at((next - y0) * width);
+            rows(y0, View { width, height: next - y0, data: done });
+            let rest = rest.len();
+            band.copy_within(width * h - rest.., 0);
+            band[rest..].fill(0.);
         }
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -209,6 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plane::Channel;
 
     fn check(axis: &Axis, len: usize, edge: usize) {
         assert!(axis.tile <= edge && axis.tile.is_multiple_of(2));
@@ -244,10 +271,12 @@ mod tests {
         }
 
         #[test]
-        fn a_plan_keeps_to_its_area(w in 1usize..1500, h in 1usize..1500, area in 16_384usize..1_000_000) {
+        fn a_plan_keeps_to_its_limit(w in 1usize..1500, h in 1usize..1500, area in 16_384usize..1_000_000) {
             let (width, height) = (2 * w, 2 * h);
-            let plan = Plan::area(width, height, area).unwrap();
-            prop_assert!(plan.across.tile * plan.down.tile <= area);
+            // Room for the row of tiles that is held besides.
+            let limit = 1000 * area + 4 * 128 * width;
+            let plan = Plan::within(width, height, limit, 1000).unwrap();
+            prop_assert!(plan.bytes(1000) <= limit);
             check(&plan.across, width, plan.across.tile);
             check(&plan.down, height, plan.down.tile);
         }
@@ -261,10 +290,18 @@ mod tests {
         }
         let plan = Plan::edge(230, 150, 64);
         assert!(plan.tiles() > 6);
-        let back = plan.run(plane.view(), plane.view(), |v, _| Ok(v.to_plane())).unwrap();
-        for (a, b) in back.data.iter().zip(&plane.data) {
+        let mut back = Vec::new();
+        let fuse = |[x, y]: [usize; 2], w, h| Ok(plane.view().window(x as isize, y as isize, w, h));
+        plan.run(fuse, |y, rows| {
+            assert_eq!((y * 230, rows.width), (back.len(), 230));
+            assert!(rows.height < 64 + 1);
+            back.extend_from_slice(rows.data);
+        })
+        .unwrap();
+        assert_eq!(back.len(), plane.data.len());
+        for (a, b) in back.iter().zip(&plane.data) {
             assert!((a - b).abs() < 1e-6);
         }
-        assert!(Plan::area(4000, 4000, 1000).is_none());
+        assert!(Plan::within(4000, 4000, 1_000_000, 1000).is_none());
     }
 }
