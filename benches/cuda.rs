@@ -1,11 +1,12 @@
-//! The four-direction scan on a GPU, forward and with its gradient, and what bounds it: the time to
-//! move its bytes once, and the time of its exponentials, both measured in the same run.
+//! On a GPU: the four-direction scan, forward and with its gradient, beside what bounds it (the time
+//! to move its bytes once, and the time of its exponentials, both measured in the same run), and the
+//! whole network.
 //!
 //! ```text
 //! cargo bench -p isfm-benches --features cuda --bench cuda
 //! ```
 //!
-//! `benches/mamba_ssm.py` times the common kernel at the same sizes on the same machine.
+//! `benches/scan_vs_mamba_ssm.py` times the common kernel at the same sizes on the same machine.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
+use isfm_model::{Config, Network, initial_weights};
 use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
 
 /// Batch, height, width, channels, states and rank: the paper's network at 480x640, and its training
@@ -96,14 +98,21 @@ extern "C" __global__ void powers(float *out, float x) {
     Ok(10. * 8. * 1024. * f64::from(blocks * threads) / took.as_secs_f64())
 }
 
-fn bench(c: &mut Criterion) {
-    let device = match Device::new_cuda(0) {
-        Ok(device) => device,
+fn device() -> Option<Device> {
+    match Device::new_cuda(0) {
+        Ok(device) => {
+            isfm_ops::cuda::keep_freed_memory(&device).unwrap();
+            Some(device)
+        }
         Err(e) => {
             println!("SKIPPED: no CUDA device ({e})");
-            return;
+            None
         }
-    };
+    }
+}
+
+fn scans(c: &mut Criterion) {
+    let Some(device) = device() else { return };
     let cuda = device.as_cuda_device().unwrap();
     let (bytes, powers) =
         (memory_speed(&device).unwrap(), exponential_speed(cuda, &device).unwrap());
@@ -143,9 +152,65 @@ fn bench(c: &mut Criterion) {
     }
 }
 
+/// A network with random weights.
+fn network(preset: &str, dtype: DType, device: &Device) -> isfm_model::Result<Network> {
+    let config = Config::preset(preset)?;
+    let mut weights = initial_weights(&config, 1, device)?;
+    for t in weights.values_mut() {
+        *t = t.to_dtype(dtype)?;
+    }
+    Network::from_weights(&config, &weights)
+}
+
+fn networks(c: &mut Criterion) {
+    let Some(device) = device() else { return };
+    for preset in ["small", "paper"] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let network = network(preset, dtype, &device).unwrap();
+            let image = || Tensor::rand(0f32, 1., (1, 1, 480, 640), &device)?.to_dtype(dtype);
+            let (visible, infrared) = (image().unwrap(), image().unwrap());
+            c.bench_function(&format!("network {preset} 480x640 {dtype:?}"), |bench| {
+                bench.iter_custom(|count| {
+                    let fuse = || {
+                        let fused = network.forward(black_box(&visible), &infrared);
+                        fused.map(|_| ()).map_err(candle_core::Error::wrap)
+                    };
+                    timed(&device, count, fuse).unwrap()
+                });
+            });
+        }
+    }
+}
+
+/// Forward and backward of a training step, without losses and the update of weights.
+fn gradients(c: &mut Criterion) {
+    let Some(device) = device() else { return };
+    for preset in ["small", "paper"] {
+        let config = Config::preset(preset).unwrap();
+        let mut weights = initial_weights(&config, 1, &device).unwrap();
+        let vars: Vec<Var> = weights.values().map(|t| Var::from_tensor(t).unwrap()).collect();
+        for (t, var) in weights.values_mut().zip(&vars) {
+            *t = var.as_tensor().clone();
+        }
+        let network = Network::from_weights(&config, &weights).unwrap();
+        let image = || Tensor::rand(0f32, 1., (4, 1, 128, 128), &device).unwrap();
+        let (visible, infrared) = (image(), image());
+        c.bench_function(&format!("gradients {preset} 4x128x128"), |bench| {
+            bench.iter_custom(|count| {
+                let step = || {
+                    let fused = network.forward(black_box(&visible), &infrared);
+                    let fused = fused.map_err(candle_core::Error::wrap)?;
+                    fused.sqr()?.mean_all()?.backward().map(|_| ())
+                };
+                timed(&device, count, step).unwrap()
+            });
+        });
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = bench
+    targets = scans, networks, gradients
 }
 criterion_main!(benches);

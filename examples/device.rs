@@ -17,5 +17,8 @@ pub(crate) fn device(name: &str) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         bail!("device {name}: this build has no CUDA support; build with --features cuda");
     }
-    Device::new_cuda(number).with_context(|| format!("device {name}"))
+    let device = Device::new_cuda(number).with_context(|| format!("device {name}"))?;
+    #[cfg(feature = "cuda")]
+    isfm::keep_freed_device_memory(&device)?;
+    Ok(device)
 }

@@ -75,8 +75,10 @@ fn values(t: &Tensor) -> Vec<f64> {
 
 /// `f` on the GPU against `f` on the CPU in f64: the result and all gradients.
 ///
-/// Every number within `lost` of the largest (what sums in f32 lose), and within what its own
-/// writing, and that of the few intermediate results that are written, loses.
+/// Every number within `lost` of the largest (what sums in f32 lose), within what its own writing
+/// loses, and within what the writing of intermediate results does. The last is most for a bias's
+/// gradient: of n numbers of size m, each rounded to 11 bits, the sum is off by m 2⁻¹¹ √(n/3), and the
+/// largest of a map's sums is some 2.5 m √n; half of `unit` is six times that.
 fn agrees(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], f: Operation) {
     compare(name, dtypes, lost, inputs, true, f);
     // Without gradients some operations take a shorter way.
@@ -109,7 +111,7 @@ fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: b
             for (got, want) in got.iter().zip(&want) {
                 let error = (got - want).abs();
                 worst = worst.max(error);
-                let most = unit * want.abs() + (lost + unit / 8.) * largest + 1e-30;
+                let most = unit * want.abs() + (lost + unit / 2.) * largest + 1e-30;
                 assert!(error <= most, "{name} {dtype:?}, {i}: {got}, should be {want}");
             }
             let said =
