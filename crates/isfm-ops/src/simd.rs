@@ -597,7 +597,10 @@ mod x86 {
             }
         },
         fn load_partial(self, src: &[f32]) -> __m512 {
-            let mask = ((1u32 << src.len().min(16)) - 1) as u16;
+            if src.len() >= 16 {
+                return self.load(src);
+            }
+            let mask = ((1u32 << src.len()) - 1) as u16;
             // SAFETY: see the note on the tokens; masked lanes are not read.
             unsafe { _mm512_maskz_loadu_ps(mask, src.as_ptr()) }
         }

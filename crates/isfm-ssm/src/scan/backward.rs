@@ -225,21 +225,21 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
             let kept = &kept[from..from + spec.states * spec.padded()];
             scratch.proj.fill(S::E::of(0.));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
-                let others = [(dy.as_ptr(), dy.len()), out.u.place()];
-                let ahead = Ahead { io, others, b, k, at };
-                prepare(s, &io, table, b, at, chunk, block);
-                gather_dy(s, spec, b, at, chunk, dy, scratch);
+                let others = [dy.as_ptr(), out.u.place()];
+                let ahead = Ahead { io, others, at };
+                prepare(s, &io, table, at, chunk, block);
+                gather_dy(s, at, chunk, dy, scratch);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 let kept = &kept[channels.start + at.column..];
                 state_groups!(spec.states, big, |G, first| adjoint::<S, G>(
                     s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                 ));
-                finish(s, &io, b, at, table, chunk, block, scratch, sums, out, set);
+                finish(s, &io, at, table, chunk, block, scratch, sums, out, set);
             }
             let rows = scratch.proj.chunks_exact(spec.proj_width());
-            for (&p, row) in chunk.positions().iter().zip(rows) {
+            for (&at, row) in chunk.here.projs().iter().zip(rows) {
                 // SAFETY: the rows of one group and range are written by its task only.
-                let to = unsafe { proj.part(spec.proj_row(b, k, p), row.len()) };
+                let to = unsafe { proj.part(at, row.len()) };
                 to.copy_from_slice(row);
             }
         }
@@ -247,18 +247,10 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
 }
 
 #[inline(always)]
-fn gather_dy<S: Simd>(
-    s: S,
-    spec: &Spec,
-    b: usize,
-    at: Lanes,
-    chunk: &Chunk,
-    dy: &[S::E],
-    scratch: &mut Scratch<S::E>,
-) {
+fn gather_dy<S: Simd>(s: S, at: Lanes, chunk: &Chunk, dy: &[S::E], scratch: &mut Scratch<S::E>) {
     let zero = s.splat(S::E::of(0.));
-    for (t, &p) in chunk.positions().iter().enumerate() {
-        let row = spec.row(b, p) + at.global;
+    for (t, row) in chunk.here.maps().iter().enumerate() {
+        let row = row + at.global;
         let o = t * S::LANES;
         s.store(s.load_partial(&dy[row..row + at.live]), &mut scratch.dy[o..]);
         s.store(zero, &mut scratch.gb[o..]);
@@ -295,7 +287,7 @@ fn adjoint<S: Simd, const G: usize>(
         carry[i] = s.load(&sums.carry[at..]);
     });
     let limit = s.load(&table.limit[column..]);
-    for t in 0..chunk.len {
+    for t in 0..chunk.len() {
         if first == 0 {
             ahead.step(chunk, t);
         }
@@ -313,7 +305,7 @@ fn adjoint<S: Simd, const G: usize>(
         });
     }
     let mut da = [zero; G];
-    for t in (0..chunk.len).rev() {
+    for t in (0..chunk.len()).rev() {
         let o = t * lanes;
         let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
         let delta = s.load(&block.delta[o..]);
@@ -368,7 +360,6 @@ fn adjoint<S: Simd, const G: usize>(
 fn finish<S: Simd>(
     s: S,
     io: &Inputs<'_, S::E>,
-    b: usize,
     at: Lanes,
     table: &Table<S::E>,
     chunk: &Chunk,
@@ -384,7 +375,7 @@ fn finish<S: Simd>(
     let twenty = s.splat(S::E::of(20.));
     let skip = s.load(&table.skip[at.column..]);
     let (mut dskip, mut dbias) = (zero, zero);
-    for (t, &p) in chunk.positions().iter().enumerate() {
+    for (t, row) in chunk.here.maps().iter().enumerate() {
         let o = t * lanes;
         let (dy, u) = (s.load(&scratch.dy[o..]), s.load(&block.u[o..]));
         let (gb, gah) = (s.load(&scratch.gb[o..]), s.load(&scratch.gah[o..]));
@@ -396,7 +387,7 @@ fn finish<S: Simd>(
             draw = s.mul(draw, s.select_gt(raw, twenty, one, s.sigmoid(raw)));
         }
         dbias = s.add(dbias, draw);
-        let row = spec.row(b, p) + at.global;
+        let row = row + at.global;
         // SAFETY: these channels at this position are this task's alone: the opposite direction
         // is in its other half now, and other groups have other columns.
         let to = unsafe { out.u.part(row, at.live) };
@@ -417,14 +408,14 @@ fn finish<S: Simd>(
         let column = r * table.width + at.column;
         let weight = s.load(&table.dt_weight[column..]);
         let mut dweight = zero;
-        for t0 in (0..chunk.len).step_by(16) {
-            let n = 16.min(chunk.len - t0);
+        for t0 in (0..chunk.len()).step_by(16) {
+            let n = 16.min(chunk.len() - t0);
             let mut quarters = [Quarter::zero(s); 4];
             for (q, quarter) in quarters.iter_mut().enumerate().take(n.div_ceil(4)) {
                 let mut rows = [zero; 4];
                 let t = t0 + 4 * q;
                 unrolled!(4, |i| {
-                    if t + i < chunk.len {
+                    if t + i < chunk.len() {
                         let draw = s.load(&scratch.gah[(t + i) * lanes..]);
                         rows[i] = s.mul(draw, weight);
                         dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);

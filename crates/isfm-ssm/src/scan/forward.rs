@@ -130,11 +130,11 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                         s.store(s.load(&h[n * table.width + at.column..]), row);
                     }
                 }
-                prepare(s, &io, table, b, at, chunk, block);
+                prepare(s, &io, table, at, chunk, block);
                 // As many states at once as the registers hold.
                 let big = if S::LANES >= 16 { 16 } else { 4 };
-                let others = [out.place(), (std::ptr::null(), 0)];
-                let ahead = Ahead { io, others, b, k, at };
+                let others = [out.place(), std::ptr::null()];
+                let ahead = Ahead { io, others, at };
                 state_groups!(spec.states, big, |G, first| recur::<S, G>(
                     s,
                     &io,
@@ -183,7 +183,7 @@ fn recur<S: Simd, const G: usize>(
     let last = first + G == spec.states;
     let inputs = block.delta.chunks_exact(S::LANES).zip(block.w.chunks_exact(S::LANES));
     let inputs = inputs.zip(block.u.chunks_exact(S::LANES)).zip(y.chunks_exact_mut(S::LANES));
-    for (t, (((delta, w), u), y)) in inputs.take(chunk.len).enumerate() {
+    for (t, (((delta, w), u), y)) in inputs.take(chunk.len()).enumerate() {
         if first == 0 {
             ahead.step(chunk, t);
         }
@@ -202,7 +202,7 @@ fn recur<S: Simd, const G: usize>(
             s.store(v, y);
             continue;
         }
-        let to = spec.row(ahead.b, chunk.positions[t]) + at.global;
+        let to = chunk.here.maps[t] + at.global;
         // SAFETY: the opposite direction is in its other half now, so these positions of these
         // channels are this task's alone.
         let row = unsafe { out.part(to, at.live) };

@@ -2,8 +2,9 @@
 //!
 //! Channels lie in vector lanes. A sequence is walked in chunks of [`CHUNK`] steps: the chunk's
 //! inputs are gathered into small dense buffers (`u` and δ), the recurrence runs over them with the
-//! states of a group in registers, and the outputs are written to where their positions lie. How steps map to positions is all that a direction
-//! is, so four directions never need four copies of the input.
+//! states of a group in registers, and the outputs are written to where their positions lie. How
+//! steps map to positions is all that a direction is, so four directions never need four copies of
+//! the input.
 //!
 //! Opposite directions of the four-direction scan add to one output without a second buffer: each
 //! walks one half of the positions while the other walks the other half, then they swap. Which of
@@ -367,40 +368,63 @@ impl<E: Real> Block<E> {
 
 /// One chunk of one sequence: where its steps lie.
 struct Chunk {
+    here: Places,
+    /// Those of the chunk that is walked next.
+    next: Places,
+}
+
+/// Where the rows of some steps start.
+struct Places {
     len: usize,
-    positions: [usize; CHUNK],
-    /// Where each step's row of `proj` starts.
-    rows: [usize; CHUNK],
-    /// How many of `positions` the chunk walked next has, and its positions.
-    next_len: usize,
-    next: [usize; CHUNK],
+    /// In `u` and `y`.
+    maps: [usize; CHUNK],
+    /// In `proj`.
+    projs: [usize; CHUNK],
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { len: 0, maps: [0; CHUNK], projs: [0; CHUNK] }
+    }
+
+    fn set(&mut self, spec: &Spec, b: usize, k: usize, steps: Range<usize>) {
+        self.len = steps.len();
+        let (maps, projs) = (&mut self.maps[..self.len], &mut self.projs[..self.len]);
+        spec.positions(k, steps.start, maps);
+        for (map, proj) in maps.iter_mut().zip(projs) {
+            *proj = spec.proj_row(b, k, *map);
+            *map = spec.row(b, *map);
+        }
+    }
+
+    fn maps(&self) -> &[usize] {
+        &self.maps[..self.len]
+    }
+
+    fn projs(&self) -> &[usize] {
+        &self.projs[..self.len]
+    }
 }
 
 impl Chunk {
     fn new() -> Self {
-        let empty = [0; CHUNK];
-        Self { len: 0, positions: empty, rows: empty, next_len: 0, next: empty }
+        Self { here: Places::new(), next: Places::new() }
     }
 
     /// Takes the chunk of `steps`; `next` are the steps of the chunk after it.
     fn walk(&mut self, spec: &Spec, b: usize, k: usize, steps: Range<usize>, next: Range<usize>) {
-        self.len = steps.len();
-        self.next_len = next.len();
-        spec.positions(k, steps.start, &mut self.positions[..steps.len()]);
-        spec.positions(k, next.start, &mut self.next[..next.len()]);
-        for (row, &p) in self.rows.iter_mut().zip(&self.positions[..steps.len()]) {
-            *row = spec.proj_row(b, k, p);
-        }
+        self.here.set(spec, b, k, steps);
+        self.next.set(spec, b, k, next);
     }
 
-    fn positions(&self) -> &[usize] {
-        &self.positions[..self.len]
+    fn len(&self) -> usize {
+        self.here.len
     }
 
     /// Step t's row of `proj`: dt's factors, B, C.
     #[inline(always)]
     fn row<'a, E>(&self, io: &Inputs<'a, E>, t: usize) -> &'a [E] {
-        &io.proj[self.rows[t]..][..io.spec.proj_width()]
+        &io.proj[self.here.projs[t]..][..io.spec.proj_width()]
     }
 }
 
@@ -437,29 +461,17 @@ fn prepare<S: Simd>(
     s: S,
     io: &Inputs<'_, S::E>,
     table: &Table<S::E>,
-    b: usize,
     at: Lanes,
     chunk: &Chunk,
     block: &mut Block<S::E>,
 ) {
     let spec = io.spec;
-    let bias = s.load(&table.bias[at.column..]);
-    for (t, &p) in chunk.positions().iter().enumerate() {
-        let row = spec.row(b, p) + at.global;
-        let o = t * S::LANES;
-        let u = s.load_partial(&io.u[row..row + at.live]);
-        let mut raw = bias;
-        if spec.rank == 0 {
-            raw = s.add(raw, s.load_partial(&io.dt[row..row + at.live]));
-        }
-        s.store(u, &mut block.u[o..]);
-        s.store(raw, &mut block.raw[o..]);
+    if spec.rank == 0 {
+        gather::<S, 0>(s, io, table, at, chunk, 0, block);
     }
-    state_groups!(spec.rank, 8, |G, first| add_factors::<S, G>(
-        s, io, table, at, chunk, first, block
-    ));
+    state_groups!(spec.rank, 8, |G, first| gather::<S, G>(s, io, table, at, chunk, first, block));
     // In a loop of its own, where no load from far away delays the arithmetic.
-    for t in 0..chunk.len {
+    for t in 0..chunk.len() {
         let o = t * S::LANES;
         let raw = s.load(&block.raw[o..]);
         let delta = if spec.softplus { lanes::softplus(s, raw) } else { raw };
@@ -468,9 +480,10 @@ fn prepare<S: Simd>(
     }
 }
 
-/// Adds the share of `G` of dt's factors to a block's `raw`, their weights in registers.
+/// Adds the share of `G` of dt's factors to a block's `raw`, their weights in registers. The first
+/// share starts from the bias, with dt itself where there are no factors, and brings `u`.
 #[inline(always)]
-fn add_factors<S: Simd, const G: usize>(
+fn gather<S: Simd, const G: usize>(
     s: S,
     io: &Inputs<'_, S::E>,
     table: &Table<S::E>,
@@ -479,13 +492,23 @@ fn add_factors<S: Simd, const G: usize>(
     first: usize,
     block: &mut Block<S::E>,
 ) {
+    let spec = io.spec;
     let mut weights = [s.splat(S::E::of(0.)); G];
     unrolled!(G, |r| {
         weights[r] = s.load(&table.dt_weight[(first + r) * table.width + at.column..]);
     });
-    for (t, raw) in block.raw.chunks_exact_mut(S::LANES).take(chunk.len).enumerate() {
-        let factors = &chunk.row(io, t)[first..][..G];
-        let mut sum = s.load(raw);
+    let bias = s.load(&table.bias[at.column..]);
+    let buffers = block.raw.chunks_exact_mut(S::LANES).zip(block.u.chunks_exact_mut(S::LANES));
+    let places = chunk.here.maps().iter().zip(chunk.here.projs());
+    for ((raw, u), (map, proj)) in buffers.zip(places) {
+        let mut sum = if first > 0 {
+            s.load(raw)
+        } else {
+            let row = map + at.global..map + at.global + at.live;
+            s.store(s.load_partial(&io.u[row.clone()]), u);
+            if spec.rank == 0 { s.add(bias, s.load_partial(&io.dt[row])) } else { bias }
+        };
+        let factors = &io.proj[proj + first..][..G];
         unrolled!(G, |r| {
             sum = s.fma(s.splat(factors[r]), weights[r], sum);
         });
@@ -497,10 +520,8 @@ fn add_factors<S: Simd, const G: usize>(
 #[derive(Clone, Copy)]
 struct Ahead<'a, E> {
     io: Inputs<'a, E>,
-    /// What else has a row like `u` for every position.
-    others: [(*const E, usize); 2],
-    b: usize,
-    k: usize,
+    /// What else has a row like `u` for every position; null for nothing.
+    others: [*const E; 2],
     at: Lanes,
 }
 
@@ -509,24 +530,22 @@ impl<E: Real> Ahead<'_, E> {
     /// wait at a time.
     #[inline(always)]
     fn step(&self, chunk: &Chunk, t: usize) {
-        if t >= chunk.next_len {
+        if t >= chunk.next.len {
             return;
         }
-        let spec = self.io.spec;
         // Both ends: rows seldom start where cache lines do.
-        let row = spec.row(self.b, chunk.next[t]) + self.at.global;
-        for at in [row, row + self.at.live - 1] {
-            lanes::prefetch(self.io.u.as_ptr(), self.io.u.len(), at);
-            for (start, len) in self.others {
-                lanes::prefetch(start, len, at);
-            }
+        let row = chunk.next.maps[t] + self.at.global;
+        for start in [self.io.u.as_ptr(), self.others[0], self.others[1]] {
+            lanes::prefetch(start, row);
+            lanes::prefetch(start, row + self.at.live - 1);
         }
         if self.at.column == 0 {
-            let row = spec.proj_row(self.b, self.k, chunk.next[t]);
-            let width = spec.proj_width();
-            for i in (0..width).step_by(64 / size_of::<E>()).chain([width - 1]) {
-                lanes::prefetch(self.io.proj.as_ptr(), self.io.proj.len(), row + i);
+            let row = chunk.next.projs[t];
+            let width = self.io.spec.proj_width();
+            for i in (0..width).step_by(64 / size_of::<E>()) {
+                lanes::prefetch(self.io.proj.as_ptr(), row + i);
             }
+            lanes::prefetch(self.io.proj.as_ptr(), row + width - 1);
         }
     }
 }
@@ -551,8 +570,8 @@ impl<'a, E> Shared<'a, E> {
     }
 
     /// Where the slice is, for [`Ahead`].
-    fn place(self) -> (*const E, usize) {
-        (self.start, self.len)
+    fn place(self) -> *const E {
+        self.start
     }
 
     /// The elements `at..at + len`.
