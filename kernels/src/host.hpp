@@ -16,12 +16,15 @@
 #include <array>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #define ISFM_INLINE inline
 #define ISFM_UNROLL
+#define ISFM_ROLLED
+#define ISFM_UNROLL_8
 #define __global__
 #define __shared__ static
 #define __launch_bounds__(threads, blocks)
@@ -43,7 +46,8 @@ enum class State { Runs, AtWarp, AtBlock, Done };
 
 struct Fiber {
   static constexpr size_t STACK = 1 << 16;
-  std::vector<char> stack = std::vector<char>(STACK);
+  // Not a vector, which would write all of it.
+  std::unique_ptr<char[]> stack{new char[STACK]};
   ucontext_t start;
   jmp_buf place;
   bool begun = false;
@@ -84,7 +88,7 @@ inline void resume(size_t i) {
     if (fiber.begun) _longjmp(fiber.place, 1);
     fiber.begun = true;
     getcontext(&fiber.start);
-    fiber.start.uc_stack.ss_sp = fiber.stack.data();
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
     fiber.start.uc_stack.ss_size = Fiber::STACK;
     fiber.start.uc_link = nullptr;
     makecontext(&fiber.start, enter, 0);
@@ -251,27 +255,55 @@ inline f16 from_float<f16>(float x) {
 }
 
 inline float exp2_fast(float x) { return exp2f(x); }
+inline float inverse_fast(float x) { return 1.0f / x; }
+inline float inverse_sqrt(float x) { return 1.0f / sqrtf(x); }
+
+// A copy is done at once, which shows a buffer that is still being read.
+inline void copy_bytes(void *to, const void *from, size_t bytes, bool ok) {
+  if ((size_t)to % bytes || (ok && (size_t)from % bytes)) isfm_host::fail("a copy not aligned");
+  ok ? memcpy(to, from, bytes) : memset(to, 0, bytes);
+}
+inline void copy_16(void *to, const void *from, bool ok) { copy_bytes(to, from, 16, ok); }
+inline void copy_4(void *to, const void *from, bool ok) { copy_bytes(to, from, 4, ok); }
+template <unsigned int BYTES>
+void copy_near(void *to, const void *from) {
+  copy_bytes(to, from, BYTES, true);
+}
+inline void copies_commit() {}
+template <int N>
+void copies_wait() {}
+
+inline void load_matrices(unsigned int (&d)[4], const void *row) {
+  isfm_host::Fragments mine{};
+  if ((size_t)row % 16) isfm_host::fail("a matrix's row not aligned");
+  memcpy(mine.data(), &row, sizeof row);
+  const auto all = isfm_host::exchange_fragments(mine);
+  const unsigned int lane = threadIdx.x % 32;
+  for (unsigned int i = 0; i < 4; ++i) {
+    const char *from;
+    memcpy(&from, all[8 * i + lane / 4].data(), sizeof from);
+    memcpy(&d[i], from + 4 * (lane % 4), 4);
+  }
+}
 
 template <typename T>
 void mma_16x8x16(float (&d)[4], const unsigned int (&a)[4], const unsigned int (&b)[2]) {
-  const auto half = [](unsigned int word, unsigned int i) {
-    return to_float(T{(uint16_t)(word >> 16 * i)});
-  };
   const auto all = isfm_host::exchange_fragments({a[0], a[1], a[2], a[3], b[0], b[1]});
-  float rows[16][16], columns[8][16];
-  for (unsigned int lane = 0; lane < 32; ++lane) {
-    const unsigned int g = lane / 4, t = lane % 4;
-    for (unsigned int i = 0; i < 2; ++i) {
-      for (unsigned int j = 0; j < 4; ++j)
-        rows[g + 8 * (j % 2)][2 * t + 8 * (j / 2) + i] = half(all[lane][j], i);
-      for (unsigned int j = 0; j < 2; ++j)
-        columns[g][2 * t + 8 * j + i] = half(all[lane][4 + j], i);
+  // Sixteen values: words `from` and `from` + `step` of the four lanes from `lane` on.
+  const auto line = [&](float (&to)[16], unsigned int lane, unsigned int from, unsigned int step) {
+    for (unsigned int k = 0; k < 16; ++k) {
+      const unsigned int word = all[lane + k / 2 % 4][from + k / 8 * step];
+      to[k] = to_float(T{(uint16_t)(word >> 16 * (k % 2))});
     }
-  }
+  };
   const unsigned int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  float rows[2][16], columns[2][16];
+  for (unsigned int i = 0; i < 2; ++i) {
+    line(rows[i], 4 * g, i, 2);
+    line(columns[i], 4 * (2 * t + i), 4, 1);
+  }
   for (unsigned int j = 0; j < 4; ++j)
-    for (unsigned int k = 0; k < 16; ++k)
-      d[j] += rows[g + 8 * (j / 2)][k] * columns[2 * t + j % 2][k];
+    for (unsigned int k = 0; k < 16; ++k) d[j] += rows[j / 2][k] * columns[j % 2][k];
 }
 
 #endif

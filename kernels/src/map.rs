@@ -1,7 +1,7 @@
 //! Plans of the operations on channel-last maps: convolutions, pools, resize, the Haar transform.
 
-use crate::launch::{count, parts};
-use crate::pointwise::sum_columns;
+use crate::launch::count;
+use crate::pointwise::{sum_blocks, sum_columns};
 use crate::{Arg, ConvSizes, Element, Limit, Module, Plan, Type};
 
 /// A stack of maps, batch×height×width×channels.
@@ -38,6 +38,37 @@ fn check_window(op: &'static str, k: usize) -> Result<u32, Limit> {
     Ok(k as u32)
 }
 
+/// How threads walk down maps in strips of `columns` columns and `pack` channels (`Strip` in
+/// `window.cu`): rows of a strip, fewer where a GPU would not be full else, and how many strips.
+/// Without a pack, or where the channels do not come in such, 0 and the number of elements.
+fn strips(map: Map, pack: Option<usize>, columns: usize) -> (u32, u32) {
+    /// What fills a large GPU twice.
+    const THREADS: usize = 1 << 17;
+    const FEWEST: usize = 4;
+    const MOST: usize = 16;
+    let Map { batch, height, width, channels } = map;
+    let Some(pack) = pack.filter(|&pack| channels.is_multiple_of(pack)) else {
+        return (0, (batch * height * width * channels) as u32);
+    };
+    let across = batch * width.div_ceil(columns) * (channels / pack);
+    let rows = (across * height / THREADS).clamp(FEWEST, MOST);
+    (rows as u32, (across * height.div_ceil(rows)) as u32)
+}
+
+/// Columns of a strip (`WALK_COLUMNS`).
+fn strip_columns(t: Type) -> usize {
+    8 / Element::from(t).size()
+}
+
+/// Channels that a thread of a depth-wise convolution takes: the weights fill its registers.
+fn depthwise_pack(window: u32) -> Option<usize> {
+    match window {
+        3 => Some(4),
+        5 => Some(2),
+        _ => None,
+    }
+}
+
 /// What a depth-wise convolution does beside convolving.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Depthwise {
@@ -65,8 +96,9 @@ pub fn depthwise(t: Type, map: Map, k: usize, how: Depthwise) -> Result<Plan, Li
     let mut args = vec![x, weight, bias, p.output(t, n)];
     args.extend(map.sizes());
     let flags = u32::from(how.flip) | u32::from(how.silu) << 1;
-    args.extend([window, flags, size].map(Arg::U32));
-    p.each(Module::Window, "depthwise", t, size, args);
+    let (rows, threads) = strips(map, depthwise_pack(window), strip_columns(t));
+    args.extend([window, flags, size, rows].map(Arg::U32));
+    p.each(Module::Window, "depthwise", t, threads, args);
     Ok(p)
 }
 
@@ -77,22 +109,39 @@ pub fn depthwise(t: Type, map: Map, k: usize, how: Depthwise) -> Result<Plan, Li
 /// For 2³¹ elements or more, or k above 1023.
 pub fn depthwise_weight(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     const OP: &str = "depthwise_conv2d";
+    /// Rows and columns of a strip, threads of a block, blocks that fill a large GPU twice, and the
+    /// most memory for partial sums, in elements.
+    const ROWS: u32 = 16;
+    const COLUMNS: u32 = 2;
+    const THREADS: u32 = 256;
+    const BLOCKS: u32 = 512;
+    const ROOM: u32 = 1 << 22;
     let (n, window) = (map.count(OP)? as usize, check_window(OP, k)?);
     let values = count(OP, "the number of weights", &[map.channels, k * k + 1])?;
-    let channels = map.channels as u32;
-    let pixels = count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
-    let (each, parts) = parts(pixels, values);
-    let threads = count(OP, "the number of partial sums", &[values as usize, parts as usize])?;
+    count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
+    let (batch, channels) = (map.batch as u32, map.channels as u32);
+    let strips = batch * (map.height as u32).div_ceil(ROWS) * (map.width as u32).div_ceil(COLUMNS);
+    let pack = depthwise_pack(window).unwrap_or(1) as u32;
+    let packs = if channels.is_multiple_of(pack) { channels / pack } else { channels };
+    // A block has some packs, and as many strips at a time as there are threads for.
+    let lanes = packs.next_power_of_two().min(32);
+    let tiles = packs.div_ceil(lanes);
+    let most = (BLOCKS / tiles.max(1)).min(ROOM / values.max(1)).max(1);
+    let each = strips.div_ceil(most).max(1).next_multiple_of(THREADS / lanes);
+    let parts = strips.div_ceil(each).max(1);
+    let room = count(OP, "the number of partial sums", &[values as usize, parts as usize])?;
     let mut p = Plan::default();
     let (x, dy) = (p.input(t, n), p.input(t, n));
     let out = p.output(t, values as usize);
-    let sums = p.scratch(Type::F32, threads as usize);
+    let sums = p.scratch(Type::F32, room as usize);
     let mut args = vec![x, dy, sums];
     args.extend(map.sizes());
-    args.extend([window, pixels, each, parts].map(Arg::U32));
-    p.each(Module::Window, "depthwise_weight", t, threads, args);
+    args.extend([window, ROWS, strips, each, parts].map(Arg::U32));
+    let kernel = |name: &str| format!("{name}_{}", t.suffix());
+    p.blocks(Module::Window, kernel("depthwise_weight"), tiles * parts, THREADS, args);
     let args = [&[sums, out][..], &[channels, window * window, parts].map(Arg::U32)].concat();
-    p.each(Module::Window, "depthwise_weight_sum", t, values, args);
+    let blocks = sum_blocks(values);
+    p.blocks(Module::Window, kernel("depthwise_weight_sum"), blocks, THREADS, args);
     Ok(p)
 }
 
@@ -105,8 +154,10 @@ pub fn avg_pool(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let mut p = Plan::default();
     let mut args = vec![p.input(t, size as usize), p.output(t, size as usize)];
     args.extend(map.sizes());
-    args.extend([window, size].map(Arg::U32));
-    p.each(Module::Window, "avg_pool", t, size, args);
+    let pack = matches!(window, 3 | 5).then_some(4);
+    let (rows, threads) = strips(map, pack, strip_columns(t));
+    args.extend([window, size, rows].map(Arg::U32));
+    p.each(Module::Window, "avg_pool", t, threads, args);
     Ok(p)
 }
 
@@ -119,8 +170,9 @@ pub fn max_pool(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let mut p = Plan::default();
     let mut args = vec![p.input(t, size as usize), p.output(t, size as usize), Arg::Null];
     args.extend(map.sizes());
-    args.extend([window, size].map(Arg::U32));
-    p.each(Module::Window, "max_pool", t, size, args);
+    let (rows, threads) = strips(map, (window == 3).then_some(4), strip_columns(t));
+    args.extend([window, size, rows].map(Arg::U32));
+    p.each(Module::Window, "max_pool", t, threads, args);
     Ok(p)
 }
 
@@ -136,9 +188,13 @@ pub fn max_pool_backward(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let places = p.scratch(Element::U32, n);
     let mut sizes = map.sizes().to_vec();
     sizes.extend([window, size].map(Arg::U32));
-    p.each(Module::Window, "max_pool", t, size, [&[x, Arg::Null, places], &sizes[..]].concat());
+    // Pixels need registers: narrower strips than for values.
+    let (rows, threads) = strips(map, (window == 3).then_some(4), 2);
+    let args = [&[x, Arg::Null, places], &sizes[..], &[Arg::U32(rows)]].concat();
+    p.each(Module::Window, "max_pool", t, threads, args);
     let args = [&[places, dy, dx], &sizes[..]].concat();
-    p.each(Module::Window, "max_pool_backward", t, size, args);
+    let threads = if map.channels.is_multiple_of(4) { size / 4 } else { size };
+    p.each(Module::Window, "max_pool_backward", t, threads, args);
     Ok(p)
 }
 
@@ -299,7 +355,8 @@ fn conv_plan(
     adjoint: bool,
 ) -> Result<Plan, Limit> {
     const OP: &str = "conv2d";
-    const ROWS: u32 = 128;
+    /// Rows and columns of the pixels of a block.
+    const TILE: [u32; 2] = [8, 16];
     let n = map.count(OP)? as usize;
     let window = check_window(OP, k)?;
     let out = Map { channels: outputs, ..map }.count(OP)? as usize;
@@ -322,15 +379,21 @@ fn conv_plan(
     let (height, width) = (map.height as u32, map.width as u32);
     let (from_map, silu) = ((start == Some(Start::Map)).into(), silu.into());
     let sizes = ConvSizes { height, width, inputs, outputs, k: window, pixels, from_map, silu };
-    // Few outputs would leave most of a wide block idle.
-    let (name, columns) = match t {
-        Type::F32 if outputs <= 16 => ("conv_narrow", 16),
-        _ => ("conv", 64),
+    // Few outputs would leave most of a wide block idle. Windows of 3x3 over whole blocks of
+    // channels are taken together.
+    let near = window == 3 && inputs.is_multiple_of(32);
+    let (name, columns, threads) = match t {
+        Type::F32 if outputs <= 16 => ("conv_narrow", 16, 64),
+        Type::F32 => ("conv", 64, 128),
+        _ if near && outputs.div_ceil(64).is_multiple_of(2) => ("conv_near_wide", 128, 128),
+        _ if near => ("conv_near", 64, 128),
+        _ => ("conv", 64, 128),
     };
-    let grid = pixels.div_ceil(ROWS) as usize * outputs.div_ceil(columns) as usize;
-    let grid = count(OP, "the number of blocks", &[grid])?;
+    let tiles = [height.div_ceil(TILE[0]), width.div_ceil(TILE[1]), outputs.div_ceil(columns)];
+    let tiles = tiles.map(|n| n as usize);
+    let grid = count(OP, "the number of blocks", &[&[map.batch], &tiles[..]].concat())?;
     let kernel = format!("{name}_{}", t.suffix());
-    p.blocks(Module::Conv, kernel, grid, 256, vec![Arg::Conv(sizes), x, packed, from, y]);
+    p.blocks(Module::Conv, kernel, grid, threads, vec![Arg::Conv(sizes), x, packed, from, y]);
     Ok(p)
 }
 
@@ -341,7 +404,9 @@ fn conv_plan(
 /// As [`conv`].
 pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, Limit> {
     const OP: &str = "conv2d";
-    const SIDE: u32 = 64;
+    /// Weights for one output, and outputs, of a block; pixels of a row that are taken together.
+    const SIDES: [u32; 2] = [128, 64];
+    const RUN: usize = 16;
     /// Blocks that fill a large GPU, and the most memory for partial sums, in elements.
     const BLOCKS: usize = 1024;
     const ROOM: usize = 1 << 26;
@@ -349,12 +414,13 @@ pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, 
     let grad = Map { channels: outputs, ..map }.count(OP)? as usize;
     let weights = count(OP, "the number of weights", &[map.channels, outputs, k, k])?;
     let pixels = count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
+    let runs = count(OP, "the number of rows", &[map.batch, map.height, map.width.div_ceil(RUN)])?;
     let (inputs, columns) = (map.channels as u32, outputs as u32);
     let taps = window * window;
-    let tiles = (taps * inputs).div_ceil(SIDE) as usize * columns.div_ceil(SIDE) as usize;
+    let tiles = (taps * inputs).div_ceil(SIDES[0]) as usize * columns.div_ceil(SIDES[1]) as usize;
     let most = (BLOCKS / tiles.max(1)).min(ROOM / (weights as usize).max(1)).max(1);
-    let each = pixels.div_ceil(most as u32).next_multiple_of(64).max(64);
-    let count = pixels.div_ceil(each).max(1);
+    let each = runs.div_ceil(most as u32).max(4);
+    let count = runs.div_ceil(each).max(1);
     let mut p = Plan::default();
     let (x, dy) = (p.input(t, n), p.input(t, grad));
     let out = p.output(t, weights as usize + outputs);
@@ -365,7 +431,7 @@ pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, 
     let grid = crate::launch::count(OP, "the number of blocks", &[tiles, count as usize])?;
     let kernel = format!("conv_weight_{}", t.suffix());
     let args = vec![Arg::Conv(sizes), x, dy, sums, Arg::U32(each)];
-    p.blocks(Module::Conv, kernel, grid, 256, args);
+    p.blocks(Module::Conv, kernel, grid, 128, args);
     let numbers = [columns, inputs, taps, count].map(Arg::U32);
     let args = [&[sums, out], &numbers[..]].concat();
     p.each(Module::Conv, "conv_weight_sum", t, weights, args);

@@ -187,8 +187,10 @@ pub fn layer_norm(t: Type, rows: usize, columns: usize, eps: f32) -> Result<Plan
     let mut p = Plan::default();
     let mut args = vec![p.input(t, n), p.input(t, columns), p.input(t, columns), p.output(t, n)];
     args.extend([Arg::F32(eps), Arg::U32(rows as u32), Arg::U32(columns as u32)]);
-    let threads = count("layer_norm", "the number of rows times 32", &[rows, 32])?;
-    p.each(Module::Norm, "layer_norm", t, threads, args);
+    // A warp a row at the least; where there are many a thread has several and needs its weights
+    // only once.
+    let blocks = count("layer_norm", "the number of rows", &[rows])?.div_ceil(8).min(1 << 11);
+    p.blocks(Module::Norm, format!("layer_norm_{}", t.suffix()), blocks, 256, args);
     Ok(p)
 }
 
@@ -198,19 +200,26 @@ pub fn layer_norm(t: Type, rows: usize, columns: usize, eps: f32) -> Result<Plan
 /// For 2³¹ elements or more.
 pub fn layer_norm_backward(t: Type, rows: usize, columns: usize, eps: f32) -> Result<Plan, Limit> {
     let n = count("layer_norm", "the number of elements", &[rows, columns])? as usize;
-    let threads = count("layer_norm", "the number of rows times 32", &[rows, 32])?;
-    let (r, c) = (rows as u32, columns as u32);
-    let (each, count) = parts(r, c);
+    let r = count("layer_norm", "the number of rows", &[rows])?;
+    let c = columns as u32;
+    // Blocks that fill a large GPU, of rows that they take 16 at a time.
+    let each = r.div_ceil(1 << 9).max(1).next_multiple_of(16);
+    let count = r.div_ceil(each).max(1);
     let mut p = Plan::default();
     let (x, weight, dy) = (p.input(t, n), p.input(t, columns), p.input(t, n));
     let out = p.output(t, n + 2 * columns);
     let moments = p.scratch(Type::F32, 2 * rows);
     let sums = p.scratch(Type::F32, 2 * columns * count as usize);
-    let args = vec![x, weight, dy, out, moments, Arg::F32(eps), Arg::U32(r), Arg::U32(c)];
-    p.each(Module::Norm, "layer_norm_backward", t, threads, args);
-    let sizes = [r, c, each, count].map(Arg::U32);
-    let args = [&[x, dy, moments, sums], &sizes[..]].concat();
-    p.each(Module::Norm, "layer_norm_sums", t, c * count, args);
-    add_parts(&mut p, t, sums, out.at(n), [2 * c, count, 1]);
+    let mut args = vec![x, weight, dy, out, moments, sums, Arg::F32(eps)];
+    args.extend([r, c, each].map(Arg::U32));
+    let kernel = |name: &str| format!("{name}_{}", t.suffix());
+    p.blocks(Module::Norm, kernel("layer_norm_backward"), count, 256, args);
+    let args = vec![sums, out.at(n), Arg::U32(c), Arg::U32(count)];
+    p.blocks(Module::Norm, kernel("layer_norm_sums"), sum_blocks(2 * c), 256, args);
     Ok(p)
+}
+
+/// Blocks for `sum_parts` (`portable.cuh`) of `n` values.
+pub(crate) fn sum_blocks(n: u32) -> u32 {
+    n.div_ceil(32)
 }

@@ -22,15 +22,19 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
                            const float *weight, const float *bias, const float *a,
                            const float *skip, const T *dy, float *states, float *sums, float *acc,
                            T *out) {
-  constexpr u32 STRIDE = SCAN_RANK + 2 * N;
+  constexpr u32 STRIDE = SCAN_RANK + 2 * N, SHARE = STRIDE / SCAN_ROW_THREADS;
   __shared__ __align__(16) float rows[SCAN_TILE * STRIDE];
-  __shared__ u32 places[SCAN_TILE];
+  // Each thread's own; registers are too dear.
+  __shared__ float weights[SCAN_RANK * SCAN_THREADS];
 
   const ScanBlock block(s, s.chunks);
   const u32 channel = block.lanes * SCAN_THREADS + threadIdx.x;
   const bool live = channel < s.channels;
   const u32 first_step = block.part * s.chunk;
   const u32 steps = min_of(s.length - first_step, s.chunk);
+  // The threads of a block load the rows of a tile together, SCAN_ROW_THREADS a row.
+  const u32 tile = blockDim.x / SCAN_ROW_THREADS, width = s.rank + 2 * s.states;
+  const u32 my_row = threadIdx.x / SCAN_ROW_THREADS, my_column = threadIdx.x % SCAN_ROW_THREADS;
 
   for (u32 i = threadIdx.x; i < SCAN_TILE * STRIDE; i += blockDim.x) rows[i] = 0.0f;
 
@@ -42,8 +46,9 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
     const size_t row = (size_t)group * s.channels + channel;
     const u32 column = s.rows ? channel : group * s.channels + channel;
     const size_t sequence = ((size_t)block.batch * s.groups + group) * s.chunks + block.part;
+    const size_t image = (size_t)block.batch * s.length;
 
-    float decay[N], h[N], w[SCAN_RANK];
+    float decay[N], h[N];
     ISFM_UNROLL
     for (int n = 0; n < N; ++n) {
       const bool there = live && n < (int)s.states;
@@ -52,75 +57,135 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
       if (MODE == SCAN_OUTPUT && there)
         h[n] = states[(sequence * s.states + n) * s.channels + channel];
     }
-    ISFM_UNROLL
-    for (int r = 0; r < SCAN_RANK; ++r)
-      w[r] = live && r < (int)s.rank ? weight[row * s.rank + r] : 0.0f;
+    for (u32 r = 0; r < SCAN_RANK; ++r)
+      weights[r * SCAN_THREADS + threadIdx.x] =
+          live && r < s.rank ? weight[row * s.rank + r] : 0.0f;
     const float shift = live && bias ? bias[row] : 0.0f;
     const float factor = live && skip ? skip[row] : 0.0f;
     float total = 0.0f;
 
-    for (u32 done = 0; done < steps; done += SCAN_TILE) {
-      const u32 count = min_of(steps - done, SCAN_TILE);
-      const u32 from = first_step + (back ? steps - done - count : done);
-      __syncthreads();
-      scan_load_rows<N>(s, proj, block.batch, group, from, count, back, places, rows);
-      __syncthreads();
+    // This thread's part of the tile that is walked next, and the inputs of the steps that are.
+    float next_part[SHARE], next_in[SCAN_AHEAD];
+    u32 next_at[SCAN_AHEAD];
+    const auto fetch_part = [&](u32 done) {
+      const u32 i = min_of(done + my_row, steps - 1);
+      const u32 place = scan_place(s, group, first_step + (back ? steps - 1 - i : i));
+      const T *from = proj + ((image + place) * s.groups + group) * width;
+      ISFM_UNROLL
+      for (u32 k = 0; k < SHARE; ++k) {
+        const u32 j = my_column + k * SCAN_ROW_THREADS;
+        next_part[k] = j < width ? to_float(from[j]) : 0.0f;
+      }
+    };
+    const T *values = MODE == SCAN_ADJOINT ? dy : u;
+    const size_t start = image * s.width + column;
+    ScanCursor cursor(s, group, first_step + (back ? steps - 1 : 0), back);
+    // Outputs have the inputs' places; what only reads needs one address less this way.
+    if (MODE == SCAN_OUTPUT)
+      cursor.at += (u32)start;
+    else
+      values += start;
+    const auto fetch_inputs = [&](u32 done) {
+      ISFM_UNROLL
+      for (u32 q = 0; q < SCAN_AHEAD; ++q) {
+        const bool there = live && done + q < steps;
+        next_at[q] = cursor.at;
+        next_in[q] = there ? to_float(values[cursor.at]) : 0.0f;
+        cursor.advance();
+      }
+    };
 
-      for (u32 i = 0; i < count; i += SCAN_AHEAD) {
-        // All loads of a few steps before their arithmetic.
-        size_t at[SCAN_AHEAD];
-        float in[SCAN_AHEAD], given[SCAN_AHEAD], seen[SCAN_AHEAD];
+    fetch_part(0);
+    fetch_inputs(0);
+    for (u32 first = 0; first < steps; first += tile) {
+      const u32 end = min_of(first + tile, steps);
+      __syncthreads();
+      ISFM_UNROLL
+      for (u32 k = 0; k < SHARE; ++k) {
+        const u32 j = my_column + k * SCAN_ROW_THREADS;
+        if (j < width) rows[my_row * STRIDE + scan_column<N>(s, j)] = next_part[k];
+      }
+      __syncthreads();
+      if (end < steps) fetch_part(end);
+
+      for (u32 done = first; done < end; done += SCAN_AHEAD) {
+        const float *line = rows + (done - first) * STRIDE;
+        u32 at[SCAN_AHEAD];
+        float in[SCAN_AHEAD], delta[SCAN_AHEAD], seen[SCAN_AHEAD];
         ISFM_UNROLL
         for (u32 q = 0; q < SCAN_AHEAD; ++q) {
-          const bool there = live && i + q < count;
-          const u32 place = places[min_of(i + q, count - 1)];
-          at[q] = ((size_t)block.batch * s.length + place) * s.width + column;
-          const T *values = MODE == SCAN_ADJOINT ? dy : u;
-          in[q] = there ? to_float(values[at[q]]) : 0.0f;
-          given[q] = there && !s.rank ? to_float(dt[at[q]]) : 0.0f;
-          seen[q] = MODE == SCAN_OUTPUT && there && s.turn + turn ? acc[at[q]] : 0.0f;
+          at[q] = next_at[q];
+          in[q] = next_in[q];
+          const bool there = live && done + q < steps;
+          delta[q] = shift;
+          if (there && !s.rank) delta[q] += to_float(dt[MODE == SCAN_OUTPUT ? at[q] : start + at[q]]);
+          seen[q] = 0.0f;
+          if (MODE == SCAN_OUTPUT && there && s.turn + turn)
+            seen[q] = acc[at[q]];
         }
+        if (done + SCAN_AHEAD < steps) fetch_inputs(done + SCAN_AHEAD);
+
+        ISFM_UNROLL
+        for (u32 r = 0; r < SCAN_RANK; r += 4) {
+          if (r >= s.rank) break;
+          float w[4];
+          ISFM_UNROLL
+          for (u32 i = 0; i < 4; ++i) w[i] = weights[(r + i) * SCAN_THREADS + threadIdx.x];
+          ISFM_UNROLL
+          for (u32 q = 0; q < SCAN_AHEAD; ++q) {
+            const Values<4> factors = load_values<4>(line + q * STRIDE + r);
+            ISFM_UNROLL
+            for (u32 i = 0; i < 4; ++i) delta[q] += factors.v[i] * w[i];
+          }
+        }
+        if (s.flags & SCAN_SOFTPLUS) {
+          ISFM_UNROLL
+          for (u32 q = 0; q < SCAN_AHEAD; ++q) delta[q] = softplus(delta[q]);
+        }
+        // A step past the end leaves the states as they are.
+        if (done + SCAN_AHEAD > steps) {
+          ISFM_UNROLL
+          for (u32 q = 0; q < SCAN_AHEAD; ++q) delta[q] = done + q < steps ? delta[q] : 0.0f;
+        }
+
         ISFM_UNROLL
         for (u32 q = 0; q < SCAN_AHEAD; ++q) {
-          if (i + q >= count) break;
-          const float *line = rows + (i + q) * STRIDE;
-          const float delta = scan_delta(s, line, w, given[q] + shift);
+          const float *b = line + q * STRIDE + SCAN_RANK, *c = b + N;
+          total += delta[q];
           if (MODE == SCAN_ADJOINT) {
             ISFM_UNROLL
             for (int first = 0; first < N; first += 4) {
-              const Values<4> c = load_values<4>(line + SCAN_RANK + N + first);
+              const Values<4> gain = load_values<4>(c + first);
               ISFM_UNROLL
               for (int i = 0; i < 4; ++i)
                 h[first + i] =
-                    exp2_fast(delta * decay[first + i]) * (h[first + i] + in[q] * c.v[i]);
+                    exp2_fast(delta[q] * decay[first + i]) * (h[first + i] + in[q] * gain.v[i]);
             }
-          } else {
-            const float step = delta * in[q];
-            float y = factor * in[q], y2 = 0.0f;
+            continue;
+          }
+          const float step = delta[q] * in[q];
+          float y = seen[q] + factor * in[q], y2 = 0.0f;
+          ISFM_UNROLL
+          for (int first = 0; first < N; first += 4) {
+            const Values<4> gain = load_values<4>(b + first);
             ISFM_UNROLL
-            for (int first = 0; first < N; first += 4) {
-              const Values<4> b = load_values<4>(line + SCAN_RANK + first);
-              ISFM_UNROLL
-              for (int i = 0; i < 4; ++i)
-                h[first + i] =
-                    exp2_fast(delta * decay[first + i]) * h[first + i] + step * b.v[i];
-              if (MODE == SCAN_OUTPUT) {
-                const Values<4> c = load_values<4>(line + SCAN_RANK + N + first);
-                y += h[first] * c.v[0];
-                y2 += h[first + 1] * c.v[1];
-                y += h[first + 2] * c.v[2];
-                y2 += h[first + 3] * c.v[3];
-              }
-            }
-            if (MODE == SCAN_OUTPUT && live) {
-              const float sum = seen[q] + (y + y2);
-              if (s.turn + turn + 1 == s.all_turns)
-                out[at[q]] = from_float<T>(sum);
-              else
-                acc[at[q]] = sum;
+            for (int i = 0; i < 4; ++i)
+              h[first + i] =
+                  exp2_fast(delta[q] * decay[first + i]) * h[first + i] + step * gain.v[i];
+            if (MODE == SCAN_OUTPUT) {
+              const Values<4> mix = load_values<4>(c + first);
+              y += h[first] * mix.v[0];
+              y2 += h[first + 1] * mix.v[1];
+              y += h[first + 2] * mix.v[2];
+              y2 += h[first + 3] * mix.v[3];
             }
           }
-          total += delta;
+          if (MODE == SCAN_OUTPUT && live && done + q < steps) {
+            if (s.turn + turn + 1 == s.all_turns)
+              out[at[q]] = from_float<T>(y + y2);
+            else
+              acc[at[q]] = y + y2;
+          }
         }
       }
     }
@@ -150,7 +215,7 @@ ISFM_INLINE void scan_chunks(const ScanSizes &s, const float *a, const float *su
     const bool back = (s.rows != 0 && group >= 2) != adjoint;
     const float decay = scan_decay(s, a, row, n);
     float h = initial ? to_float(initial[outside]) : 0.0f;
-    constexpr u32 AHEAD = 8;
+    constexpr u32 AHEAD = 16;
     for (u32 first = 0; first < s.chunks; first += AHEAD) {
       size_t at[AHEAD];
       float own[AHEAD], sum[AHEAD];
@@ -356,15 +421,17 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
             ISFM_UNROLL
             for (u32 r = 0; r < SCAN_RANK / 4; ++r) dweight[r] += d * line[r];
           }
-          float factors[SCAN_RANK];
           ISFM_UNROLL
-          for (u32 r = 0; r < SCAN_RANK; ++r)
-            factors[r] = draw * weights[r * SCAN_ADJOINT_CHANNELS + local];
-          u32 first = 0;
-          ScatterSum<SCAN_RANK, 4, 1>::run(factors, lane, first);
-          ISFM_UNROLL
-          for (u32 r = 0; r < SCAN_RANK / 8; ++r)
-            sums[(warp * 4 + quarter) * STRIDE + first + r] = factors[r];
+          for (u32 half = 0; half < SCAN_RANK; half += SCAN_RANK / 2) {
+            if (half >= s.rank) break;
+            float factors[SCAN_RANK / 2];
+            ISFM_UNROLL
+            for (u32 r = 0; r < SCAN_RANK / 2; ++r)
+              factors[r] = draw * weights[(half + r) * SCAN_ADJOINT_CHANNELS + local];
+            u32 first = half;
+            ScatterSum<SCAN_RANK / 2, 4, 1>::run(factors, lane, first);
+            sums[(warp * 4 + quarter) * STRIDE + first] = factors[0];
+          }
         }
 
         // The block's sum over its channels, in the order of its warps.
@@ -446,8 +513,8 @@ ISFM_INLINE void sum_params(const ScanSizes &s, const float *parts, const float 
 
 // ---- entries ------------------------------------------------------------------------------------
 
-#define WALK(name, S, T, N, MODE)                                                                \
-  ISFM_KERNEL_AT(name##_n##N##_##S, SCAN_THREADS, 4,                                             \
+#define WALK(name, S, T, N, MODE, BLOCKS)                                                        \
+  ISFM_KERNEL_AT(name##_n##N##_##S, SCAN_THREADS, BLOCKS,                                        \
               (ScanSizes s, const T *u, const T *dt, const T *proj, const float *weight,         \
                const float *bias, const float *a, const float *skip, const T *dy, float *states, \
                float *sums, float *acc, T *out),                                                 \
@@ -462,12 +529,12 @@ ISFM_INLINE void sum_params(const ScanSizes &s, const float *parts, const float 
               (scan_adjoint<T, N>)(s, u, dt, proj, weight, bias, a, skip, dy, states, carries,    \
                                    acc, du, ddt, proj_parts, param_parts))
 #define INSTANCE(S, T)                                                                            \
-  WALK(scan_end, S, T, 8, SCAN_END)                                                               \
-  WALK(scan_end, S, T, 16, SCAN_END)                                                              \
-  WALK(scan_output, S, T, 8, SCAN_OUTPUT)                                                         \
-  WALK(scan_output, S, T, 16, SCAN_OUTPUT)                                                        \
-  WALK(scan_carry, S, T, 8, SCAN_ADJOINT)                                                         \
-  WALK(scan_carry, S, T, 16, SCAN_ADJOINT)                                                        \
+  WALK(scan_end, S, T, 8, SCAN_END, 5)                                                               \
+  WALK(scan_end, S, T, 16, SCAN_END, 4)                                                              \
+  WALK(scan_output, S, T, 8, SCAN_OUTPUT, 4)                                                         \
+  WALK(scan_output, S, T, 16, SCAN_OUTPUT, 4)                                                        \
+  WALK(scan_carry, S, T, 8, SCAN_ADJOINT, 5)                                                         \
+  WALK(scan_carry, S, T, 16, SCAN_ADJOINT, 5)                                                        \
   ADJOINT(S, T, 8)                                                                                \
   ADJOINT(S, T, 16)                                                                               \
   ISFM_KERNEL(scan_chunks_##S, ISFM_THREADS,                                                      \

@@ -5,8 +5,9 @@
 #include "portable.cuh"
 
 #define SCAN_RANK 16              // the most factors of dt
-#define SCAN_TILE 16u             // steps whose rows a walk loads at once
+#define SCAN_TILE 16u             // the most steps whose rows a walk loads at once
 #define SCAN_AHEAD 4u             // steps whose inputs a walk loads at once
+#define SCAN_ROW_THREADS 8u       // threads that load a row together in a walk
 #define SCAN_KEPT 32u             // the longest chunk of a scan whose gradient is computed
 #define SCAN_THREADS 128u         // the most threads, and channels, in a block of a walk
 #define SCAN_ADJOINT_THREADS 256u // the most threads in a block of the adjoint
@@ -70,6 +71,29 @@ ISFM_INLINE u32 scan_place(const ScanSizes &s, u32 group, u32 step) {
   return s.rows && group % 2 ? step % s.rows * s.cols + step / s.rows : step;
 }
 
+// The places of steps one after the other, as elements of a map: divisions once, sums after that.
+struct ScanCursor {
+  u32 at, stride, jump, left, period;
+
+  ISFM_INLINE ScanCursor(const ScanSizes &s, u32 group, u32 step, bool back) {
+    // A row has no end: counting down from 0 does not come back to it.
+    stride = s.width, jump = left = period = 0;
+    if (s.rows && group % 2) {
+      stride = s.cols * s.width, jump = s.width - s.rows * stride, period = s.rows;
+      left = back ? step % s.rows + 1 : s.rows - step % s.rows;
+    }
+    at = scan_place(s, group, step) * s.width;
+    if (back) stride = 0 - stride, jump = 0 - jump;
+  }
+  ISFM_INLINE void advance() {
+    at += stride;
+    if (--left == 0) {
+      at += jump;
+      left = period;
+    }
+  }
+};
+
 // Where column j of a row of `proj` is kept in shared memory: factors, B and C at fixed places,
 // whatever their number.
 template <int N>
@@ -108,7 +132,8 @@ constexpr float LN_2 = 0.693147181f;
 // ln(1 + e^x) = max(x, 0) + ln(1 + e^-|x|), the logarithm by a polynomial of relative error 3e-8;
 // above 20 it rounds to x.
 ISFM_INLINE float softplus(float x) {
-  const float y = expf(-fabsf(x));
+  const float LOG2_E = 1.44269504f;
+  const float y = exp2_fast(-LOG2_E * fabsf(x));
   float p = 5.232690027468886e-3f;
   p = p * y + -2.9505219919230236e-2f;
   p = p * y + 7.822591750629002e-2f;
@@ -119,19 +144,6 @@ ISFM_INLINE float softplus(float x) {
   p = p * y + -4.9999493136559914e-1f;
   p = p * y + 9.999999698798083e-1f;
   return p * y + (x > 0.0f ? x : 0.0f);
-}
-
-// delta of a step, from its factors and the rest of raw.
-ISFM_INLINE float scan_delta(const ScanSizes &s, const float *line, const float (&w)[SCAN_RANK],
-                             float raw) {
-  ISFM_UNROLL
-  for (int r = 0; r < SCAN_RANK; r += 4) {
-    if (r >= (int)s.rank) break;
-    const Values<4> factors = load_values<4>(line + r);
-    ISFM_UNROLL
-    for (int i = 0; i < 4; ++i) raw += factors.v[i] * w[r + i];
-  }
-  return s.flags & SCAN_SOFTPLUS ? softplus(raw) : raw;
 }
 
 // What a lane of the adjoint owns: one step of one channel. A step past the end has delta = 0,

@@ -100,6 +100,8 @@ fn plans() -> Vec<Plan> {
             map::haar_inverse(t, map, Bands::Both),
             map::conv(t, map, 2, 3, None, false),
             map::conv(t, map, 20, 3, None, true),
+            map::conv(t, Map { channels: 32, ..map }, 2, 3, None, true),
+            map::conv(t, Map { channels: 32, ..map }, 128, 3, None, true),
             map::conv_weight(t, map, 2, 3),
         ]);
         for states in [8, 16] {

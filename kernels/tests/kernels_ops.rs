@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use common::{TYPES, close, host, numbers, oracle, round};
 use isfm_kernels::map::{self, Bands, Depthwise, Map, Start};
 use isfm_kernels::pointwise::{self, Gate};
-use isfm_kernels::{Limit, Plan, Type};
+use isfm_kernels::{Arg, Limit, Plan, Type};
 
 /// What f32 loses in a sum of up to a thousand terms, of the largest result.
 const SUM: f64 = 2e-6;
@@ -116,7 +116,22 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
 fn layer_norm_agrees_with_the_cpu() {
     let Some(host) = host() else { return };
     for t in TYPES {
-        for (rows, c) in [(1, 1), (3, 7), (70, 33), (9, 128), (5, 300)] {
+        // Of each way to share a row among lanes, rows that fill them and rows that do not.
+        for (rows, c) in [
+            (1, 1),
+            (3, 7),
+            (70, 33),
+            (1, 8),
+            (37, 24),
+            (9, 128),
+            (70, 136),
+            (19, 256),
+            (10, 264),
+            (3, 512),
+            (5, 1000),
+            (2, 1032),
+            (8200, 4),
+        ] {
             let x = numbers(t, rows * c, 1, -1., 3.);
             let (w, b) = (numbers(t, c, 2, -1., 2.), numbers(t, c, 3, -1., 1.));
             let dy = numbers(t, rows * c, 4, -1., 1.);
@@ -138,8 +153,46 @@ fn layer_norm_agrees_with_the_cpu() {
     }
 }
 
-const MAPS: [(usize, usize, usize, usize); 6] =
+/// Batch, height, width and channels.
+type Dims = (usize, usize, usize, usize);
+
+const MAPS: [Dims; 6] =
     [(1, 1, 1, 1), (2, 3, 5, 3), (1, 1, 9, 2), (1, 8, 1, 5), (2, 7, 6, 33), (1, 17, 19, 4)];
+
+/// Maps whose channels come in packs: less than a strip, strips that end early in both directions,
+/// more strips than a block has threads for, more channels than a tile of a weight's gradient.
+const PACKED: [Dims; 7] = [
+    (1, 1, 1, 4),
+    (3, 2, 3, 8),
+    (1, 3, 2, 12),
+    (2, 5, 7, 20),
+    (1, 9, 4, 6),
+    (2, 35, 9, 8),
+    (1, 17, 7, 132),
+];
+
+/// Maps with windows, of which the two small ones are of kernels for packs.
+fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usize)> {
+    let any = MAPS.into_iter().flat_map(move |m| sides.map(|k| (m, k)));
+    any.chain(PACKED.into_iter().flat_map(|m| [3, 5].map(|k| (m, k)))).chain([((1, 9, 5, 8), 7)])
+}
+
+/// The same operation with its first input at an address that no pack can have.
+fn shifted(mut plan: Plan) -> Plan {
+    plan.inputs[0].len += 1;
+    for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
+        if let Arg::Input(0, at) = arg {
+            *at += 1;
+        }
+    }
+    plan
+}
+
+/// The same operation by a single block for each launch.
+fn on_one_block(mut plan: Plan) -> Plan {
+    plan.launches.iter_mut().for_each(|l| l.grid = 1);
+    plan
+}
 
 fn silu_of(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x / (1. + (-x).exp())).collect()
@@ -153,7 +206,7 @@ fn map_of((batch, height, width, channels): (usize, usize, usize, usize)) -> (Ma
 fn depthwise_convolution_agrees_with_the_cpu() {
     let Some(host) = host() else { return };
     for t in TYPES {
-        for (dims, k) in MAPS.into_iter().flat_map(|m| [1, 3, 5, 7].map(|k| (m, k))) {
+        for (dims, k) in windows([1, 3, 5, 7]) {
             let (map, shape) = map_of(dims);
             let (n, c) = (shape.iter().product(), map.channels);
             let x = numbers(t, n, 1, -2., 2.);
@@ -175,6 +228,65 @@ fn depthwise_convolution_agrees_with_the_cpu() {
             let all = host.run(&plan(map::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
             close(t, &all[..c * k * k], &grads[1], SUM, &what);
             close(t, &all[c * k * k..], &grads[2], SUM, &what);
+        }
+    }
+}
+
+/// Where a tensor starts decides between packs and single elements; what a launch's grid is decides
+/// nothing.
+#[test]
+fn addresses_and_grids_change_no_result() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        // Two sums that differ in their last place may be rounded apart.
+        let lost = if t == Type::F32 { SUM } else { 4e-3 };
+        let (map, shape) = map_of((2, 35, 9, 8));
+        let n = shape.iter().product();
+        let (x, dy) = (numbers(t, n, 1, -2., 2.), numbers(t, n, 2, -1., 1.));
+        let (rows, c) = (n / map.channels, map.channels);
+        let (w, b) = (numbers(t, c * 25, 3, -1., 1.), numbers(t, c, 4, -1., 1.));
+        let (how, w3) = (Depthwise { bias: true, ..Depthwise::default() }, &w[..c * 9]);
+        for (p, inputs) in [
+            (map::depthwise(t, map, 3, how), &[&x, w3, &b][..]),
+            (map::depthwise(t, map, 5, how), &[&x, &w, &b]),
+            (map::avg_pool(t, map, 3), &[&x]),
+            (map::avg_pool(t, map, 5), &[&x]),
+            (map::max_pool(t, map, 3), &[&x]),
+            (map::max_pool_backward(t, map, 3), &[&x, &dy]),
+            (map::depthwise_weight(t, map, 3), &[&x, &dy]),
+            (map::depthwise_weight(t, map, 5), &[&x, &dy]),
+            (map::depthwise_weight(t, map, 7), &[&x, &dy]),
+            (pointwise::layer_norm(t, rows, c, 1e-5), &[&x, &b, &dy[..c]]),
+        ] {
+            let p = plan(p);
+            let what = p.launches[0].kernel.clone();
+            let want = host.run(&p, inputs);
+            assert_eq!(host.run(&on_one_block(p.clone()), inputs), want, "{what}");
+            let moved: Vec<f64> = std::iter::once(0.).chain(inputs[0].iter().copied()).collect();
+            let inputs: Vec<&[f64]> =
+                std::iter::once(&moved[..]).chain(inputs[1..].iter().copied()).collect();
+            close(t, &host.run(&shifted(p), &inputs)[0], &want[0], lost, &what);
+        }
+        let p = plan(pointwise::layer_norm_backward(t, rows, c, 1e-5));
+        let want = host.run(&p, &[&x, &b, &dy]);
+        let moved: Vec<f64> = std::iter::once(0.).chain(x.iter().copied()).collect();
+        close(t, &host.run(&shifted(p), &[&moved, &b, &dy])[0], &want[0], lost, "layer norm'");
+
+        // Several strips for a slice of a block, which takes a larger map than a test should.
+        let (map, shape) = map_of((1, 35, 9, 132));
+        let n = shape.iter().product();
+        let (x, dy) = (numbers(t, n, 1, -2., 2.), numbers(t, n, 2, -1., 1.));
+        for k in [3, 5, 7] {
+            let mut p = plan(map::depthwise_weight(t, map, k));
+            let want = host.run(&p, &[&x, &dy]);
+            let [.., Arg::U32(each), Arg::U32(parts)] = &mut p.launches[0].args[..] else {
+                panic!("{p:?}")
+            };
+            assert!(*parts > 1);
+            *each *= *parts;
+            *parts = 1;
+            *p.launches[1].args.last_mut().unwrap() = Arg::U32(1);
+            close(t, &host.run(&p, &[&x, &dy])[0], &want[0], lost, "one part");
         }
     }
 }
@@ -202,7 +314,7 @@ fn check_map(
 #[test]
 fn pools_agree_with_the_cpu() {
     for t in TYPES {
-        for (dims, k) in MAPS.into_iter().flat_map(|m| [3, 5, 9].map(|k| (m, k))) {
+        for (dims, k) in windows([3, 5, 9]) {
             let (map, shape) = map_of(dims);
             let n = shape.iter().product();
             let x = numbers(t, n, 1, -2., 2.);
@@ -218,7 +330,12 @@ fn pools_agree_with_the_cpu() {
             }
             let f = |x: &Tensor| Ok(isfm_ops::max_pool2d(x, k)?);
             let backward = (plan(map::max_pool_backward(t, map, k)), true);
-            check_map_max(t, dims, &x, f, plan(map::max_pool(t, map, k)), backward);
+            let forward = plan(map::max_pool(t, map, k));
+            check_map_max(t, dims, &x, f, forward.clone(), backward.clone());
+            // No value is larger than what lies outside.
+            if n < 200 {
+                check_map_max(t, dims, &vec![f64::NEG_INFINITY; n], f, forward, backward);
+            }
         }
     }
 }
@@ -315,12 +432,16 @@ fn dense_convolution_agrees_with_the_cpu() {
     for t in TYPES {
         for (dims, outputs, k) in [
             ((1, 1, 1, 1), 1, 3),
-            ((1, 3, 5, 1), 7, 3),
+            ((1, 3, 5, 1), 70, 3),
             ((2, 5, 6, 3), 2, 1),
-            ((1, 7, 9, 16), 17, 3),
+            ((1, 7, 9, 16), 16, 3),
             ((2, 9, 11, 8), 20, 5),
-            ((1, 12, 13, 24), 70, 3),
-            ((1, 6, 5, 67), 66, 3),
+            ((1, 10, 17, 20), 66, 3),
+            ((1, 6, 5, 67), 17, 3),
+            ((3, 4, 5, 32), 130, 1),
+            ((3, 9, 18, 32), 64, 3),
+            ((1, 3, 4, 64), 70, 3),
+            ((1, 17, 5, 128), 1, 3),
         ] {
             let (map, shape) = map_of(dims);
             let (n, c) = (shape.iter().product::<usize>(), map.channels);
@@ -349,6 +470,37 @@ fn dense_convolution_agrees_with_the_cpu() {
             let all = host.run(&plan(map::conv_weight(t, map, outputs, k)), &[&x, &dy]).remove(0);
             close(t, &all[..w.len()], &grads[1], SUM, &format!("{what} dw"));
             close(t, &all[w.len()..], &grads[2], SUM, &format!("{what} db"));
+        }
+    }
+}
+
+/// Maps that do not start where vectors do.
+#[test]
+fn dense_convolution_takes_any_place_in_memory() {
+    let Some(host) = host() else { return };
+    for t in TYPES {
+        for (dims, outputs, k) in
+            [((1, 3, 4, 32), 72, 3), ((1, 2, 5, 32), 8, 3), ((1, 2, 5, 8), 8, 1)]
+        {
+            let (map, shape) = map_of(dims);
+            let pixels = shape.iter().product::<usize>() / map.channels;
+            let x = numbers(t, pixels * map.channels, 1, -2., 2.);
+            let w = numbers(t, outputs * map.channels * k * k, 2, -1., 1.);
+            let start = numbers(t, pixels * outputs, 3, -1., 1.);
+            let aligned = plan(map::conv(t, map, outputs, k, Some(Start::Map), true));
+            let mut moved = aligned.clone();
+            for need in moved.inputs.iter_mut().chain(&mut moved.outputs) {
+                need.len += 1;
+            }
+            for arg in moved.launches.iter_mut().flat_map(|l| &mut l.args) {
+                if let Arg::Input(_, at) | Arg::Output(_, at) = arg {
+                    *at += 1;
+                }
+            }
+            let want = host.run(&aligned, &[&x, &w, &start]).remove(0);
+            let [x, w, start] = [&x, &w, &start].map(|v| [&[0.], &v[..]].concat());
+            let got = host.run(&moved, &[&x, &w, &start]).remove(0);
+            close(t, &got[1..], &want, SUM, &format!("moved {dims:?} to {outputs}, {k}"));
         }
     }
 }
