@@ -255,6 +255,7 @@ inline f16 from_float<f16>(float x) {
 }
 
 inline float exp2_fast(float x) { return exp2f(x); }
+inline void prefetch(const void *) {}
 inline float inverse_fast(float x) { return 1.0f / x; }
 inline float inverse_sqrt(float x) { return 1.0f / sqrtf(x); }
 

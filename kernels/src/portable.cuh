@@ -56,6 +56,9 @@ ISFM_INLINE float inverse_fast(float x) {
 // 1 / sqrt(x), to two units in the last place.
 ISFM_INLINE float inverse_sqrt(float x) { return rsqrtf(x); }
 
+// Asks for the memory at an address that will be read soon.
+ISFM_INLINE void prefetch(const void *at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
 // d += a b on the tensor cores: 16x16 times 16x8, sums in f32. Fragments as in the PTX manual,
 // "Matrix fragments for mma.m16n8k16": with g = lane / 4 and t = lane % 4, pairs of neighbours in
 // one word, a = rows g, g+8, g, g+8 at k = 2t, 2t, 2t+8, 2t+8; b = column g at k = 2t, 2t+8;

@@ -65,7 +65,8 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
     float total = 0.0f;
 
     // This thread's part of the tile that is walked next, and the inputs of the steps that are.
-    float next_part[SHARE], next_in[SCAN_AHEAD];
+    // As they come: a conversion would wait for them.
+    T next_part[SHARE], next_in[SCAN_AHEAD];
     u32 next_at[SCAN_AHEAD];
     const auto fetch_part = [&](u32 done) {
       const u32 i = min_of(done + my_row, steps - 1);
@@ -74,23 +75,23 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
       ISFM_UNROLL
       for (u32 k = 0; k < SHARE; ++k) {
         const u32 j = my_column + k * SCAN_ROW_THREADS;
-        next_part[k] = j < width ? to_float(from[j]) : 0.0f;
+        next_part[k] = j < width ? from[j] : from_float<T>(0.0f);
       }
     };
     const T *values = MODE == SCAN_ADJOINT ? dy : u;
     const size_t start = image * s.width + column;
     ScanCursor cursor(s, group, first_step + (back ? steps - 1 : 0), back);
-    // Outputs have the inputs' places; what only reads needs one address less this way.
-    if (MODE == SCAN_OUTPUT)
-      cursor.at += (u32)start;
-    else
+    // Either way is the same; each kernel has the one that it has registers for.
+    if (MODE == SCAN_END)
       values += start;
+    else
+      cursor.at += (u32)start;
     const auto fetch_inputs = [&](u32 done) {
       ISFM_UNROLL
       for (u32 q = 0; q < SCAN_AHEAD; ++q) {
         const bool there = live && done + q < steps;
         next_at[q] = cursor.at;
-        next_in[q] = there ? to_float(values[cursor.at]) : 0.0f;
+        next_in[q] = there ? values[cursor.at] : from_float<T>(0.0f);
         cursor.advance();
       }
     };
@@ -103,7 +104,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
       ISFM_UNROLL
       for (u32 k = 0; k < SHARE; ++k) {
         const u32 j = my_column + k * SCAN_ROW_THREADS;
-        if (j < width) rows[my_row * STRIDE + scan_column<N>(s, j)] = next_part[k];
+        if (j < width) rows[my_row * STRIDE + scan_column<N>(s, j)] = to_float(next_part[k]);
       }
       __syncthreads();
       if (end < steps) fetch_part(end);
@@ -115,10 +116,10 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
         ISFM_UNROLL
         for (u32 q = 0; q < SCAN_AHEAD; ++q) {
           at[q] = next_at[q];
-          in[q] = next_in[q];
+          in[q] = to_float(next_in[q]);
           const bool there = live && done + q < steps;
           delta[q] = shift;
-          if (there && !s.rank) delta[q] += to_float(dt[MODE == SCAN_OUTPUT ? at[q] : start + at[q]]);
+          if (there && !s.rank) delta[q] += to_float(dt[MODE == SCAN_END ? start + at[q] : at[q]]);
           seen[q] = 0.0f;
           if (MODE == SCAN_OUTPUT && there && s.turn + turn)
             seen[q] = acc[at[q]];
@@ -301,6 +302,28 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
       const u32 first_step = chunk * s.chunk;
       const u32 steps = min_of(s.length - first_step, s.chunk);
       const size_t sequence = ((size_t)block.batch * s.groups + group) * s.chunks + chunk;
+      if (chunk + 1 < chunk_end) {
+        // What the next chunk reads first, while this one computes.
+        const u32 begin = first_step + s.chunk, count = min_of(s.length - begin, s.chunk);
+        const u32 left = column - local, columns = min_of(s.channels - (channel - local),
+                                                          SCAN_ADJOINT_CHANNELS);
+        constexpr u32 LINE = 32;
+        const u32 lines = (columns + LINE - 1) / LINE;
+        for (u32 i = threadIdx.x; i < count * lines; i += blockDim.x) {
+          const u32 place = scan_place(s, group, begin + i / lines);
+          const size_t at = ((size_t)block.batch * s.length + place) * s.width + left +
+                            i % lines * LINE;
+          prefetch(u + at);
+          prefetch(dy + at);
+          if (s.turn + turn) prefetch(acc + at);
+        }
+        for (u32 i = threadIdx.x; i < s.states * lines; i += blockDim.x) {
+          const size_t at = ((sequence + 1) * s.states + i / lines) * s.channels +
+                            (channel - local) + i % lines * LINE;
+          prefetch(states + at);
+          prefetch(carries + at);
+        }
+      }
       __syncthreads();
       scan_load_rows<N>(s, proj, block.batch, group, first_step, steps, back, places, rows);
       // Steps past the end, up to a whole tile.
@@ -341,6 +364,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         const ScanOwn o = scan_own(s, u, dt, rows, STRIDE, places, weights + local, shift,
                                    block.batch, column, 4 * tile + quarter, steps, live);
         const float out = o.there ? to_float(dy[o.at]) : 0.0f;
+        const float before = o.there && s.turn + turn ? acc[o.at] : 0.0f;
         ISFM_UNROLL
         for (int n = 0; n < OWN; ++n) {
           if (tile > 0)
@@ -405,8 +429,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         dbias += draw;
         dskip += out * o.u;
         if (o.there) {
-          float grad = factor * out + o.delta * gb;
-          if (s.turn + turn) grad += acc[o.at];
+          const float grad = before + (factor * out + o.delta * gb);
           if (s.turn + turn + 1 == s.all_turns)
             du[o.at] = from_float<T>(grad);
           else
@@ -534,7 +557,7 @@ ISFM_INLINE void sum_params(const ScanSizes &s, const float *parts, const float 
   WALK(scan_output, S, T, 8, SCAN_OUTPUT, 4)                                                         \
   WALK(scan_output, S, T, 16, SCAN_OUTPUT, 4)                                                        \
   WALK(scan_carry, S, T, 8, SCAN_ADJOINT, 5)                                                         \
-  WALK(scan_carry, S, T, 16, SCAN_ADJOINT, 5)                                                        \
+  WALK(scan_carry, S, T, 16, SCAN_ADJOINT, 4)                                                        \
   ADJOINT(S, T, 8)                                                                                \
   ADJOINT(S, T, 16)                                                                               \
   ISFM_KERNEL(scan_chunks_##S, ISFM_THREADS,                                                      \

@@ -149,7 +149,7 @@ ISFM_INLINE float softplus(float x) {
 // What a lane of the adjoint owns: one step of one channel. A step past the end has delta = 0,
 // which leaves states and gradients as they are.
 struct ScanOwn {
-  size_t at;
+  u32 at;
   bool there;
   float u, raw, delta;
 };
@@ -162,7 +162,7 @@ ISFM_INLINE ScanOwn scan_own(const ScanSizes &s, const T *u, const T *dt, const 
   const u32 near = min_of(step, steps - 1);
   const float *line = rows + near * stride;
   ScanOwn o = {0, live && step < steps, 0.0f, shift, 0.0f};
-  o.at = ((size_t)batch * s.length + places[near]) * s.width + column;
+  o.at = (batch * s.length + places[near]) * s.width + column;
   if (o.there) {
     o.u = to_float(u[o.at]);
     if (!s.rank) o.raw += to_float(dt[o.at]);
