@@ -268,6 +268,8 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
   const bool live = channel < s.channels;
   const int first_state = (int)quarter * OWN;
   const u32 width = s.rank + 2 * s.states;
+  // Which of a tile's sums this thread adds up first; in most blocks there is no second.
+  const u32 first_which = threadIdx.x / width, first_column = threadIdx.x % width;
   // B of this lane's states at the chunk's first step; C lies N further.
   const float *own_rows = rows + SCAN_RANK + first_state;
 
@@ -424,7 +426,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         const float gb = over_states[0], gah = LN_2 * over_states[1];
 
         float draw = o.u * gb + gah;
-        if (s.flags & SCAN_SOFTPLUS && o.raw <= 20.0f) draw *= sigmoid(o.raw);
+        if (s.flags & SCAN_SOFTPLUS && o.raw <= 20.0f) draw *= sigmoid_fast(o.raw);
         if (!o.there) draw = 0.0f;
         dbias += draw;
         dskip += out * o.u;
@@ -460,8 +462,8 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         // The block's sum over its channels, in the order of its warps.
         __syncthreads();
         const u32 count = min_of(steps - 4 * tile, 4u);
-        for (u32 i = threadIdx.x; i < count * width; i += blockDim.x) {
-          const u32 which = i / width, j = i % width;
+        for (u32 i = threadIdx.x, which = first_which, j = first_column; i < count * width;
+             i += blockDim.x, which = i / width, j = i % width) {
           float sum = 0.0f;
           for (u32 v = 0; v < warps; ++v)
             sum += sums[(v * 4 + which) * STRIDE + scan_column<N>(s, j)];

@@ -168,9 +168,11 @@ ISFM_INLINE ScanOwn scan_own(const ScanSizes &s, const T *u, const T *dt, const 
     if (!s.rank) o.raw += to_float(dt[o.at]);
   }
   ISFM_UNROLL
-  for (int r = 0; r < SCAN_RANK; ++r) {
-    if (r >= (int)s.rank) break;
-    o.raw += line[r] * weights[r * SCAN_ADJOINT_CHANNELS];
+  for (u32 r = 0; r < SCAN_RANK; r += 4) {
+    if (r >= s.rank) break;
+    const Values<4> factors = load_values<4>(line + r);
+    ISFM_UNROLL
+    for (u32 i = 0; i < 4; ++i) o.raw += factors.v[i] * weights[(r + i) * SCAN_ADJOINT_CHANNELS];
   }
   if (o.there) o.delta = s.flags & SCAN_SOFTPLUS ? softplus(o.raw) : o.raw;
   return o;
