@@ -11,7 +11,7 @@ use crate::simd::{Kernel, Level, Real, Simd, level};
 /// Rows of a register tile.
 const TILE: usize = 6;
 /// Depth that is worked through at a time, so that the weights stay in a near cache.
-const DEPTH: usize = 192;
+const DEPTH: usize = 128;
 /// Panels are padded to a multiple of this many columns: the widest vector.
 const PAD: usize = crate::simd::MAX_LANES;
 
