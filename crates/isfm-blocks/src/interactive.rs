@@ -56,7 +56,7 @@ impl Fgg {
         let low = weight.narrow(1, 0, c)?;
         let high = (weight.narrow(1, c, c)? * (1. / 3.))?;
         let high = Tensor::cat(&[&high, &high, &high], 1)?;
-        if rows::may_fuse([&bands.low, &bands.high, weight]) {
+        if rows::may_fuse(self.guidance_tensors().chain([&bands.low, &bands.high])) {
             match bands.low.dtype() {
                 DType::F32 => return self.fused_guidance::<f32>(bands, &low, &high),
                 DType::F64 => return self.fused_guidance::<f64>(bands, &low, &high),
@@ -73,6 +73,19 @@ impl Fgg {
             DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?.mean(1)?.to_dtype(dtype)?,
             _ => x.mean(1)?,
         })
+    }
+
+    /// The tensors of [`guidance`](Self::guidance).
+    fn guidance_tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let squeeze = self.squeeze.tensors().chain(self.squeeze_norm.tensors());
+        squeeze.chain(self.expand.tensors()).chain(self.expand_norm.tensors())
+    }
+
+    /// All tensors.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let mix = self.mix.tensors().chain(self.mix_norm.tensors());
+        let gates = self.gates.iter().flat_map(|(proj, norm)| proj.tensors().chain(norm.tensors()));
+        self.guidance_tensors().chain(mix).chain(gates)
     }
 
     /// The guidance in one pass over the bands: nothing but its sum is kept.
@@ -242,8 +255,7 @@ impl Fgm {
     /// If the shapes differ.
     pub fn forward(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
         same_shape("FGM", ("the first source", a), ("the second source", b))?;
-        // All of a block's weights are variables or none is.
-        if a.elem_count() > 0 && rows::may_fuse([a, b, &bands.low, &bands.high, &self.skip_a]) {
+        if self.may_fuse(a, b, bands) {
             match a.dtype() {
                 DType::F32 => return self.fused::<f32>(a, b, bands),
                 DType::F64 => return self.fused::<f64>(a, b, bands),
@@ -255,6 +267,16 @@ impl Fgm {
         let fused = self.fusion.forward(&normed_a, &normed_b, bands)?;
         let out = scale_add(&normed_b, &self.skip_b, &fused)?;
         Ok(scale_add(a, &self.skip_a, &out)?)
+    }
+
+    /// Whether [`fused`](Self::fused) may take the place of [`forward`](Self::forward).
+    fn may_fuse(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> bool {
+        let FgBlock { branches: [first, second], scan, gating, out_proj } = &self.fusion;
+        let norms = first.norm.tensors().chain(second.norm.tensors());
+        let others = [&bands.low, &bands.high, &self.skip_a, &self.skip_b];
+        first.input.may_fuse(a, Some(&self.norm_a), scan)
+            && second.input.may_fuse(b, Some(&self.norm_b), scan)
+            && rows::may_fuse(gating.tensors().chain(out_proj.tensors()).chain(norms).chain(others))
     }
 
     /// The same without gradients: the two scans, then everything that follows them in one pass.

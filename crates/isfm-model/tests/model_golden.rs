@@ -108,6 +108,25 @@ impl Case {
         }
         assert_eq!(compared, variables.len(), "every parameter's gradient is compared");
     }
+
+    /// Without gradients layers take other ways; which they take must not depend on one tensor alone.
+    fn check_gradients_alone(&self) {
+        let Checkpoint { config, weights, .. } = &self.checkpoint;
+        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
+        for (name, value) in weights {
+            let variable = Var::from_tensor(value).unwrap();
+            let mut weights = weights.clone();
+            weights.insert(name.clone(), variable.as_tensor().clone());
+            let network = Network::from_weights(config, &weights).unwrap();
+            let fused = clamp_unit(&network.forward(visible, infrared).unwrap()).unwrap();
+            let loss = fusion_loss(&fused, visible, infrared, &LossWeights::default()).unwrap();
+            let gradients = loss.total.backward().unwrap();
+            let got = gradients.get(variable.as_tensor());
+            let got = got.unwrap_or_else(|| panic!("{name} alone has no gradient"));
+            let d = difference(got, &self.numbers[&format!("grad.{name}")]);
+            assert!(d <= GRADIENT, "gradient of {name} alone: {d:.2e}, needs {GRADIENT:.0e}");
+        }
+    }
 }
 
 #[test]
@@ -122,6 +141,11 @@ fn tiny_k4() {
     let case = case("tiny_k4");
     case.check_stages();
     case.check_gradients();
+}
+
+#[test]
+fn a_parameter_trained_alone_has_its_gradient() {
+    case("tiny_k4").check_gradients_alone();
 }
 
 #[test]

@@ -141,6 +141,11 @@ impl Linear {
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
+
+    /// Its tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.weight).chain(&self.bias)
+    }
 }
 
 impl Module for Linear {
@@ -197,6 +202,11 @@ impl LayerNorm {
     /// What is added to the variance.
     pub fn eps(&self) -> f64 {
         self.eps
+    }
+
+    /// Its tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.weight, &self.bias].into_iter()
     }
 }
 

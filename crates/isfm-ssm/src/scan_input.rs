@@ -102,10 +102,10 @@ impl ScanInput {
         norm: Option<&LayerNorm>,
         scan: &SelectiveScan2d,
     ) -> bool {
-        let weights = [source, self.in_proj.weight(), self.conv.weight(), scan.x_proj_weight()];
-        let norms = norm.into_iter().flat_map(|n| [n.weight(), n.bias()]);
-        let others = self.conv.bias().into_iter().chain(norms);
-        source.elem_count() > 0 && rows::may_fuse(weights.into_iter().chain(others))
+        let conv = [self.conv.weight()].into_iter().chain(self.conv.bias());
+        let weights = self.in_proj.tensors().chain(conv).chain(scan.tensors());
+        let norm = norm.into_iter().flat_map(LayerNorm::tensors);
+        source.elem_count() > 0 && rows::may_fuse(weights.chain(norm).chain([source]))
     }
 
     /// [`scan`](Self::scan) without gradients, on the CPU, as plain values; for kernels that go on

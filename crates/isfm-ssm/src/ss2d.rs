@@ -139,9 +139,10 @@ impl SelectiveScan2d {
         Ok(Self { x_proj_weight, dt_projs_weight, dt_projs_bias, a_logs, ds })
     }
 
-    /// 4×(R+2N)×D.
-    pub(crate) fn x_proj_weight(&self) -> &Tensor {
-        &self.x_proj_weight
+    /// Its tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let Self { x_proj_weight, dt_projs_weight, dt_projs_bias, a_logs, ds } = self;
+        [x_proj_weight, dt_projs_weight, dt_projs_bias, a_logs, ds].into_iter()
     }
 
     /// 4(R+2N)×D. Projecting a position does not depend on the order of positions: one product
@@ -209,11 +210,9 @@ impl Ss2d {
     fn residual(&self, x: &Tensor, around: Option<(&LayerNorm, &Tensor)>) -> Result<Tensor> {
         let norm = around.map(|(norm, _)| norm);
         let z_weight = self.input.z_weight()?;
-        let weights = [&z_weight, self.norm.weight(), self.norm.bias(), self.out_proj.weight()];
-        let others = around.into_iter().flat_map(|(n, skip)| [n.weight(), n.bias(), skip]);
-        if self.input.may_fuse(x, norm, &self.scan)
-            && rows::may_fuse(weights.into_iter().chain(others))
-        {
+        let weights = self.norm.tensors().chain(self.out_proj.tensors());
+        let skip = around.map(|(_, skip)| skip);
+        if self.input.may_fuse(x, norm, &self.scan) && rows::may_fuse(weights.chain(skip)) {
             match x.dtype() {
                 DType::F32 => return self.fused::<f32>(x, &z_weight, around),
                 DType::F64 => return self.fused::<f64>(x, &z_weight, around),
