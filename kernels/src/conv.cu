@@ -99,6 +99,25 @@ struct FmaTile {
       }
     }
   }
+
+  // All steps, each of which `fetch` brings to the next stage.
+  template <typename Fetch>
+  ISFM_INLINE void add_all(const Left (&a)[STAGES], const Right (&b)[STAGES], u32 steps,
+                           Fetch fetch) {
+    for (u32 step = 0; step + 1 < STAGES; ++step) {
+      if (step < steps) fetch();
+      copies_commit();
+    }
+    for (u32 step = 0, used = 0; step < steps; ++step) {
+      copies_wait<STAGES - 2>();
+      // The stage that is fetched now has been used by all.
+      __syncthreads();
+      if (step + STAGES - 1 < steps) fetch();
+      copies_commit();
+      add(a[used], b[used]);
+      used = used + 1 == STAGES ? 0 : used + 1;
+    }
+  }
 };
 
 ISFM_INLINE void conv_copy(float *to, const float *from, bool ok) { copy_4(to, from, ok); }
@@ -163,19 +182,7 @@ ISFM_INLINE void conv_fma(const ConvSizes &s, const float *map, const float *pac
   };
 
   Tile tile;
-  for (u32 step = 0; step + 1 < STAGES; ++step) {
-    if (step < steps) fetch();
-    copies_commit();
-  }
-  for (u32 step = 0, used = 0; step < steps; ++step) {
-    copies_wait<STAGES - 2>();
-    // The stage that is fetched now has been used by all.
-    __syncthreads();
-    if (step + STAGES - 1 < steps) fetch();
-    copies_commit();
-    tile.add(a[used], b[used]);
-    used = used + 1 == STAGES ? 0 : used + 1;
-  }
+  tile.add_all(a, b, steps, fetch);
 
   const bool whole = s.outputs % 4 == 0 && packable<4>(out);
   ISFM_UNROLL
@@ -521,18 +528,7 @@ ISFM_INLINE void conv_weight(const ConvSizes &s, const T *map, const T *dy, floa
   };
 
   Tile tile;
-  for (u32 step = 0; step + 1 < STAGES; ++step) {
-    if (step < steps) fetch();
-    copies_commit();
-  }
-  for (u32 step = 0, used = 0; step < steps; ++step) {
-    copies_wait<STAGES - 2>();
-    __syncthreads();
-    if (step + STAGES - 1 < steps) fetch();
-    copies_commit();
-    tile.add(a[used], b[used]);
-    used = used + 1 == STAGES ? 0 : used + 1;
-  }
+  tile.add_all(a, b, steps, fetch);
 
   ISFM_UNROLL
   for (u32 i = 0; i < 8; ++i) {

@@ -134,7 +134,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
           for (u32 i = 0; i < 4; ++i) w[i] = weights[(r + i) * SCAN_THREADS + threadIdx.x];
           ISFM_UNROLL
           for (u32 q = 0; q < SCAN_AHEAD; ++q) {
-            const Values<4> factors = load_values<4>(line + q * STRIDE + r);
+            const auto factors = load_pack<float, 4>(line + q * STRIDE + r);
             ISFM_UNROLL
             for (u32 i = 0; i < 4; ++i) delta[q] += factors.v[i] * w[i];
           }
@@ -156,7 +156,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
           if (MODE == SCAN_ADJOINT) {
             ISFM_UNROLL
             for (int first = 0; first < N; first += 4) {
-              const Values<4> gain = load_values<4>(c + first);
+              const auto gain = load_pack<float, 4>(c + first);
               ISFM_UNROLL
               for (int i = 0; i < 4; ++i)
                 h[first + i] =
@@ -168,13 +168,13 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
           float y = seen[q] + factor * in[q], y2 = 0.0f;
           ISFM_UNROLL
           for (int first = 0; first < N; first += 4) {
-            const Values<4> gain = load_values<4>(b + first);
+            const auto gain = load_pack<float, 4>(b + first);
             ISFM_UNROLL
             for (int i = 0; i < 4; ++i)
               h[first + i] =
                   exp2_fast(delta[q] * decay[first + i]) * h[first + i] + step * gain.v[i];
             if (MODE == SCAN_OUTPUT) {
-              const Values<4> mix = load_values<4>(c + first);
+              const auto mix = load_pack<float, 4>(c + first);
               y += h[first] * mix.v[0];
               y2 += h[first + 1] * mix.v[1];
               y += h[first + 2] * mix.v[2];
@@ -352,7 +352,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
           const u32 owner = 8 * i + lane % 8;
           const float delta = __shfl_sync(~0u, o.delta, owner);
           const float step = __shfl_sync(~0u, o.delta * o.u, owner);
-          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
+          const auto b = load_pack<float, OWN>(own_rows + (4 * tile + i) * STRIDE);
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n)
             h[n] = exp2_fast(delta * decay[n]) * h[n] + step * b.v[n];
@@ -384,7 +384,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
           const u32 owner = 8 * i + lane % 8;
           delta[i] = __shfl_sync(~0u, o.delta, owner);
           step[i] = __shfl_sync(~0u, o.delta * o.u, owner);
-          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
+          const auto b = load_pack<float, OWN>(own_rows + (4 * tile + i) * STRIDE);
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n) {
             e[i][n] = exp2_fast(delta[i] * decay[n]);
@@ -399,8 +399,8 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
         for (int back_i = 0; back_i < 4; ++back_i) {
           const int i = 3 - back_i;
           const float grad = __shfl_sync(~0u, out, 8 * i + lane % 8);
-          const auto b = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE);
-          const auto c = load_values<OWN>(own_rows + (4 * tile + i) * STRIDE + N);
+          const auto b = load_pack<float, OWN>(own_rows + (4 * tile + i) * STRIDE);
+          const auto c = load_pack<float, OWN>(own_rows + (4 * tile + i) * STRIDE + N);
           float gb = 0.0f, gah = 0.0f, over_channels[2 * OWN];
           ISFM_UNROLL
           for (int n = 0; n < OWN; ++n) {

@@ -40,17 +40,6 @@ ISFM_INLINE T min_of(T a, T b) {
   return a < b ? a : b;
 }
 
-// Values that one load brings from shared memory; the compiler does not join loads around the
-// assembly of `exp2_fast`.
-template <int COUNT>
-struct __align__(4 * COUNT) Values {
-  float v[COUNT];
-};
-template <int COUNT>
-ISFM_INLINE Values<COUNT> load_values(const float *at) {
-  return *reinterpret_cast<const Values<COUNT> *>(at);
-}
-
 // What a block works on, of `parts` parts of each sequence.
 struct ScanBlock {
   u32 lanes, part, group, batch;
@@ -170,7 +159,7 @@ ISFM_INLINE ScanOwn scan_own(const ScanSizes &s, const T *u, const T *dt, const 
   ISFM_UNROLL
   for (u32 r = 0; r < SCAN_RANK; r += 4) {
     if (r >= s.rank) break;
-    const Values<4> factors = load_values<4>(line + r);
+    const auto factors = load_pack<float, 4>(line + r);
     ISFM_UNROLL
     for (u32 i = 0; i < 4; ++i) o.raw += factors.v[i] * weights[(r + i) * SCAN_ADJOINT_CHANNELS];
   }
