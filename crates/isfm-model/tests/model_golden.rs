@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{Device, Tensor, Var};
-use isfm_losses::{LossWeights, clamp_unit, fusion_loss};
+use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
 use isfm_model::{Checkpoint, Config, Network, Weights};
 
 const STAGE: f64 = 2e-6;
@@ -79,16 +79,20 @@ impl Case {
         assert_eq!(values(&alone), values(&stages.fused));
     }
 
+    fn loss(&self, weights: &Weights) -> FusionLoss {
+        let network = Network::from_weights(&self.checkpoint.config, weights).unwrap();
+        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
+        let fused = clamp_unit(&network.forward(visible, infrared).unwrap()).unwrap();
+        fusion_loss(&fused, visible, infrared, &LossWeights::default()).unwrap()
+    }
+
     fn check_gradients(&self) {
-        let Checkpoint { config, weights, .. } = &self.checkpoint;
+        let weights = &self.checkpoint.weights;
         let variables: HashMap<String, Var> =
             weights.iter().map(|(k, v)| (k.clone(), Var::from_tensor(v).unwrap())).collect();
         let connected: Weights =
             variables.iter().map(|(k, v)| (k.clone(), v.as_tensor().clone())).collect();
-        let network = Network::from_weights(config, &connected).unwrap();
-        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
-        let fused = clamp_unit(&network.forward(visible, infrared).unwrap()).unwrap();
-        let loss = fusion_loss(&fused, visible, infrared, &LossWeights::default()).unwrap();
+        let loss = self.loss(&connected);
         self.agree("loss.pixel_loss", &loss.content, LOSS);
         self.agree("loss.max_pixel_loss", &loss.intensity, LOSS);
         self.agree("loss.grad_loss", &loss.gradient, LOSS);
@@ -111,16 +115,11 @@ impl Case {
 
     /// Without gradients layers take other ways; which they take must not depend on one tensor alone.
     fn check_gradients_alone(&self) {
-        let Checkpoint { config, weights, .. } = &self.checkpoint;
-        let (visible, infrared) = (&self.numbers["in.vi_y"], &self.numbers["in.ir"]);
-        for (name, value) in weights {
+        for (name, value) in &self.checkpoint.weights {
             let variable = Var::from_tensor(value).unwrap();
-            let mut weights = weights.clone();
+            let mut weights = self.checkpoint.weights.clone();
             weights.insert(name.clone(), variable.as_tensor().clone());
-            let network = Network::from_weights(config, &weights).unwrap();
-            let fused = clamp_unit(&network.forward(visible, infrared).unwrap()).unwrap();
-            let loss = fusion_loss(&fused, visible, infrared, &LossWeights::default()).unwrap();
-            let gradients = loss.total.backward().unwrap();
+            let gradients = self.loss(&weights).total.backward().unwrap();
             let got = gradients.get(variable.as_tensor());
             let got = got.unwrap_or_else(|| panic!("{name} alone has no gradient"));
             let d = difference(got, &self.numbers[&format!("grad.{name}")]);
