@@ -52,12 +52,17 @@ fn problems() -> Vec<String> {
 
 #[cfg(feature = "cuda")]
 fn compile() -> Result<(), cudaforge::Error> {
-    cudaforge::KernelBuilder::new()
-        .source_files(
-            ["conv", "haar", "norm", "pointwise", "resize", "scan", "sums", "window"]
-                .map(|name| format!("src/{name}.cu")),
-        )
-        .watch(["src/map.cuh", "src/portable.cuh", "src/scan.cuh"])
+    macro_rules! sources {
+        (
+            modules { $($(#[$doc:meta])* $module:ident = $name:literal,)* }
+            headers { $($header:literal),* }
+        ) => {
+            cudaforge::KernelBuilder::new()
+                .source_files([$(concat!("src/", $name, ".cu")),*])
+                .watch([$(concat!("src/", $header)),*])
+        };
+    }
+    include!("src/sources.rs")
         .arg("-std=c++17")
         .arg("-O3")
         // Cargo already knows when to run this; a second cache would miss a change of compiler.

@@ -52,52 +52,54 @@ impl From<Type> for Element {
 /// A contiguous buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// Its elements' type.
-    pub element: Element,
-    /// How many they are.
-    pub len: usize,
+    element: Element,
+    len: usize,
 }
 
-/// The sizes of a selective scan as its kernels take them; `scan.cuh` says what each is.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-#[allow(missing_docs)]
-pub struct ScanSizes {
-    pub batch: u32,
-    pub length: u32,
-    pub rows: u32,
-    pub cols: u32,
-    pub width: u32,
-    pub groups: u32,
-    pub channels: u32,
-    pub states: u32,
-    pub rank: u32,
-    pub chunk: u32,
-    pub chunks: u32,
-    pub group: u32,
-    pub launch_groups: u32,
-    pub turns: u32,
-    pub turn: u32,
-    pub all_turns: u32,
-    pub flags: u32,
-    pub run: u32,
-    pub blocks: u32,
-    pub unused: u32,
+#[expect(clippy::len_without_is_empty, reason = "a number to allocate, not a collection")]
+impl Need {
+    /// The type of its elements.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// How many elements it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
 }
 
-/// The sizes of a dense convolution as its kernels take them.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-#[allow(missing_docs)]
-pub struct ConvSizes {
-    pub height: u32,
-    pub width: u32,
-    pub inputs: u32,
-    pub outputs: u32,
-    pub k: u32,
-    pub pixels: u32,
-    pub from_map: u32,
-    pub silu: u32,
+/// A C struct of 32-bit numbers that a kernel takes by value.
+macro_rules! sizes {
+    ($(#[$doc:meta])* $name:ident { $($field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        #[repr(C)]
+        pub struct $name {
+            $(pub(crate) $field: u32,)*
+        }
+
+        impl $name {
+            /// Its numbers, in the order in which they lie in memory.
+            pub fn words(&self) -> [u32; size_of::<$name>() / 4] {
+                [$(self.$field),*]
+            }
+        }
+    };
+}
+
+sizes! {
+    /// The sizes of a selective scan as its kernels take them, by value; `scan.cuh` says what each
+    /// is.
+    ScanSizes {
+        batch, length, rows, cols, width, groups, channels, states, rank, chunk, chunks,
+        group, launch_groups, turns, turn, all_turns, flags, run, blocks, unused,
+    }
+}
+
+sizes! {
+    /// The sizes of a dense convolution as its kernels take them, by value.
+    ConvSizes { height, width, inputs, outputs, k, pixels, from_map, silu, }
 }
 
 /// An argument of a kernel. Buffers are by number and first element.
@@ -109,59 +111,108 @@ pub enum Arg {
     Output(usize, usize),
     /// A place in a scratch buffer.
     Scratch(usize, usize),
-    /// No buffer.
+    /// The null pointer: an optional buffer that is not there.
     Null,
-    /// A number.
+    /// An unsigned integer of 32 bits.
     U32(u32),
-    /// A number.
+    /// A 32-bit float.
     F32(f32),
-    /// By value.
+    /// The sizes of a scan, by value.
     Scan(ScanSizes),
-    /// By value.
+    /// The sizes of a convolution, by value.
     Conv(ConvSizes),
 }
 
 /// A kernel to launch, on a grid and blocks of one dimension, without dynamic shared memory.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The source it is in.
-    pub module: Module,
-    /// Its name.
-    pub kernel: String,
-    /// Blocks; never 0.
-    pub grid: u32,
-    /// Threads in a block.
-    pub block: u32,
-    /// In the order of its parameters.
-    pub args: Vec<Arg>,
+    module: Module,
+    kernel: String,
+    grid: u32,
+    block: u32,
+    args: Vec<Arg>,
+}
+
+impl Launch {
+    /// The source with the kernel.
+    pub fn module(&self) -> Module {
+        self.module
+    }
+
+    /// The kernel's name.
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// The number of blocks; never 0.
+    pub fn grid(&self) -> u32 {
+        self.grid
+    }
+
+    /// The number of threads in a block.
+    pub fn block(&self) -> u32 {
+        self.block
+    }
+
+    /// The arguments, in the order of the kernel's parameters.
+    pub fn args(&self) -> &[Arg] {
+        &self.args
+    }
 }
 
 /// How an operation is done: its buffers, and the launches that fill the outputs, in order on one
 /// stream. Inputs are only read. Every element of an output is written; outputs and scratch need
 /// not be set before. An operation on nothing has no launches.
-#[derive(Clone, Debug, Default)]
+///
+/// Launching a kernel with wrong sizes would write outside its buffers. So only the functions of
+/// this crate, which check sizes, make a plan, and nothing alters one:
+///
+/// ```compile_fail,E0451
+/// use isfm_kernels::Plan;
+/// let plan = Plan { inputs: vec![], outputs: vec![], scratch: vec![], launches: vec![] };
+/// ```
+///
+/// ```compile_fail,E0616
+/// let mut plan = isfm_kernels::pointwise::silu(isfm_kernels::Type::F32, 1000).unwrap();
+/// plan.launches[0].grid = 1 << 20;
+/// ```
+#[derive(Clone, Debug)]
 pub struct Plan {
-    /// What the caller gives.
-    pub inputs: Vec<Need>,
-    /// What the caller gets.
-    pub outputs: Vec<Need>,
-    /// What is free again afterwards.
-    pub scratch: Vec<Need>,
-    /// What runs.
-    pub launches: Vec<Launch>,
+    inputs: Vec<Need>,
+    outputs: Vec<Need>,
+    scratch: Vec<Need>,
+    launches: Vec<Launch>,
 }
 
 /// A size beyond what the kernels take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// The operation.
-    pub op: &'static str,
-    /// Which size.
-    pub what: &'static str,
+    op: &'static str,
+    what: &'static str,
+    got: usize,
+    most: usize,
+}
+
+impl Limit {
+    /// The name of the operation.
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// Which size it is.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
     /// The size given.
-    pub got: usize,
-    /// The largest that is right.
-    pub most: usize,
+    pub fn got(&self) -> usize {
+        self.got
+    }
+
+    /// The largest size possible.
+    pub fn most(&self) -> usize {
+        self.most
+    }
 }
 
 impl std::fmt::Display for Limit {
@@ -183,20 +234,50 @@ const THREADS: u32 = 256;
 /// has several elements of a large map and can load one while it works on another.
 const MOST_BLOCKS: usize = 1 << 13;
 
-/// The product of `factors` as the kernels count, or the limit.
+/// The product of `factors`, as operation `op` names and the kernels count it, or the limit. A
+/// factor of 0 makes it 0, but does not make up for others: the product of some of the factors can
+/// be counted too.
 pub(crate) fn count(op: &'static str, what: &'static str, factors: &[usize]) -> Result<u32, Limit> {
-    let product = if factors.contains(&0) {
-        0
-    } else {
-        factors.iter().fold(1usize, |n, &f| n.saturating_mul(f))
-    };
-    match u32::try_from(product) {
-        Ok(n) if product <= MOST => Ok(n),
-        _ => Err(Limit { op, what, got: product, most: MOST }),
-    }
+    let product = factors.iter().fold(1usize, |n, &f| n.saturating_mul(f.max(1)));
+    at_most(op, what, product, MOST)?;
+    Ok(if factors.contains(&0) { 0 } else { product as u32 })
+}
+
+/// The limit where `got` is above `most`.
+pub(crate) fn at_most(
+    op: &'static str,
+    what: &'static str,
+    got: usize,
+    most: usize,
+) -> Result<(), Limit> {
+    if got > most { Err(Limit { op, what, got, most }) } else { Ok(()) }
 }
 
 impl Plan {
+    /// What the caller gives.
+    pub fn inputs(&self) -> &[Need] {
+        &self.inputs
+    }
+
+    /// What the caller gets.
+    pub fn outputs(&self) -> &[Need] {
+        &self.outputs
+    }
+
+    /// What the kernels need meanwhile and is free again afterwards.
+    pub fn scratch(&self) -> &[Need] {
+        &self.scratch
+    }
+
+    /// The kernels that run, in order.
+    pub fn launches(&self) -> &[Launch] {
+        &self.launches
+    }
+
+    pub(crate) fn new() -> Self {
+        Self { inputs: vec![], outputs: vec![], scratch: vec![], launches: vec![] }
+    }
+
     pub(crate) fn input(&mut self, element: impl Into<Element>, len: usize) -> Arg {
         self.inputs.push(Need { element: element.into(), len });
         Arg::Input(self.inputs.len() - 1, 0)
@@ -207,7 +288,7 @@ impl Plan {
         Arg::Output(self.outputs.len() - 1, 0)
     }
 
-    pub(crate) fn scratch(&mut self, element: impl Into<Element>, len: usize) -> Arg {
+    pub(crate) fn temporary(&mut self, element: impl Into<Element>, len: usize) -> Arg {
         self.scratch.push(Need { element: element.into(), len });
         Arg::Scratch(self.scratch.len() - 1, 0)
     }
@@ -247,13 +328,4 @@ impl Arg {
             other => other,
         }
     }
-}
-
-/// Rows of each part, and parts, that sums over `rows` rows of `columns` values are cut into: a
-/// function of the sizes alone, so that results are the same on every GPU.
-pub(crate) fn parts(rows: u32, columns: u32) -> (u32, u32) {
-    const THREADS_WANTED: u32 = 1 << 16;
-    let wanted = (THREADS_WANTED / columns.max(1)).clamp(1, 1024);
-    let each = rows.div_ceil(wanted).max(16);
-    (each, rows.div_ceil(each).max(1))
 }

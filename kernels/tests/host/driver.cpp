@@ -8,14 +8,7 @@
 //
 // Around buffers, and in outputs and scratch, all bits are set: NaN in every float type. A write
 // around a buffer or to an input ends the program with an error.
-#include "conv.cu"
-#include "haar.cu"
-#include "norm.cu"
-#include "pointwise.cu"
-#include "resize.cu"
-#include "scan.cu"
-#include "sums.cu"
-#include "window.cu"
+#include "sources.hpp"
 
 using isfm_host::fail;
 

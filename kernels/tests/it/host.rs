@@ -4,20 +4,59 @@
 //! The compiler is `CXX`, else the first of c++, g++ and clang++ that runs; `CXXFLAGS` is passed
 //! on. Without one the tests say so and pass.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor, Var};
-use isfm_kernels::{Arg, Element, HEADERS, Module, Need, Plan, Type};
+use isfm_kernels::{Arg, Element, Limit, Module, Need, Plan, Type};
 
 pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 
-/// The kernels as a program of the host, built from the sources that the crate gives out.
+/// What a plan says, for a test to alter.
+#[derive(Clone, Debug)]
+pub struct Work {
+    pub inputs: Vec<Buffer>,
+    pub outputs: Vec<Buffer>,
+    pub scratch: Vec<Buffer>,
+    pub launches: Vec<Launch>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    pub element: Element,
+    pub len: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: String,
+    pub grid: u32,
+    pub block: u32,
+    pub args: Vec<Arg>,
+}
+
+pub fn plan(made: Result<Plan, Limit>) -> Work {
+    let plan = made.unwrap();
+    let buffers = |needs: &[Need]| {
+        needs.iter().map(|n| Buffer { element: n.element(), len: n.len() }).collect()
+    };
+    let launch = |l: &isfm_kernels::Launch| Launch {
+        kernel: l.kernel().into(),
+        grid: l.grid(),
+        block: l.block(),
+        args: l.args().to_vec(),
+    };
+    Work {
+        inputs: buffers(plan.inputs()),
+        outputs: buffers(plan.outputs()),
+        scratch: buffers(plan.scratch()),
+        launches: plan.launches().iter().map(launch).collect(),
+    }
+}
+
+/// The kernels as a program of the host.
 pub struct Host {
     folder: tempfile::TempDir,
     program: PathBuf,
@@ -42,16 +81,6 @@ fn compiler() -> Option<Vec<String>> {
     ["c++", "g++", "clang++"].map(words).into_iter().find(|c| runs(c).is_some())
 }
 
-/// Writes all sources to a folder.
-pub fn write_sources(folder: &Path) {
-    for module in Module::ALL {
-        std::fs::write(folder.join(format!("{}.cu", module.name())), module.source()).unwrap();
-    }
-    for (name, text) in HEADERS {
-        std::fs::write(folder.join(name), text).unwrap();
-    }
-}
-
 /// The program, built once; `None` without a compiler.
 pub fn host() -> Option<&'static Host> {
     static HOST: OnceLock<Option<Host>> = OnceLock::new();
@@ -70,8 +99,11 @@ impl Host {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        write_sources(folder.path());
-        let driver = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/driver.cpp");
+        let includes: String =
+            Module::ALL.iter().map(|m| format!("#include \"{}.cu\"\n", m.name())).collect();
+        std::fs::write(folder.path().join("sources.hpp"), includes).unwrap();
+        let [host, sources] =
+            ["tests/host", "src"].map(|p| Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
         let program = folder.path().join("driver");
         let out = Command::new(&compiler[0])
             .args(&compiler[1..])
@@ -80,9 +112,15 @@ impl Host {
             // Kernels read eight halves as one vector, as a device allows.
             .arg("-fno-strict-aliasing")
             .args(words(&std::env::var("CXXFLAGS").unwrap_or_default()))
-            .arg("-I")
-            .arg(folder.path())
-            .arg(driver)
+            .args([
+                Path::new("-I"),
+                folder.path(),
+                Path::new("-I"),
+                &host,
+                Path::new("-I"),
+                &sources,
+            ])
+            .arg(host.join("driver.cpp"))
             .arg("-o")
             .arg(&program)
             .output()
@@ -93,7 +131,7 @@ impl Host {
 
     /// The plan's outputs. Threads run in ascending, then in descending order: without a missing
     /// barrier both give the same.
-    pub fn run(&self, plan: &Plan, inputs: &[&[f64]]) -> Vec<Vec<f64>> {
+    pub fn run(&self, plan: &Work, inputs: &[&[f64]]) -> Vec<Vec<f64>> {
         let [up, down] = [false, true].map(|descending| self.run_once(plan, inputs, descending));
         assert!(up == down, "the order of the threads changes the result");
         let mut at = 0;
@@ -107,7 +145,7 @@ impl Host {
             .collect()
     }
 
-    fn run_once(&self, plan: &Plan, inputs: &[&[f64]], descending: bool) -> Vec<u8> {
+    fn run_once(&self, plan: &Work, inputs: &[&[f64]], descending: bool) -> Vec<u8> {
         assert_eq!(inputs.len(), plan.inputs.len());
         let mut request = Request::default();
         request.number(descending.into());
@@ -152,12 +190,12 @@ impl Request {
         self.0.extend(bytes);
     }
 
-    fn buffer(&mut self, kind: u32, need: &Need) {
+    fn buffer(&mut self, kind: u32, need: &Buffer) {
         self.number(kind);
         self.0.extend(((need.len * need.element.size()) as u64).to_ne_bytes());
     }
 
-    fn argument(&mut self, plan: &Plan, arg: &Arg) {
+    fn argument(&mut self, plan: &Work, arg: &Arg) {
         let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
         let (buffer, at, need) = match *arg {
             Arg::Input(i, at) => (i, at, &plan.inputs[i]),
@@ -166,36 +204,8 @@ impl Request {
             Arg::Null => return self.number(0),
             Arg::U32(n) => return self.value(&n.to_ne_bytes()),
             Arg::F32(x) => return self.value(&x.to_ne_bytes()),
-            Arg::Scan(s) => {
-                let words = [
-                    s.batch,
-                    s.length,
-                    s.rows,
-                    s.cols,
-                    s.width,
-                    s.groups,
-                    s.channels,
-                    s.states,
-                    s.rank,
-                    s.chunk,
-                    s.chunks,
-                    s.group,
-                    s.launch_groups,
-                    s.turns,
-                    s.turn,
-                    s.all_turns,
-                    s.flags,
-                    s.run,
-                    s.blocks,
-                    s.unused,
-                ];
-                return self.value(&words.map(u32::to_ne_bytes).concat());
-            }
-            Arg::Conv(s) => {
-                let words =
-                    [s.height, s.width, s.inputs, s.outputs, s.k, s.pixels, s.from_map, s.silu];
-                return self.value(&words.map(u32::to_ne_bytes).concat());
-            }
+            Arg::Scan(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
+            Arg::Conv(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
         };
         assert!(at <= need.len, "a place outside its buffer: {arg:?}");
         self.number(1);

@@ -1,28 +1,13 @@
-//! The scan's kernels, run as plain C++, against the CPU's scan in f64.
+//! The scan's kernels.
 
-mod common;
-
-use common::{TYPES, close, host, numbers, oracle};
 use isfm_kernels::Type;
-use isfm_kernels::scan::Scan;
+use isfm_kernels::scan::{Path, Scan};
 use isfm_ssm::{Scan2dParams, ScanOptions, selective_scan_2d_with};
 
+use crate::host::{TYPES, close, host, numbers, oracle, plan};
+
 fn cross(batch: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> Scan {
-    Scan {
-        batch,
-        length: h * w,
-        map: Some((h, w)),
-        groups: 4,
-        channels: d,
-        states: n,
-        rank: r,
-        bias: true,
-        skip: true,
-        initial: false,
-        softplus: true,
-        log_a: true,
-        last: false,
-    }
+    Scan::map(batch, h, w, d, n).rank(r).bias(true).skip(true).softplus(true).log_a(true)
 }
 
 /// States sum up to 60 decayed terms; what f32 loses in each, and `ex2`'s 2e-7 in each decay, stays
@@ -31,8 +16,8 @@ const LOST: f64 = 4e-6;
 
 fn check_cross(t: Type, s: &Scan) {
     let Some(host) = host() else { return };
-    let (h, w) = s.map.unwrap();
-    let (b, d, n, r) = (s.batch, s.channels, s.states, s.rank);
+    let Path::Cross { rows: h, cols: w } = s.path() else { panic!("{s:?}") };
+    let (b, d, n, r) = (s.batch(), s.channels(), s.states(), s.dt_rank());
     let what = format!("{b}x{h}x{w}x{d}, N {n}, R {r}");
     let size = b * h * w * d;
     let x = numbers(t, size, 1, -2., 2.);
@@ -53,12 +38,12 @@ fn check_cross(t: Type, s: &Scan) {
     });
 
     let params = [&weight[..], &bias, &a, &skip].concat();
-    let plain = host.run(&s.forward(t, false).unwrap(), &[&x, &proj, &params]);
+    let plain = host.run(&plan(s.forward(t, false)), &[&x, &proj, &params]);
     close(t, &plain[0], &want, LOST, &format!("{what}: y"));
-    let kept = host.run(&s.forward(t, true).unwrap(), &[&x, &proj, &params]);
+    let kept = host.run(&plan(s.forward(t, true)), &[&x, &proj, &params]);
     close(t, &kept[0], &want, LOST, &format!("{what}: y, states kept"));
 
-    let got = host.run(&s.backward(t).unwrap(), &[&x, &proj, &params, &grad, &kept[1]]);
+    let got = host.run(&plan(s.backward(t)), &[&x, &proj, &params, &grad, &kept[1]]);
     close(t, &got[0], &grads[0], LOST, &format!("{what}: dx"));
     close(t, &got[1], &grads[1], LOST, &format!("{what}: dproj"));
     let mut at = 0;
@@ -105,19 +90,19 @@ fn many_chunks_agree_with_the_cpu() {
 
 fn check_line(t: Type, s: &Scan) {
     let Some(host) = host() else { return };
-    let (b, l, k, d, n) = (s.batch, s.length, s.groups, s.channels, s.states);
+    let (b, l, k, d, n) = (s.batch(), s.length(), s.groups(), s.channels(), s.states());
     let width = k * d;
     let what = format!("{b}x{l}x{k}x{d}, N {n}, {s:?}");
     let u = numbers(t, b * l * width, 1, -2., 2.);
     // Without softplus a negative step would grow without bound.
-    let (low, high) = if s.softplus { (-4., 1.) } else { (0., 0.5) };
+    let (low, high) = if s.has_softplus() { (-4., 1.) } else { (0., 0.5) };
     let delta = numbers(t, b * l * width, 2, low, high);
     let bc = [3, 4].map(|seed| numbers(t, b * l * k * n, seed, -1., 1.));
     let a = numbers(Type::F32, width * n, 5, -4., -0.01);
-    let bias = numbers(Type::F32, if s.bias { width } else { 0 }, 6, low / 4., high / 2.);
-    let skip = numbers(Type::F32, if s.skip { width } else { 0 }, 7, -1., 1.);
-    let initial = numbers(Type::F32, if s.initial { b * width * n } else { 0 }, 8, -1., 1.);
-    let results = b * l * width + if s.last { b * width * n } else { 0 };
+    let bias = numbers(Type::F32, if s.has_bias() { width } else { 0 }, 6, low / 4., high / 2.);
+    let skip = numbers(Type::F32, if s.has_skip() { width } else { 0 }, 7, -1., 1.);
+    let initial = numbers(Type::F32, if s.has_initial() { b * width * n } else { 0 }, 8, -1., 1.);
+    let results = b * l * width + if s.has_last() { b * width * n } else { 0 };
     let grad = numbers(t, results, 9, -1., 1.);
     let mut inputs: Vec<(&[f64], &[usize])> = Vec::new();
     let flow = [b, l, width];
@@ -125,15 +110,15 @@ fn check_line(t: Type, s: &Scan) {
     let (rows, columns, states) = ([width, n], [width], [b, width, n]);
     inputs.extend([(&u[..], &flow[..]), (&delta, &flow), (&a, &rows)]);
     inputs.extend([(&bc[0][..], &groups[..]), (&bc[1], &groups)]);
-    let bias_at = s.bias.then(|| {
+    let bias_at = s.has_bias().then(|| {
         inputs.push((&bias, &columns));
         inputs.len() - 1
     });
-    let skip_at = s.skip.then(|| {
+    let skip_at = s.has_skip().then(|| {
         inputs.push((&skip, &columns));
         inputs.len() - 1
     });
-    let initial_at = s.initial.then(|| {
+    let initial_at = s.has_initial().then(|| {
         inputs.push((&initial, &states));
         inputs.len() - 1
     });
@@ -141,10 +126,10 @@ fn check_line(t: Type, s: &Scan) {
         let options = ScanOptions {
             d_skip: skip_at.map(|i| &v[i]),
             delta_bias: bias_at.map(|i| &v[i]),
-            softplus: s.softplus,
+            softplus: s.has_softplus(),
             initial_state: initial_at.map(|i| &v[i]),
         };
-        if !s.last {
+        if !s.has_last() {
             return Ok(isfm_ssm::selective_scan(&v[0], &v[1], &v[2], &v[3], &v[4], &options)?);
         }
         let (y, last) =
@@ -156,12 +141,12 @@ fn check_line(t: Type, s: &Scan) {
     let proj: Vec<f64> =
         bc[0].chunks(n).zip(bc[1].chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect();
     let params = [&bias[..], &a, &skip, &initial].concat();
-    let plain = host.run(&s.forward(t, false).unwrap(), &[&first, &proj, &params]);
+    let plain = host.run(&plan(s.forward(t, false)), &[&first, &proj, &params]);
     close(t, &plain[0], &want, LOST, &format!("{what}: y"));
-    let kept = host.run(&s.forward(t, true).unwrap(), &[&first, &proj, &params]);
+    let kept = host.run(&plan(s.forward(t, true)), &[&first, &proj, &params]);
     close(t, &kept[0], &want, LOST, &format!("{what}: y, states kept"));
 
-    let got = host.run(&s.backward(t).unwrap(), &[&first, &proj, &params, &grad, &kept[1]]);
+    let got = host.run(&plan(s.backward(t)), &[&first, &proj, &params, &grad, &kept[1]]);
     let (du, ddelta) = got[0].split_at(u.len());
     close(t, du, &grads[0], LOST, &format!("{what}: du"));
     close(t, ddelta, &grads[1], LOST, &format!("{what}: ddelta"));
@@ -192,21 +177,8 @@ fn lines_agree_with_the_cpu() {
         (1, 40, 1, 140, 16, 0b01111),
     ] {
         let on = |bit: u32| flags >> bit & 1 == 1;
-        let scan = Scan {
-            batch: b,
-            length: l,
-            map: None,
-            groups: k,
-            channels: d,
-            states: n,
-            rank: 0,
-            bias: on(0),
-            skip: on(1),
-            initial: on(2),
-            softplus: on(3),
-            log_a: false,
-            last: on(4),
-        };
+        let scan = Scan::line(b, l, k, d, n).bias(on(0)).skip(on(1)).initial(on(2));
+        let scan = scan.softplus(on(3)).last(on(4));
         check_line(Type::F32, &scan);
         if l < 40 {
             TYPES[1..].iter().for_each(|&t| check_line(t, &scan));
@@ -218,11 +190,51 @@ fn lines_agree_with_the_cpu() {
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let refused = |s: &Scan| s.forward(Type::F32, false).unwrap_err();
     let limit = refused(&cross(1, 2, 2, 2, 17, 2));
-    assert_eq!((limit.what, limit.got, limit.most), ("the number of states", 17, 16));
-    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what, "the rank of dt");
+    assert_eq!((limit.what(), limit.got(), limit.most()), ("the number of states", 17, 16));
+    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what(), "the rank of dt");
     let long = refused(&cross(1, 1 << 20, 1 << 10, 2, 16, 2));
-    assert_eq!(long.what, "the number of projected values");
+    assert_eq!(long.what(), "the number of projected values");
     assert!(long.to_string().contains("selective_scan on CUDA"), "{long}");
-    let wide = Scan { map: None, rank: 0, ..cross(1 << 20, 1, 1, 1 << 20, 1, 0) };
-    assert!(refused(&Scan { groups: 1, ..wide }).what.contains("outputs"));
+    assert!(refused(&Scan::line(1 << 20, 1, 1, 1 << 20, 1)).what().contains("outputs"));
+    let most = usize::MAX;
+    for [batch, rows, cols, channels] in
+        [[most, 1, 1, 1], [1, most, 3, 1], [1, 0, most, 1], [0, 1, 1, most], [most; 4]]
+    {
+        for scan in
+            [Scan::map(batch, rows, cols, channels, 1), Scan::line(batch, rows, cols, channels, 1)]
+        {
+            assert!(refused(&scan).got() > refused(&scan).most(), "{scan:?}");
+            assert!(scan.kept().is_err() && scan.backward(Type::F32).is_err(), "{scan:?}");
+            let _ = (scan.elements(), scan.state_elements(), scan.proj_elements(), scan.params());
+        }
+    }
+}
+
+/// Then y is the skip's part alone.
+#[test]
+fn a_scan_may_have_no_states() {
+    let Some(host) = host() else { return };
+    let scan = cross(2, 5, 9, 70, 0, 2);
+    let n = scan.elements();
+    let (x, grad) = (numbers(Type::F32, n, 1, -2., 2.), numbers(Type::F32, n, 2, -2., 2.));
+    let proj = numbers(Type::F32, scan.proj_elements(), 3, -1., 1.);
+    let params = numbers(Type::F32, scan.params().len(), 4, -1., 1.);
+    let skip = |i| params[scan.params().skip()].iter().skip(i % 70).step_by(70).sum::<f64>();
+    let want = |v: &[f64]| v.iter().enumerate().map(|(i, v)| v * skip(i)).collect::<Vec<_>>();
+    let got = host.run(&plan(scan.forward(Type::F32, true)), &[&x, &proj, &params]);
+    close(Type::F32, &got[0], &want(&x), LOST, "y");
+    let all = [&x[..], &proj, &params, &grad, &got[1]];
+    close(Type::F32, &host.run(&plan(scan.backward(Type::F32)), &all)[0], &want(&grad), LOST, "dx");
+}
+
+#[test]
+fn parameters_lie_one_after_another() {
+    let scan = cross(2, 5, 9, 7, 3, 2).initial(true);
+    let at = scan.params();
+    let ranges = [at.dt_weight(), at.bias(), at.a(), at.skip(), at.initial()];
+    assert_eq!(ranges, [0..56, 56..84, 84..168, 168..196, 196..364]);
+    assert_eq!((scan.length(), scan.width(), scan.groups(), at.len()), (45, 7, 4, 364));
+    let at = Scan::line(2, 5, 3, 7, 3).params();
+    assert!(at.dt_weight().is_empty() && at.bias().is_empty() && at.skip().is_empty());
+    assert_eq!((at.a(), at.len()), (0..63, 63));
 }

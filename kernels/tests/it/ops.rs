@@ -1,12 +1,13 @@
-//! Every kernel but the scan's, run as plain C++, against the CPU's operations in f64.
-
-mod common;
+//! Every kernel but the scan's.
 
 use candle_core::{Result, Tensor};
-use common::{TYPES, close, host, numbers, oracle, round};
-use isfm_kernels::map::{self, Bands, Depthwise, Map, Start};
+use isfm_kernels::conv::{self, Start};
+use isfm_kernels::haar::{self, Bands};
 use isfm_kernels::pointwise::{self, Gate};
-use isfm_kernels::{Arg, Limit, Plan, Type};
+use isfm_kernels::window::{self, Depthwise};
+use isfm_kernels::{Arg, Map, Type, norm, resize, sums};
+
+use crate::host::{TYPES, Work, close, host, numbers, oracle, plan, round};
 
 /// What f32 loses in a sum of up to a thousand terms, of the largest result.
 const SUM: f64 = 2e-6;
@@ -14,10 +15,6 @@ const SUM: f64 = 2e-6;
 const FEW: f64 = 6e-7;
 
 type Function<'a> = &'a dyn Fn(f64) -> f64;
-
-fn plan(made: std::result::Result<Plan, Limit>) -> Plan {
-    made.unwrap()
-}
 
 #[test]
 fn silu_and_gates_agree_with_the_cpu() {
@@ -82,7 +79,7 @@ fn scale_add_agrees_with_the_cpu() {
             let p = plan(pointwise::scale_add(t, [images, rows, c], each, false));
             close(t, &host.run(&p, &[&dy, &scale])[0], &grads[0], FEW, "scale_add dx");
             let sums = if each { [images, rows, c] } else { [1, images * rows, c] };
-            let p = plan(pointwise::product_sums(t, sums));
+            let p = plan(sums::product_sums(t, sums));
             close(t, &host.run(&p, &[&x, &dy])[0], &grads[1], SUM, "scale_add dscale");
         }
     }
@@ -106,7 +103,7 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
             close(t, &active[0], &silu_of(&want), FEW, "SiLU of +");
             let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
             let want: Vec<f64> = (0..c).map(sum).collect();
-            let sums = host.run(&plan(pointwise::column_sums(t, rows, c)), &[&x]);
+            let sums = host.run(&plan(sums::column_sums(t, rows, c)), &[&x]);
             close(t, &sums[0], &want, SUM, "column sums");
         }
     }
@@ -139,9 +136,9 @@ fn layer_norm_agrees_with_the_cpu() {
             let (want, grads) = oracle(&[(&x, &[rows, c]), (&w, &[c]), (&b, &[c])], &dy, |v| {
                 Ok(isfm_ops::layer_norm(&v[0], &v[1], &v[2], eps)?)
             });
-            let y = host.run(&plan(pointwise::layer_norm(t, rows, c, 1e-5)), &[&x, &w, &b]);
+            let y = host.run(&plan(norm::layer_norm(t, rows, c, 1e-5)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, "layer norm");
-            let p = plan(pointwise::layer_norm_backward(t, rows, c, 1e-5));
+            let p = plan(norm::layer_norm_backward(t, rows, c, 1e-5));
             let all = host.run(&p, &[&x, &w, &dy]).remove(0);
             let n = rows * c;
             // Where all values of a row are equal 1/√eps magnifies what is left of them.
@@ -178,7 +175,7 @@ fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usi
 }
 
 /// The same operation with its first input at an address that no pack can have.
-fn shifted(mut plan: Plan) -> Plan {
+fn shifted(mut plan: Work) -> Work {
     plan.inputs[0].len += 1;
     for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
         if let Arg::Input(0, at) = arg {
@@ -189,7 +186,7 @@ fn shifted(mut plan: Plan) -> Plan {
 }
 
 /// The same operation by a single block for each launch.
-fn on_one_block(mut plan: Plan) -> Plan {
+fn on_one_block(mut plan: Work) -> Work {
     plan.launches.iter_mut().for_each(|l| l.grid = 1);
     plan
 }
@@ -219,13 +216,13 @@ fn depthwise_convolution_agrees_with_the_cpu() {
             let what = format!("depth-wise {dims:?} {k}");
             let plain = Depthwise { bias: true, ..Depthwise::default() };
             let flipped = Depthwise { flip: true, ..Depthwise::default() };
-            let active = plan(map::depthwise(t, map, k, Depthwise { silu: true, ..plain }));
+            let active = plan(window::depthwise(t, map, k, Depthwise { silu: true, ..plain }));
             close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
-            let y = host.run(&plan(map::depthwise(t, map, k, plain)), &[&x, &w, &b]);
+            let y = host.run(&plan(window::depthwise(t, map, k, plain)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, &what);
-            let dx = host.run(&plan(map::depthwise(t, map, k, flipped)), &[&dy, &w]);
+            let dx = host.run(&plan(window::depthwise(t, map, k, flipped)), &[&dy, &w]);
             close(t, &dx[0], &grads[0], SUM, &what);
-            let all = host.run(&plan(map::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
+            let all = host.run(&plan(window::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
             close(t, &all[..c * k * k], &grads[1], SUM, &what);
             close(t, &all[c * k * k..], &grads[2], SUM, &what);
         }
@@ -247,16 +244,16 @@ fn addresses_and_grids_change_no_result() {
         let (w, b) = (numbers(t, c * 25, 3, -1., 1.), numbers(t, c, 4, -1., 1.));
         let (how, w3) = (Depthwise { bias: true, ..Depthwise::default() }, &w[..c * 9]);
         for (p, inputs) in [
-            (map::depthwise(t, map, 3, how), &[&x, w3, &b][..]),
-            (map::depthwise(t, map, 5, how), &[&x, &w, &b]),
-            (map::avg_pool(t, map, 3), &[&x]),
-            (map::avg_pool(t, map, 5), &[&x]),
-            (map::max_pool(t, map, 3), &[&x]),
-            (map::max_pool_backward(t, map, 3), &[&x, &dy]),
-            (map::depthwise_weight(t, map, 3), &[&x, &dy]),
-            (map::depthwise_weight(t, map, 5), &[&x, &dy]),
-            (map::depthwise_weight(t, map, 7), &[&x, &dy]),
-            (pointwise::layer_norm(t, rows, c, 1e-5), &[&x, &b, &dy[..c]]),
+            (window::depthwise(t, map, 3, how), &[&x, w3, &b][..]),
+            (window::depthwise(t, map, 5, how), &[&x, &w, &b]),
+            (window::avg_pool(t, map, 3), &[&x]),
+            (window::avg_pool(t, map, 5), &[&x]),
+            (window::max_pool(t, map, 3), &[&x]),
+            (window::max_pool_backward(t, map, 3), &[&x, &dy]),
+            (window::depthwise_weight(t, map, 3), &[&x, &dy]),
+            (window::depthwise_weight(t, map, 5), &[&x, &dy]),
+            (window::depthwise_weight(t, map, 7), &[&x, &dy]),
+            (norm::layer_norm(t, rows, c, 1e-5), &[&x, &b, &dy[..c]]),
         ] {
             let p = plan(p);
             let what = p.launches[0].kernel.clone();
@@ -267,7 +264,7 @@ fn addresses_and_grids_change_no_result() {
                 std::iter::once(&moved[..]).chain(inputs[1..].iter().copied()).collect();
             close(t, &host.run(&shifted(p), &inputs)[0], &want[0], lost, &what);
         }
-        let p = plan(pointwise::layer_norm_backward(t, rows, c, 1e-5));
+        let p = plan(norm::layer_norm_backward(t, rows, c, 1e-5));
         let want = host.run(&p, &[&x, &b, &dy]);
         let moved: Vec<f64> = std::iter::once(0.).chain(x.iter().copied()).collect();
         close(t, &host.run(&shifted(p), &[&moved, &b, &dy])[0], &want[0], lost, "layer norm'");
@@ -277,7 +274,7 @@ fn addresses_and_grids_change_no_result() {
         let n = shape.iter().product();
         let (x, dy) = (numbers(t, n, 1, -2., 2.), numbers(t, n, 2, -1., 1.));
         for k in [3, 5, 7] {
-            let mut p = plan(map::depthwise_weight(t, map, k));
+            let mut p = plan(window::depthwise_weight(t, map, k));
             let want = host.run(&p, &[&x, &dy]);
             let [.., Arg::U32(each), Arg::U32(parts)] = &mut p.launches[0].args[..] else {
                 panic!("{p:?}")
@@ -297,8 +294,8 @@ fn check_map(
     dims: (usize, usize, usize, usize),
     x: &[f64],
     f: impl Fn(&Tensor) -> Result<Tensor>,
-    forward: Plan,
-    backward: (Plan, bool),
+    forward: Work,
+    backward: (Work, bool),
 ) {
     let Some(host) = host() else { return };
     let (_, shape) = map_of(dims);
@@ -318,7 +315,7 @@ fn pools_agree_with_the_cpu() {
             let (map, shape) = map_of(dims);
             let n = shape.iter().product();
             let x = numbers(t, n, 1, -2., 2.);
-            let average = plan(map::avg_pool(t, map, k));
+            let average = plan(window::avg_pool(t, map, k));
             let f = |x: &Tensor| Ok(isfm_ops::avg_pool2d(x, k)?);
             check_map("average", t, dims, &x, f, average.clone(), (average, false));
             // Few values, so that there are equal ones; and what is hard to compare.
@@ -329,8 +326,8 @@ fn pools_agree_with_the_cpu() {
                 }
             }
             let f = |x: &Tensor| Ok(isfm_ops::max_pool2d(x, k)?);
-            let backward = (plan(map::max_pool_backward(t, map, k)), true);
-            let forward = plan(map::max_pool(t, map, k));
+            let backward = (plan(window::max_pool_backward(t, map, k)), true);
+            let forward = plan(window::max_pool(t, map, k));
             check_map_max(t, dims, &x, f, forward.clone(), backward.clone());
             // No value is larger than what lies outside.
             if n < 200 {
@@ -346,8 +343,8 @@ fn check_map_max(
     dims: (usize, usize, usize, usize),
     x: &[f64],
     f: impl Fn(&Tensor) -> Result<Tensor>,
-    forward: Plan,
-    (backward, _): (Plan, bool),
+    forward: Work,
+    (backward, _): (Work, bool),
 ) {
     let Some(host) = host() else { return };
     let (_, shape) = map_of(dims);
@@ -379,8 +376,8 @@ fn resize_agrees_with_the_cpu() {
                     continue;
                 }
                 let f = |x: &Tensor| Ok(isfm_ops::resize_bilinear(x, h, w)?);
-                let backward = (plan(map::resize_backward(t, map, h, w)), false);
-                check_map("resize", t, dims, &x, f, plan(map::resize(t, map, h, w)), backward);
+                let backward = (plan(resize::resize_backward(t, map, h, w)), false);
+                check_map("resize", t, dims, &x, f, plan(resize::resize(t, map, h, w)), backward);
             }
         }
     }
@@ -404,11 +401,11 @@ fn haar_agrees_with_the_cpu() {
                         Bands::Both => Tensor::cat(&[low, high], 0),
                     }
                 };
-                let dy = numbers(t, plan(map::haar(t, map, bands)).outputs[0].len, 9, -1., 1.);
+                let dy = numbers(t, plan(haar::haar(t, map, bands)).outputs[0].len, 9, -1., 1.);
                 let (want, grads) = oracle(&[(&x, &shape)], &dy, |v| f(&v[0]));
                 let what = format!("haar {dims:?} {bands:?}");
-                close(t, &host.run(&plan(map::haar(t, map, bands)), &[&x])[0], &want, FEW, &what);
-                let inverse = plan(map::haar_inverse(t, map, bands));
+                close(t, &host.run(&plan(haar::haar(t, map, bands)), &[&x])[0], &want, FEW, &what);
+                let inverse = plan(haar::haar_inverse(t, map, bands));
                 let got = match bands {
                     Bands::Both => {
                         let (low, high) = dy.split_at(dy.len() / 4);
@@ -422,7 +419,7 @@ fn haar_agrees_with_the_cpu() {
     }
     let x = [1., 2., 3., 4.];
     let (map, _) = map_of((1, 2, 2, 1));
-    let bands = host.run(&plan(map::haar(Type::F32, map, Bands::Both)), &[&x]);
+    let bands = host.run(&plan(haar::haar(Type::F32, map, Bands::Both)), &[&x]);
     assert_eq!(bands[0], [5., -2., -1., 0.]);
 }
 
@@ -454,20 +451,22 @@ fn dense_convolution_agrees_with_the_cpu() {
                     Ok(isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]))?)
                 });
             let what = format!("dense {dims:?} to {outputs}, {k}");
-            let active = plan(map::conv(t, map, outputs, k, Some(Start::Bias), true));
+            let active = plan(conv::conv(t, map, outputs, k, Some(Start::Bias), true));
             close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
             let start: Vec<f64> = dy.iter().map(|d| round(t, 2. * d)).collect();
-            let added = plan(map::conv(t, map, outputs, k, Some(Start::Map), false));
+            let added = plan(conv::conv(t, map, outputs, k, Some(Start::Map), false));
             let sum = want.iter().zip(&start).enumerate().map(|(i, (w, s))| w - b[i % outputs] + s);
             let sum: Vec<f64> = sum.collect();
             close(t, &host.run(&added, &[&x, &w, &start])[0], &sum, SUM, &what);
-            let y = host
-                .run(&plan(map::conv(t, map, outputs, k, Some(Start::Bias), false)), &[&x, &w, &b]);
+            let y = host.run(
+                &plan(conv::conv(t, map, outputs, k, Some(Start::Bias), false)),
+                &[&x, &w, &b],
+            );
             close(t, &y[0], &want, SUM, &what);
             let out = Map { channels: outputs, ..map };
-            let dx = host.run(&plan(map::conv_adjoint(t, out, c, k)), &[&dy, &w]);
+            let dx = host.run(&plan(conv::conv_adjoint(t, out, c, k)), &[&dy, &w]);
             close(t, &dx[0], &grads[0], SUM, &format!("{what} dx"));
-            let all = host.run(&plan(map::conv_weight(t, map, outputs, k)), &[&x, &dy]).remove(0);
+            let all = host.run(&plan(conv::conv_weight(t, map, outputs, k)), &[&x, &dy]).remove(0);
             close(t, &all[..w.len()], &grads[1], SUM, &format!("{what} dw"));
             close(t, &all[w.len()..], &grads[2], SUM, &format!("{what} db"));
         }
@@ -487,7 +486,7 @@ fn dense_convolution_takes_any_place_in_memory() {
             let x = numbers(t, pixels * map.channels, 1, -2., 2.);
             let w = numbers(t, outputs * map.channels * k * k, 2, -1., 1.);
             let start = numbers(t, pixels * outputs, 3, -1., 1.);
-            let aligned = plan(map::conv(t, map, outputs, k, Some(Start::Map), true));
+            let aligned = plan(conv::conv(t, map, outputs, k, Some(Start::Map), true));
             let mut moved = aligned.clone();
             for need in moved.inputs.iter_mut().chain(&mut moved.outputs) {
                 need.len += 1;
@@ -508,13 +507,21 @@ fn dense_convolution_takes_any_place_in_memory() {
 #[test]
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let limit = pointwise::silu(Type::F32, 1 << 31).unwrap_err();
-    assert_eq!((limit.op, limit.got, limit.most), ("silu", 1 << 31, (1 << 31) - 1));
+    assert_eq!((limit.op(), limit.got(), limit.most()), ("silu", 1 << 31, (1 << 31) - 1));
     let (map, _) = map_of((1, 1 << 16, 1 << 15, 2));
-    assert_eq!(map::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op, "conv2d");
-    assert_eq!(map::resize(Type::F32, map, 1, 1).unwrap_err().op, "resize_bilinear");
+    assert_eq!(conv::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op(), "conv2d");
+    assert_eq!(resize::resize(Type::F32, map, 1, 1).unwrap_err().op(), "resize_bilinear");
     let (map, _) = map_of((1, 2, 2, 2));
-    assert_eq!(map::avg_pool(Type::F32, map, 1025).unwrap_err().what, "the window");
-    assert!(map::haar(Type::F32, Map { batch: usize::MAX, ..map }, Bands::Both).is_err());
+    assert_eq!(window::avg_pool(Type::F32, map, 1025).unwrap_err().what(), "the window");
+    assert!(haar::haar(Type::F32, Map { batch: usize::MAX, ..map }, Bands::Both).is_err());
+    // Sizes beside a 0 are multiplied too.
+    let most = usize::MAX;
+    assert!(pointwise::scale_add(Type::F32, [most, 0, 2], true, true).is_err());
+    assert!(conv::conv_weight(Type::F32, Map { channels: most, ..map }, 0, 3).is_err());
+    // There is nothing to interpolate between.
+    assert!(resize::resize(Type::F32, Map { height: 0, ..map }, 2, 2).is_err());
+    let plan = resize::resize_backward(Type::F32, map, 0, 2).unwrap();
+    assert_eq!(plan.outputs()[0].len(), 8);
 }
 
 /// An operation on nothing launches nothing that would fail, and gives nothing.
@@ -522,11 +529,11 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
 fn empty_maps_have_no_launches() {
     let (map, _) = map_of((0, 4, 4, 3));
     for p in [
-        plan(map::depthwise(Type::F32, map, 3, Depthwise::default())),
-        plan(map::max_pool(Type::F32, map, 3)),
-        plan(map::resize(Type::F32, map, 2, 2)),
-        plan(map::haar(Type::F32, map, Bands::Both)),
-        plan(pointwise::layer_norm(Type::F32, 0, 4, 1e-5)),
+        plan(window::depthwise(Type::F32, map, 3, Depthwise::default())),
+        plan(window::max_pool(Type::F32, map, 3)),
+        plan(resize::resize(Type::F32, map, 2, 2)),
+        plan(haar::haar(Type::F32, map, Bands::Both)),
+        plan(norm::layer_norm(Type::F32, 0, 4, 1e-5)),
     ] {
         assert!(p.launches.is_empty(), "{p:?}");
     }
