@@ -87,7 +87,7 @@ ISFM_INLINE void layer_norm_packs(const T *x, const T *weight, const T *bias, T 
   }
   u32 r = blockIdx.x * Row::ROWS + threadIdx.x / LANES;
   row.load(x + (size_t)r * columns, r < rows, next);
-  // All lanes of a warp go on together.
+  // As many rounds for all lanes of a warp, which sum together.
   for (u32 first = blockIdx.x * Row::ROWS; first < rows; first += gridDim.x * Row::ROWS) {
     float value[PACKS][V];
     ISFM_UNROLL
@@ -150,7 +150,7 @@ ISFM_INLINE void layer_norm_backward_packs(float *shared, const T *x, const T *w
     ISFM_UNROLL
     for (u32 v = 0; v < V; ++v) added[0][i][v] = added[1][i][v] = 0.0f;
   }
-  // All lanes of a warp go on together.
+  // As many rounds for all lanes of a warp, which sum together.
   for (u32 from = first; from < end; from += Row::ROWS) {
     const u32 r = from + threadIdx.x / LANES;
     const size_t start = (size_t)r * columns;

@@ -1,4 +1,4 @@
-// Element by element: SiLU, gates, scaled sums, and their gradients. Memory sets the pace, so a
+// Element by element: SiLU, gates, scaled sums, and their gradients. Memory bandwidth bounds them, so a
 // thread takes 16 bytes of each map at a time where all of them start on 16 bytes.
 #include "portable.cuh"
 

@@ -24,7 +24,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
                            T *out) {
   constexpr u32 STRIDE = SCAN_RANK + 2 * N, SHARE = STRIDE / SCAN_ROW_THREADS;
   __shared__ __align__(16) float rows[SCAN_TILE * STRIDE];
-  // Each thread's own; registers are too dear.
+  // A column for each thread: the states leave no registers for them.
   __shared__ float weights[SCAN_RANK * SCAN_THREADS];
 
   const ScanBlock block(s, s.chunks);
@@ -554,12 +554,12 @@ ISFM_INLINE void sum_params(const ScanSizes &s, const float *parts, const float 
               (scan_adjoint<T, N>)(s, u, dt, proj, weight, bias, a, skip, dy, states, carries,    \
                                    acc, du, ddt, proj_parts, param_parts))
 #define INSTANCE(S, T)                                                                            \
-  WALK(scan_end, S, T, 8, SCAN_END, 5)                                                               \
-  WALK(scan_end, S, T, 16, SCAN_END, 4)                                                              \
-  WALK(scan_output, S, T, 8, SCAN_OUTPUT, 4)                                                         \
-  WALK(scan_output, S, T, 16, SCAN_OUTPUT, 4)                                                        \
-  WALK(scan_carry, S, T, 8, SCAN_ADJOINT, 5)                                                         \
-  WALK(scan_carry, S, T, 16, SCAN_ADJOINT, 4)                                                        \
+  WALK(scan_end, S, T, 8, SCAN_END, 5)                                                            \
+  WALK(scan_end, S, T, 16, SCAN_END, 4)                                                           \
+  WALK(scan_output, S, T, 8, SCAN_OUTPUT, 4)                                                      \
+  WALK(scan_output, S, T, 16, SCAN_OUTPUT, 4)                                                     \
+  WALK(scan_carry, S, T, 8, SCAN_ADJOINT, 5)                                                      \
+  WALK(scan_carry, S, T, 16, SCAN_ADJOINT, 4)                                                     \
   ADJOINT(S, T, 8)                                                                                \
   ADJOINT(S, T, 16)                                                                               \
   ISFM_KERNEL(scan_chunks_##S, ISFM_THREADS,                                                      \

@@ -65,7 +65,7 @@ struct ScanCursor {
   u32 at, stride, jump, left, period;
 
   ISFM_INLINE ScanCursor(const ScanSizes &s, u32 group, u32 step, bool back) {
-    // A row has no end: counting down from 0 does not come back to it.
+    // On a row `left` wraps from 0 and does not come back to it: there is no jump.
     stride = s.width, jump = left = period = 0;
     if (s.rows && group % 2) {
       stride = s.cols * s.width, jump = s.width - s.rows * stride, period = s.rows;

@@ -494,7 +494,7 @@ ISFM_INLINE void max_pool_gather(const u32 *places, const T *dy, T *dx, const Ma
     ISFM_UNROLL
     for (u32 v = 0; v < V; ++v) sums[v] = 0.0f;
     // The windows that cover a pixel lie where the window around it lies.
-    for_window<V>(p, m, k, [&](u32, u32 place, size_t at) {
+    for_window<V>(p, m, k, [&](u32, u32, size_t at) {
       const Pack<u32, V> from = load_pack<u32, V>(places + at);
       const Pack<T, V> grad = load_pack<T, V>(dy + at);
       ISFM_UNROLL

@@ -1,4 +1,5 @@
-// Carries out a plan with the kernels compiled as plain C++: driver REQUEST RESULT
+// Carries out a plan with the kernels compiled as plain C++ (the compiler gets their sources by
+// -include): driver REQUEST RESULT
 //
 // The request, in this machine's byte order: u32 whether threads and blocks run in descending
 // order; u32 number of buffers, and of each u32 kind (0 input, 1 output, 2 scratch), u64 bytes, an
@@ -8,8 +9,6 @@
 //
 // Around buffers, and in outputs and scratch, all bits are set: NaN in every float type. A write
 // around a buffer or to an input ends the program with an error.
-#include "sources.hpp"
-
 using isfm_host::fail;
 
 static FILE *request;

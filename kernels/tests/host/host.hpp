@@ -46,7 +46,7 @@ enum class State { Runs, AtWarp, AtBlock, Done };
 
 struct Fiber {
   static constexpr size_t STACK = 1 << 16;
-  // Not a vector, which would write all of it.
+  // Not a vector, which would write every byte.
   std::unique_ptr<char[]> stack{new char[STACK]};
   ucontext_t start;
   jmp_buf place;
@@ -250,7 +250,7 @@ inline f16 from_float<f16>(float x) {
   // One unit in the last place is 2^(exponent - 11), and at least 2^-24.
   const int unit = size < 0x1p-14f ? -24 : exponent - 11;
   const uint32_t count = (uint32_t)rintf(ldexpf(size, -unit));
-  // The count's own bit 10 belongs to the exponent; a count of 2048 carries on, as it should.
+  // Bit 10 of the count adds to the exponent; a count of 2048 carries into it twice.
   return {(uint16_t)(sign | (((uint32_t)(unit + 24) << 10) + count))};
 }
 

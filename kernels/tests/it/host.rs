@@ -14,7 +14,7 @@ use isfm_kernels::{Arg, Element, Limit, Module, Need, Plan, Type};
 
 pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 
-/// What a plan says, for a test to alter.
+/// What a plan says, to be altered.
 #[derive(Clone, Debug)]
 pub struct Work {
     pub inputs: Vec<Buffer>,
@@ -37,6 +37,7 @@ pub struct Launch {
     pub args: Vec<Arg>,
 }
 
+/// The plan, which must not be refused.
 pub fn plan(made: Result<Plan, Limit>) -> Work {
     let plan = made.unwrap();
     let buffers = |needs: &[Need]| {
@@ -99,9 +100,6 @@ impl Host {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let includes: String =
-            Module::ALL.iter().map(|m| format!("#include \"{}.cu\"\n", m.name())).collect();
-        std::fs::write(folder.path().join("sources.hpp"), includes).unwrap();
         let [host, sources] =
             ["tests/host", "src"].map(|p| Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
         let program = folder.path().join("driver");
@@ -112,14 +110,8 @@ impl Host {
             // Kernels read eight halves as one vector, as a device allows.
             .arg("-fno-strict-aliasing")
             .args(words(&std::env::var("CXXFLAGS").unwrap_or_default()))
-            .args([
-                Path::new("-I"),
-                folder.path(),
-                Path::new("-I"),
-                &host,
-                Path::new("-I"),
-                &sources,
-            ])
+            .args([&host, &sources].map(|folder| format!("-I{}", folder.display())))
+            .args(Module::ALL.iter().map(|m| format!("-include{}.cu", m.name())))
             .arg(host.join("driver.cpp"))
             .arg("-o")
             .arg(&program)
