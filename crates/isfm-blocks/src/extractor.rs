@@ -1,11 +1,10 @@
-//! The modality-specific feature extractor (spec §2, the paper's eqs. 1 and 2).
+//! The modality-specific feature extractor (the paper's eqs. 1 and 2).
 
-use candle_core::{Module, Tensor};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
+use isfm_ops::Epilogue;
 use isfm_ops::nn::{Conv2d, conv2d};
 use isfm_ssm::{Ss2dConfig, VssBlock, vss_block};
-
-use crate::Result;
 
 /// VSSM groups in each extractor; the released network's number.
 const GROUPS: usize = 2;
@@ -55,30 +54,35 @@ pub struct ModalitySpecificExtractor {
     blocks: Vec<VssBlock>,
 }
 
-impl ModalitySpecificExtractor {
-    /// Builds the extractor of `source` with `depth` VSS blocks in each group; `vb` is at the
-    /// network's root, where the released names start.
-    ///
-    /// # Errors
-    /// If a tensor is missing or has another shape.
-    pub fn new(source: Source, config: &Ss2dConfig, depth: usize, vb: VarBuilder) -> Result<Self> {
-        let dim = config.d_model;
-        let conv = vb.pp(source.conv_name());
-        let groups = vb.pp(source.groups_name());
-        let mut blocks = Vec::with_capacity(GROUPS * depth);
-        for group in 0..GROUPS {
-            let group = groups.pp(group).pp("SPFusion_group").pp("blocks");
-            for block in 0..depth {
-                blocks.push(vss_block(config, group.pp(block))?);
-            }
+/// Builds the extractor of `source` with `depth` VSS blocks in each group; `vb` is at the network's
+/// root, where the released names start.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub fn modality_specific_extractor(
+    source: Source,
+    config: &Ss2dConfig,
+    depth: usize,
+    vb: VarBuilder,
+) -> Result<ModalitySpecificExtractor> {
+    let dim = config.d_model;
+    let conv = vb.pp(source.conv_name());
+    let groups = vb.pp(source.groups_name());
+    let mut blocks = Vec::with_capacity(GROUPS * depth);
+    for group in 0..GROUPS {
+        let group = groups.pp(group).pp("SPFusion_group").pp("blocks");
+        for block in 0..depth {
+            blocks.push(vss_block(config, group.pp(block))?);
         }
-        Ok(Self {
-            conv_in: conv2d(1, dim, 3, conv.pp(0))?,
-            conv_out: conv2d(dim, dim, 3, conv.pp(2))?,
-            blocks,
-        })
     }
+    Ok(ModalitySpecificExtractor {
+        conv_in: conv2d(1, dim, 3, conv.pp(0))?,
+        conv_out: conv2d(dim, dim, 3, conv.pp(2))?,
+        blocks,
+    })
+}
 
+impl ModalitySpecificExtractor {
     /// Extracts features.
     ///
     /// # Shapes
@@ -88,7 +92,8 @@ impl ModalitySpecificExtractor {
     /// # Errors
     /// If the shape is another.
     pub fn forward(&self, image: &Tensor) -> Result<Features> {
-        let shallow = self.conv_out.forward_silu(&self.conv_in.forward_silu(image)?)?;
+        let shallow = self.conv_in.forward_with(image, Epilogue::Silu)?;
+        let shallow = self.conv_out.forward_with(&shallow, Epilogue::Silu)?;
         let mut deep = shallow.clone();
         for block in &self.blocks {
             deep = block.forward(&deep)?;

@@ -1,13 +1,13 @@
-//! Multi-scale frequency fusion: LFFB, HFFB and the layer around them (spec §3, eqs. 3 to 12).
+//! Multi-scale frequency fusion: LFFB, HFFB and the layer around them (the paper's eqs. 3 to 12).
 
-use candle_core::Tensor;
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use isfm_dwt::{Border, Layout, Wavelet};
 use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
-use isfm_ops::{avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, weighted_sum};
+use isfm_ops::{Epilogue, avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, weighted_sum};
 
-use crate::error::same_shape;
-use crate::{Features, Result, add};
+use crate::check::same_shape;
+use crate::{Features, add};
 
 /// The averaged wavelet sub-bands that every fusion layer reads.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Frequencies {
 }
 
 /// The one-level Haar sub-bands of both pictures' deep and shallow features, averaged over the
-/// four (spec §3; the paper's eqs. 3 and 7 sum the deep features' bands only).
+/// four (the released program; the paper's eqs. 3 and 7 sum the deep features' bands only).
 ///
 /// The transform is linear, so the four feature maps are averaged first and transformed once.
 ///
@@ -68,19 +68,20 @@ pub fn lffb(dim: usize, vb: VarBuilder) -> Result<Lffb> {
     })
 }
 
-impl Lffb {
+impl Module for Lffb {
     /// Fuses the LL band; B×H×W×C in and out.
-    ///
-    /// # Errors
-    /// If the number of channels is another.
-    pub fn forward(&self, low: &Tensor) -> Result<Tensor> {
-        let x = self.before.forward_silu(low)?;
+    fn forward(&self, low: &Tensor) -> Result<Tensor> {
+        let x = self.before.forward_with(low, Epilogue::Silu)?;
         let pooled = Tensor::cat(&[&avg_pool2d(&x, 3)?, &max_pool2d(&x, 3)?], 3)?;
-        let gate = self.gate.forward_silu(&pooled)?;
-        let fine = self.pointwise_3.forward_silu(&self.depthwise_3.forward_silu(&x)?)?;
-        let coarse = self.pointwise_5.forward_silu(&self.depthwise_5.forward_silu(&x)?)?;
+        let gate = self.gate.forward_with(&pooled, Epilogue::Silu)?;
+        let fine = self
+            .pointwise_3
+            .forward_with(&self.depthwise_3.forward_with(&x, Epilogue::Silu)?, Epilogue::Silu)?;
+        let coarse = self
+            .pointwise_5
+            .forward_with(&self.depthwise_5.forward_with(&x, Epilogue::Silu)?, Epilogue::Silu)?;
         let x = add(&x, &sigmoid_gate(&add(&fine, &coarse)?, &gate)?)?;
-        Ok(self.after.forward_silu(&x)?)
+        self.after.forward_with(&x, Epilogue::Silu)
     }
 }
 
@@ -107,19 +108,16 @@ pub fn hffb(dim: usize, vb: VarBuilder) -> Result<Hffb> {
     })
 }
 
-impl Hffb {
+impl Module for Hffb {
     /// Fuses LH, HL and HH; B×H×W×3C in and out.
-    ///
-    /// # Errors
-    /// If the number of channels is another.
-    pub fn forward(&self, high: &Tensor) -> Result<Tensor> {
-        let x = self.before.forward_silu(high)?;
+    fn forward(&self, high: &Tensor) -> Result<Tensor> {
+        let x = self.before.forward_with(high, Epilogue::Silu)?;
         let edges = |conv: &Conv2d, k: usize| -> Result<Tensor> {
             let edges = weighted_sum(&x, 1., &avg_pool2d(&x, k)?, -1.)?;
-            Ok(conv.forward_silu(&edges)?)
+            conv.forward_with(&edges, Epilogue::Silu)
         };
         let edges = add(&edges(&self.edge_3, 3)?, &edges(&self.edge_5, 5)?)?;
-        Ok(self.after.forward_silu(&add(&x, &edges)?)?)
+        self.after.forward_with(&add(&x, &edges)?, Epilogue::Silu)
     }
 }
 
@@ -133,14 +131,14 @@ pub struct MffOutput {
 }
 
 impl MffOutput {
-    /// The mean of the three fused detail bands, B×⌊H/2⌋×⌊W/2⌋×C (spec §3; eq. 16 sums them). The
+    /// The mean of the three fused detail bands, B×⌊H/2⌋×⌊W/2⌋×C (the released program; eq. 16 sums them). The
     /// network never forms it: [`Fgg`](crate::Fgg) folds the mean into its first linear layer.
     ///
     /// # Errors
     /// If the bands are not three of one width.
     pub fn high_mean(&self) -> Result<Tensor> {
         let (b, h, w, c) = self.bands.high.dims4()?;
-        Ok(self.bands.high.reshape((b, h, w, 3, c / 3))?.mean(3)?)
+        self.bands.high.reshape((b, h, w, 3, c / 3))?.mean(3)
     }
 }
 
@@ -178,7 +176,7 @@ impl MffLayer {
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }
-        let fused = self.conv.forward_silu(&x)?;
+        let fused = self.conv.forward_with(&x, Epilogue::Silu)?;
         Ok(MffOutput { fused, bands: Frequencies { low, high } })
     }
 }

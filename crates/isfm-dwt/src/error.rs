@@ -56,9 +56,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// An error of the tensor operations.
-    #[error(transparent)]
-    Ops(#[from] isfm_ops::Error),
     /// An error of Candle's own.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -71,7 +68,6 @@ impl From<Error> for candle_core::Error {
     fn from(e: Error) -> Self {
         match e {
             Error::Candle(e) => e,
-            Error::Ops(e) => e.into(),
             e => candle_core::Error::wrap(e),
         }
     }

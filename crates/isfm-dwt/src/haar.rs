@@ -8,7 +8,7 @@ use crate::op::zeroed;
 use crate::plane::{DetailRow, Row};
 
 /// LL, LH, HL, HH of the block a, b over c, d; and, because it is its own inverse, a, b, c, d of
-/// LL, LH, HL, HH (spec §3).
+/// LL, LH, HL, HH.
 ///
 /// Halving first keeps intermediate sums of huge values from overflowing.
 #[inline(always)]

@@ -1,8 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod axis;
-#[cfg(feature = "cuda")]
-mod cuda;
 mod error;
 mod filters;
 mod haar;

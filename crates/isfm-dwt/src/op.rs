@@ -2,13 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Result, Shape, Tensor};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use isfm_ops::cpu::{slice, with_capacity};
+use candle_core::{DType, Result, Shape, Tensor};
+use isfm_kernels::haar::{self as kernels, Bands};
+use isfm_kernels::{Map, Plan, Type};
+use isfm_ops::internal::{no_cuda_kernel, with_capacity};
+use isfm_ops::op::{Gradients, Input, Op, apply, apply_untracked, unpack};
 use isfm_ops::simd::Real;
-use rayon::prelude::*;
 
 use crate::Error;
 
@@ -23,20 +22,23 @@ pub(crate) struct Parts<T> {
 }
 
 /// A linear map from a signal to its bands, and its transpose.
-pub(crate) trait Transform: Clone + Send + Sync + 'static {
+///
+/// # Safety
+/// [`analyse`](Self::analyse) and [`synthesise`](Self::synthesise) must write every element that
+/// they are given.
+pub(crate) unsafe trait Transform: Clone + Send + Sync + 'static {
     /// The shape of the signal.
     fn signal(&self) -> Shape;
     /// The shape of the approximation.
     fn approx(&self) -> Shape;
     /// The shape of all details.
     fn details(&self) -> Shape;
-    /// Fills `out`, of which nothing may be empty, with the bands of `x`.
+    /// Fills all of `out`, whose slices are not empty, with the bands of `x`.
     fn analyse<E: Real>(&self, x: &[E], out: Parts<&mut [MaybeUninit<E>]>);
-    /// Fills `out`, which is not empty, with what the bands (an absent one is zero) sum up to.
+    /// Fills all of `out`, which is not empty, with what the bands (an absent one is zero) sum up to.
     fn synthesise<E: Real>(&self, parts: Parts<&[E]>, out: &mut [MaybeUninit<E>]);
     /// The maps that the GPU's Haar kernels take, if this is their transform.
-    #[cfg(feature = "cuda")]
-    fn haar_map(&self) -> Option<isfm_kernels::map::Map> {
+    fn haar_map(&self) -> Option<Map> {
         None
     }
 }
@@ -67,32 +69,41 @@ pub(crate) enum Part {
     Both,
 }
 
-/// The approximation and the details of `x`, which is contiguous, in one pass over it.
+impl From<Part> for Bands {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Approx => Self::Approx,
+            Part::Details => Self::Details,
+            Part::Both => Self::Both,
+        }
+    }
+}
+
+/// The approximation and the details of `x` in one pass over it.
 ///
 /// While gradients are tracked each is an operation of its own instead: the backward of splitting
 /// one result would pad both halves to full size again.
 pub(crate) fn analysis<T: Transform>(transform: T, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let op = |part| Analysis { transform: transform.clone(), part };
     if x.track_op() {
-        return Ok((x.apply_op1(op(Part::Approx))?, x.apply_op1(op(Part::Details))?));
+        return Ok((apply(op(Part::Approx), &[x])?, apply(op(Part::Details), &[x])?));
     }
-    halves(&transform, &x.apply_op1_no_bwd(&op(Part::Both))?)
+    halves(&transform, &apply_untracked(op(Part::Both), &[x])?)
 }
 
-/// What the bands, which are contiguous, sum up to.
+/// What the bands sum up to.
 pub(crate) fn synthesis<T: Transform>(
     transform: T,
     approx: &Tensor,
     details: &Tensor,
 ) -> Result<Tensor> {
-    approx.apply_op2(details, Synthesis { transform, part: Part::Both })
+    apply(Synthesis { transform, part: Part::Both }, &[approx, details])
 }
 
 /// The halves of [`Part::Both`]'s result; contiguous views, nothing is copied.
 fn halves<T: Transform>(transform: &T, both: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (approx, details) = (transform.approx(), transform.details());
-    let (n, m) = (approx.elem_count(), details.elem_count());
-    Ok((both.narrow(0, 0, n)?.reshape(approx)?, both.narrow(0, n, m)?.reshape(details)?))
+    let [approx, details] = unpack(both, [&transform.approx(), &transform.details()])?;
+    Ok((approx, details))
 }
 
 fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Vec<E> {
@@ -105,7 +116,7 @@ fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Ve
         let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
         transform.analyse(x, Parts { approx, details });
     }
-    // SAFETY: `analyse` has filled what it was given, and that is all of it.
+    // SAFETY: `analyse` has written what it was given, and that is all of it.
     unsafe { out.set_len(n + m) };
     out
 }
@@ -116,24 +127,20 @@ fn run_synthesis<T: Transform, E: Real>(transform: &T, parts: Parts<&[E]>) -> Ve
     if n > 0 {
         transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
     }
-    // SAFETY: `synthesise` has filled what it was given, and that is all of it.
+    // SAFETY: `synthesise` has written what it was given, and that is all of it.
     unsafe { out.set_len(n) };
     out
 }
 
-/// To the type that half precision is computed in.
-fn widened(x: &[f16]) -> Vec<f32> {
-    let mut out = vec![0.; x.len()];
-    let chunks = out.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
-    chunks.for_each(|(out, x)| x.convert_to_f32_slice(out));
-    out
-}
-
-fn narrowed(x: &[f32]) -> Vec<f16> {
-    let mut out = vec![f16::ZERO; x.len()];
-    let chunks = out.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
-    chunks.for_each(|(out, x)| out.convert_from_f32_slice(x));
-    out
+/// The map of a transform that has a kernel on a GPU.
+fn haar_map(t: &impl Transform) -> Result<Map> {
+    t.haar_map().ok_or_else(|| {
+        no_cuda_kernel(
+            "this wavelet transform",
+            "one level of Haar on blocks of two (Border::Drop, or even sizes) of B×H×W×C maps runs \
+             there, the others on the CPU (Tensor::to_device)",
+        )
+    })
 }
 
 /// From signals to bands. [`Part::Both`] gives them one after the other, flat.
@@ -142,52 +149,42 @@ struct Analysis<T> {
     part: Part,
 }
 
-impl<T: Transform> Analysis<T> {
-    fn shape(&self) -> Shape {
-        let t = &self.transform;
-        match self.part {
-            Part::Approx => t.approx(),
-            Part::Details => t.details(),
-            Part::Both => (t.approx().elem_count() + t.details().elem_count()).into(),
-        }
-    }
-}
-
-impl<T: Transform> CustomOp1 for Analysis<T> {
+impl<T: Transform> Op for Analysis<T> {
     fn name(&self) -> &'static str {
         "wavelet-analysis"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &candle_core::Layout) -> Result<(CpuStorage, Shape)> {
-        let (t, part) = (&self.transform, self.part);
-        let out = match x.dtype() {
-            DType::F64 => CpuStorage::F64(run_analysis(t, part, slice::<f64>(x, layout)?)),
-            DType::F16 => {
-                let x = widened(slice(x, layout)?);
-                CpuStorage::F16(narrowed(&run_analysis(t, part, &x)))
-            }
-            _ => CpuStorage::F32(run_analysis(t, part, slice::<f32>(x, layout)?)),
-        };
-        Ok((out, self.shape()))
+    fn shape(&self, _: &[&Shape]) -> Result<Shape> {
+        let t = &self.transform;
+        Ok(match self.part {
+            Part::Approx => t.approx(),
+            Part::Details => t.details(),
+            Part::Both => (t.approx().elem_count() + t.details().elem_count()).into(),
+        })
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        x: &candle_core::CudaStorage,
-        layout: &candle_core::Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::analysis(&self.transform, self.part, (x, layout), self.shape())
+    fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
+        Ok(run_analysis(&self.transform, self.part, inputs[0].data))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    fn widens(&self) -> bool {
+        true
+    }
+
+    fn plan(&self, t: Type, _: &[&Shape]) -> Result<Plan> {
+        let map = haar_map(&self.transform)?;
+        kernels::haar(t, map, self.part.into()).map_err(candle_core::Error::wrap)
+    }
+
+    fn gradients(&self, _: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let op = Synthesis { transform: self.transform.clone(), part: self.part };
-        let grad = grad.contiguous()?;
-        if self.part == Part::Both {
-            let (approx, details) = halves(&self.transform, &grad)?;
-            return approx.apply_op2_no_bwd(&details, &op).map(Some);
-        }
-        grad.apply_op1_no_bwd(&op).map(Some)
+        let dx = if self.part == Part::Both {
+            let (approx, details) = halves(&self.transform, grad)?;
+            apply_untracked(op, &[&approx, &details])
+        } else {
+            apply_untracked(op, &[grad])
+        };
+        Ok([Some(dx?), None, None])
     }
 }
 
@@ -197,107 +194,41 @@ struct Synthesis<T> {
     part: Part,
 }
 
-impl<T: Transform> CustomOp1 for Synthesis<T> {
+impl<T: Transform> Op for Synthesis<T> {
     fn name(&self) -> &'static str {
         "wavelet-synthesis"
     }
 
-    fn cpu_fwd(
-        &self,
-        half: &CpuStorage,
-        layout: &candle_core::Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        fn parts<E>(part: Part, half: &[E]) -> Parts<&[E]> {
-            match part {
-                Part::Details => Parts { approx: None, details: Some(half) },
-                _ => Parts { approx: Some(half), details: None },
-            }
-        }
-        let (t, part) = (&self.transform, self.part);
-        let out = match half.dtype() {
-            DType::F64 => {
-                CpuStorage::F64(run_synthesis(t, parts(part, slice::<f64>(half, layout)?)))
-            }
-            DType::F16 => {
-                let half = widened(slice(half, layout)?);
-                CpuStorage::F16(narrowed(&run_synthesis(t, parts(part, &half))))
-            }
-            _ => CpuStorage::F32(run_synthesis(t, parts(part, slice::<f32>(half, layout)?))),
+    fn shape(&self, _: &[&Shape]) -> Result<Shape> {
+        Ok(self.transform.signal())
+    }
+
+    fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
+        let first = Some(inputs[0].data);
+        let parts = match self.part {
+            Part::Approx => Parts { approx: first, details: None },
+            Part::Details => Parts { approx: None, details: first },
+            Part::Both => Parts { approx: first, details: inputs.get(1).map(|i| i.data) },
         };
-        Ok((out, t.signal()))
+        Ok(run_synthesis(&self.transform, parts))
     }
 
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        half: &candle_core::CudaStorage,
-        layout: &candle_core::Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        crate::cuda::synthesis(&self.transform, self.part, &[(half, layout)])
+    fn widens(&self) -> bool {
+        true
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    fn plan(&self, t: Type, _: &[&Shape]) -> Result<Plan> {
+        let map = haar_map(&self.transform)?;
+        kernels::haar_inverse(t, map, self.part.into()).map_err(candle_core::Error::wrap)
+    }
+
+    fn gradients(&self, inputs: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let op = Analysis { transform: self.transform.clone(), part: self.part };
-        grad.contiguous()?.apply_op1_no_bwd(&op).map(Some)
-    }
-}
-
-impl<T: Transform> CustomOp2 for Synthesis<T> {
-    fn name(&self) -> &'static str {
-        "wavelet-synthesis"
-    }
-
-    fn cpu_fwd(
-        &self,
-        approx: &CpuStorage,
-        approx_layout: &candle_core::Layout,
-        details: &CpuStorage,
-        details_layout: &candle_core::Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        fn both<'a, E>(approx: &'a [E], details: &'a [E]) -> Parts<&'a [E]> {
-            Parts { approx: Some(approx), details: Some(details) }
+        let bands = apply_untracked(op, &[grad])?;
+        if inputs.len() == 1 {
+            return Ok([Some(bands), None, None]);
         }
-        let t = &self.transform;
-        let out = match approx.dtype() {
-            DType::F64 => {
-                let approx = slice::<f64>(approx, approx_layout)?;
-                CpuStorage::F64(run_synthesis(t, both(approx, slice(details, details_layout)?)))
-            }
-            DType::F16 => {
-                let approx = widened(slice(approx, approx_layout)?);
-                let details = widened(slice(details, details_layout)?);
-                CpuStorage::F16(narrowed(&run_synthesis(t, both(&approx, &details))))
-            }
-            _ => {
-                let approx = slice::<f32>(approx, approx_layout)?;
-                CpuStorage::F32(run_synthesis(t, both(approx, slice(details, details_layout)?)))
-            }
-        };
-        Ok((out, t.signal()))
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        approx: &candle_core::CudaStorage,
-        approx_layout: &candle_core::Layout,
-        details: &candle_core::CudaStorage,
-        details_layout: &candle_core::Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let bands = [(approx, approx_layout), (details, details_layout)];
-        crate::cuda::synthesis(&self.transform, Part::Both, &bands)
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let op = Analysis { transform: self.transform.clone(), part: Part::Both };
-        let bands = grad.contiguous()?.apply_op1_no_bwd(&op)?;
         let (approx, details) = halves(&self.transform, &bands)?;
-        Ok((Some(approx), Some(details)))
+        Ok([Some(approx), Some(details), None])
     }
 }

@@ -132,15 +132,15 @@ impl PlaneTransform {
     }
 }
 
-impl Transform for PlaneTransform {
+// SAFETY: both walk over all rows of all bands, or of the signal, and fill each.
+unsafe impl Transform for PlaneTransform {
     fn signal(&self) -> Shape {
         self.maps.dims().into()
     }
 
-    #[cfg(feature = "cuda")]
-    fn haar_map(&self) -> Option<isfm_kernels::map::Map> {
+    fn haar_map(&self) -> Option<isfm_kernels::Map> {
         let Maps { batch, height, width, channels, layout } = self.maps;
-        let map = isfm_kernels::map::Map { batch, height, width, channels };
+        let map = isfm_kernels::Map { batch, height, width, channels };
         (self.is_haar() && layout == Layout::ChannelsLast).then_some(map)
     }
 

@@ -42,7 +42,7 @@ pub fn dwt(
         dim,
         outputs: border.outputs(n, wavelet.taps()),
     };
-    Ok(analysis(transform, &x.contiguous()?)?)
+    Ok(analysis(transform, x)?)
 }
 
 /// The inverse of [`dwt`].
@@ -82,7 +82,7 @@ pub fn idwt(
         dim,
         outputs,
     };
-    Ok(synthesis(transform, &approx.contiguous()?, &detail.contiguous()?)?)
+    Ok(synthesis(transform, approx, detail)?)
 }
 
 /// Several levels of [`dwt`], each on the approximation of the one before.
@@ -160,7 +160,7 @@ pub fn swt(x: &Tensor, wavelet: &Wavelet, dim: impl Dim, levels: usize) -> Resul
     let (dim, n) = along(OP, x, dim)?;
     check_stationary(OP, &[n], levels)?;
     let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.contiguous()?;
+    let mut approx = x.clone();
     for level in 0..levels {
         let transform = StripTransform {
             bank: wavelet.decomposition(),
@@ -192,7 +192,7 @@ pub fn iswt(coefficients: &[Tensor], wavelet: &Wavelet, dim: impl Dim) -> Result
     check_stationary(OP, &[n], details.len())?;
     // Even and odd shifts each reconstruct all.
     let bank = std::sync::Arc::new(wavelet.reconstruction().scaled(0.5));
-    let mut approx = approx.contiguous()?;
+    let mut approx = approx.clone();
     for (k, detail) in details.iter().enumerate() {
         same(OP, &approx, detail)?;
         let transform = StripTransform {
@@ -202,7 +202,7 @@ pub fn iswt(coefficients: &[Tensor], wavelet: &Wavelet, dim: impl Dim) -> Result
             dim,
             outputs: n,
         };
-        approx = synthesis(transform, &approx, &detail.contiguous()?)?;
+        approx = synthesis(transform, &approx, detail)?;
     }
     Ok(approx)
 }

@@ -46,7 +46,7 @@ impl Subbands {
         self.detail(2)
     }
 
-    /// All four bands, \[LL | LH | HL | HH\] along the channels: 4C channels (spec §3).
+    /// All four bands, \[LL | LH | HL | HH\] along the channels: 4C channels.
     ///
     /// # Errors
     /// If the two tensors do not fit together.
@@ -62,7 +62,7 @@ impl Subbands {
     }
 }
 
-/// One level of the 2-D discrete wavelet transform (spec §3, the paper's DWT).
+/// One level of the 2-D discrete wavelet transform (the paper's DWT, eq. 3).
 ///
 /// For Haar and a 2×2 block a, b over c, d: LL = (a+b+c+d)/2, LH = (a+b−c−d)/2,
 /// HL = (a−b+c−d)/2, HH = (a−b−c+d)/2. Values are those of PyWavelets' `dwt2`; only
@@ -95,7 +95,7 @@ pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, layout: Layout) -> Re
         maps,
         bands: maps.resized(outputs(maps.height), outputs(maps.width)),
     };
-    let (approx, details) = analysis(transform, &x.contiguous()?)?;
+    let (approx, details) = analysis(transform, x)?;
     Ok(Subbands { approx, details, layout })
 }
 
@@ -137,7 +137,7 @@ pub fn idwt2(
         maps: bands.resized(height, width),
         bands,
     };
-    Ok(synthesis(transform, &approx.contiguous()?, &details.contiguous()?)?)
+    Ok(synthesis(transform, approx, details)?)
 }
 
 /// Several levels of [`dwt2`], each on the approximation of the one before.
@@ -219,7 +219,7 @@ pub fn swt2(x: &Tensor, wavelet: &Wavelet, layout: Layout, levels: usize) -> Res
     let maps = maps(OP, "x", x, layout)?;
     check_stationary(OP, &[maps.height, maps.width], levels)?;
     let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.contiguous()?;
+    let mut approx = x.clone();
     for level in 0..levels {
         let transform = PlaneTransform {
             bank: wavelet.decomposition(),
@@ -251,7 +251,7 @@ pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, layout: Layout) -> Resu
     check_stationary(OP, &[maps.height, maps.width], details.len())?;
     // Even and odd shifts each reconstruct all, along either axis.
     let bank = Arc::new(wavelet.reconstruction().scaled(0.5));
-    let mut approx = approx.contiguous()?;
+    let mut approx = approx.clone();
     for (k, details_of_level) in details.iter().enumerate() {
         same(OP, &maps, &approx, details_of_level)?;
         let transform = PlaneTransform {
@@ -260,7 +260,7 @@ pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, layout: Layout) -> Resu
             maps,
             bands: maps,
         };
-        approx = synthesis(transform, &approx, &details_of_level.contiguous()?)?;
+        approx = synthesis(transform, &approx, &details_of_level)?;
     }
     Ok(approx)
 }

@@ -40,7 +40,7 @@ pub struct Wavelet {
 }
 
 impl Wavelet {
-    /// The Haar wavelet, orthonormal: averages and differences of neighbours, over √2 (spec §3).
+    /// The Haar wavelet, orthonormal: averages and differences of neighbours, over √2.
     pub fn haar() -> Self {
         const S: f64 = FRAC_1_SQRT_2;
         let bank = Arc::new(Bank { lo: vec![S, S], hi: vec![-S, S] });

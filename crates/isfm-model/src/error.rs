@@ -63,9 +63,6 @@ pub enum Error {
         /// The shape that would be right.
         needed: String,
     },
-    /// An error of the network's blocks.
-    #[error(transparent)]
-    Blocks(#[from] isfm_blocks::Error),
     /// An error of Candle's own.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -1,12 +1,13 @@
-//! The network itself (spec §2 to §5).
+//! The network itself (the paper's Fig. 2).
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use isfm_blocks::{
-    Features, Frequencies, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor,
-    Reconstruction, Source, band_averages, isf_layer, mff_layer, reconstruction,
+    Accumulator, Features, Frequencies, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor,
+    Reconstruction, Source, band_averages, isf_layer, mff_layer, modality_specific_extractor,
+    reconstruction,
 };
 
 use crate::weights::Weights;
@@ -46,7 +47,7 @@ impl Network {
         config.validate()?;
         let (dim, ss2d) = (config.embed_dim, config.ss2d());
         let extractor =
-            |source| ModalitySpecificExtractor::new(source, &ss2d, config.depths[0], vb.clone());
+            |source| modality_specific_extractor(source, &ss2d, config.depths[0], vb.clone());
         let frequency = (0..config.layers()).map(|k| mff_layer(dim, vb.pp("MFF_layers").pp(k)));
         let interactive = config.depths.iter().enumerate();
         let interactive =
@@ -54,8 +55,8 @@ impl Network {
         Ok(Self {
             visible: extractor(Source::Visible)?,
             infrared: extractor(Source::Infrared)?,
-            frequency: frequency.collect::<isfm_blocks::Result<_>>()?,
-            interactive: interactive.collect::<isfm_blocks::Result<_>>()?,
+            frequency: frequency.collect::<candle_core::Result<_>>()?,
+            interactive: interactive.collect::<candle_core::Result<_>>()?,
             reconstruction: reconstruction(2 * config.layers() * dim, vb.pp("conv_final_fuse"))?,
         })
     }
@@ -91,7 +92,7 @@ impl Network {
     /// # Errors
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-        isfm_ops::cpu::recycling(|| self.run(visible, infrared, |_| ()))
+        isfm_ops::internal::recycling(|| self.run(visible, infrared, |_| ()))
     }
 
     /// As [`Network::forward`], keeping what every stage gave.
@@ -133,18 +134,17 @@ impl Network {
         drop((visible.shallow, infrared.shallow));
         let (visible, infrared) = (visible.deep, infrared.deep);
         let layers = self.frequency.len();
-        let mut sum = None;
+        let mut sum = Accumulator::default();
         for (k, (mff, isf)) in self.frequency.iter().zip(&self.interactive).enumerate() {
             let MffOutput { fused: frequency, bands } = mff.forward(&bands, height, width)?;
             watch(Stage::Frequency(&frequency, &bands));
-            sum = Some(self.reconstruction.add(sum, &frequency, layers + k)?);
+            sum = self.reconstruction.add(sum, &frequency, layers + k)?;
             drop(frequency);
             let spatial = isf.forward(&visible, &infrared, &bands)?;
             watch(Stage::Interactive(&spatial));
-            sum = Some(self.reconstruction.add(sum, &spatial, k)?);
+            sum = self.reconstruction.add(sum, &spatial, k)?;
         }
         drop((visible, infrared, bands));
-        let sum = sum.ok_or_else(|| candle_core::Error::msg("a network without layers"))?;
         let fused = self.reconstruction.finish(sum)?;
         Ok(fused.reshape((batch, 1, height, width))?)
     }

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2};
 use isfm_model::{Config, Network, initial_weights};
-use isfm_ops as ops;
-use isfm_ssm::{Scan2dParams, ScanOptions, selective_scan_2d_with, selective_scan_with_state};
+use isfm_ops::{self as ops, Epilogue};
+use isfm_ssm::{ScanOptions, ScanParams, selective_scan_with_state};
 
 fn gpu() -> Option<&'static Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
@@ -133,54 +133,58 @@ fn operations_agree_with_the_cpu() {
     for shape in [[1, 1, 1, 1], [2, 5, 7, 3], [1, 16, 33, 40], [2, 31, 17, 128]] {
         let [b, h, w, c] = shape;
         let x = || input(&shape, -2., 2.);
-        agrees("silu", &ALL, SUM, &[x()], &|v| Ok(ops::silu(&v[0])?));
+        agrees("silu", &ALL, SUM, &[x()], &|v| ops::silu(&v[0]));
         let two = || [x(), x()];
-        agrees("silu_gate", &ALL, SUM, &two(), &|v| Ok(ops::silu_gate(&v[0], &v[1])?));
-        agrees("sigmoid_gate", &ALL, SUM, &two(), &|v| Ok(ops::sigmoid_gate(&v[0], &v[1])?));
+        agrees("silu_gate", &ALL, SUM, &two(), &|v| ops::silu_gate(&v[0], &v[1]));
+        agrees("sigmoid_gate", &ALL, SUM, &two(), &|v| ops::sigmoid_gate(&v[0], &v[1]));
         agrees("weighted_sum", &ALL, SUM, &two(), &|v| {
-            Ok(ops::weighted_sum(&v[0], 0.5, &v[1], -0.25)?)
+            ops::weighted_sum(&v[0], 0.5, &v[1], -0.25)
         });
         for scale in [vec![c], vec![b, c]] {
             let inputs = [x(), input(&scale, -1., 1.), x()];
-            agrees("scale_add", &ALL, SUM, &inputs, &|v| Ok(ops::scale_add(&v[0], &v[1], &v[2])?));
+            agrees("scale_add", &ALL, SUM, &inputs, &|v| ops::scale_add(&v[0], &v[1], &v[2]));
         }
         if c > 1 {
             let inputs = [x(), input(&[c], -1., 1.), input(&[c], -1., 1.)];
             agrees("layer_norm", &ALL, SUM, &inputs, &|v| {
-                Ok(ops::layer_norm(&v[0], &v[1], &v[2], 1e-5)?)
+                ops::layer_norm(&v[0], &v[1], &v[2], 1e-5)
             });
         }
         for k in [3, 5] {
-            agrees("avg_pool2d", &ALL, SUM, &[x()], &|v| Ok(ops::avg_pool2d(&v[0], k)?));
-            agrees("max_pool2d", &ALL, SUM, &[x()], &|v| Ok(ops::max_pool2d(&v[0], k)?));
+            agrees("avg_pool2d", &ALL, SUM, &[x()], &|v| ops::avg_pool2d(&v[0], k));
+            agrees("max_pool2d", &ALL, SUM, &[x()], &|v| ops::max_pool2d(&v[0], k));
             let inputs = [x(), input(&[c, 1, k, k], -1., 1.), input(&[c], -1., 1.)];
             agrees("depthwise_conv2d", &ALL, SUM, &inputs, &|v| {
-                Ok(ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
+                ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)
             });
             agrees("depthwise_conv2d_silu", &ALL, SUM, &inputs, &|v| {
-                Ok(ops::depthwise_conv2d_silu(&v[0], &v[1], Some(&v[2]))?)
+                ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
             });
         }
         for (cout, k) in [(1, 3), (20, 3), (70, 5), (130, 1)] {
             let inputs = [x(), input(&[cout, c, k, k], -0.2, 0.2), input(&[cout], -1., 1.)];
-            agrees("conv2d", &ALL, SUM, &inputs, &|v| Ok(ops::conv2d(&v[0], &v[1], Some(&v[2]))?));
+            agrees("conv2d", &ALL, SUM, &inputs, &|v| {
+                ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)
+            });
             agrees("conv2d_silu", &ALL, SUM, &inputs, &|v| {
-                Ok(ops::conv2d_silu(&v[0], &v[1], Some(&v[2]))?)
+                ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
             });
             let [x, weight, _] = inputs;
             let inputs = [x, weight, input(&[b, h, w, cout], -1., 1.)];
             agrees("conv2d_add", &ALL, SUM, &inputs, &|v| {
-                Ok(ops::conv2d_add(&v[0], &v[1], &v[2])?)
+                ops::conv2d(&v[0], &v[1], None, Epilogue::Add(&v[2]))
             });
         }
         let inputs = [x(), input(&[9, c], -0.5, 0.5), input(&[9], -1., 1.)];
         agrees("linear_silu", &ALL, SUM, &inputs, &|v| {
-            Ok(ops::linear_silu(&v[0], &v[1], Some(&v[2]))?)
+            ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
         });
-        agrees("linear", &ALL, SUM, &inputs, &|v| Ok(ops::linear(&v[0], &v[1], Some(&v[2]))?));
+        agrees("linear", &ALL, SUM, &inputs, &|v| {
+            ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::None)
+        });
         for (height, width) in [(h + 1, w + 1), (2 * h, w.div_ceil(2)), (1, 3)] {
             agrees("resize_bilinear", &ALL, SUM, &[x()], &|v| {
-                Ok(ops::resize_bilinear(&v[0], height, width)?)
+                ops::resize_bilinear(&v[0], height, width)
             });
         }
         if h > 1 {
@@ -207,9 +211,10 @@ fn scan_inputs(b: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> [I
 }
 
 fn scan(v: &[Tensor]) -> Result<Tensor> {
+    let [dt_projs_weight, dt_projs_bias, a_logs, ds] = [2, 3, 4, 5].map(|i| v[i].clone());
     let params =
-        Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
-    Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
+        ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds };
+    params.over_map(&v[0], &v[1])
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! What a GPU kernel needs from Candle: carries out the plans of `isfm-kernels` on a device's own
 //! stream. Shared by the crates above this one.
 
-mod ops;
-
-use candle_core::backend::BackendStorage;
+use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
 use candle_core::cuda_backend::cudarc::driver::{
     DevicePtr, DevicePtrMut, DeviceRepr, LaunchConfig, PushKernelArg, result,
@@ -11,23 +9,26 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{
-    CudaDevice, CudaStorage, DType, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
+    CudaDevice, CudaStorage, DType, Device, Error, Layout, Result, Shape, Storage, StorageRef,
+    Tensor,
 };
-use isfm_kernels::{Arg, ConvSizes, Element, Limit, Need, Plan, ScanSizes, Type};
+use isfm_kernels::{Arg, ConvSizes, Element, Need, Plan, ScanSizes, Type, pointwise, sums};
 
-use crate::Error;
-pub(crate) use ops::*;
+use crate::check;
+
+/// An input on a GPU: its storage, and where it lies in it.
+pub type Input<'a> = (&'a CudaStorage, &'a Layout);
 
 /// The kernels' name for an element type.
 ///
 /// # Errors
-/// [`Error::DType`] for a type that has no kernel.
-pub fn kernel_type(op: &'static str, dtype: DType) -> Result<Type> {
+/// For a type that has no kernel.
+pub fn kernel_type(op: &str, dtype: DType) -> Result<Type> {
     match dtype {
         DType::F32 => Ok(Type::F32),
         DType::F16 => Ok(Type::F16),
         DType::BF16 => Ok(Type::Bf16),
-        got => Err(Error::DType { op, got, needed: "F32, F16 or BF16 on CUDA" }.into()),
+        got => Err(check::dtype_error(op, got, "F32, F16 or BF16 on CUDA")),
     }
 }
 
@@ -59,20 +60,15 @@ pub fn keep_freed_memory(device: &Device) -> Result<()> {
 /// Carries out a plan; returns its outputs.
 ///
 /// # Errors
-/// If the plan was refused ([`Error::CudaLimit`]), an input is not contiguous or not what the plan
-/// needs, or the driver reports an error.
-pub fn run(
-    plan: std::result::Result<Plan, Limit>,
-    inputs: &[(&CudaStorage, &Layout)],
-) -> Result<Vec<CudaStorage>> {
-    let plan = plan.map_err(Error::CudaLimit)?;
+/// If an input is not contiguous or not what the plan needs, or the driver reports an error.
+pub fn run(plan: &Plan, inputs: &[Input<'_>]) -> Result<Vec<CudaStorage>> {
     let [(first, _), ..] = inputs else {
         candle_core::bail!("a CUDA kernel without inputs");
     };
     let device = first.device.clone();
     let stream = device.cuda_stream();
-    let mut outputs = allocate(&device, &plan.outputs)?;
-    let mut scratch = allocate(&device, &plan.scratch)?;
+    let mut outputs = allocate(&device, plan.outputs())?;
+    let mut scratch = allocate(&device, plan.scratch())?;
 
     {
         // A guard tells the other streams that use a buffer, if any, when this one is done.
@@ -96,14 +92,14 @@ pub fn run(
                 }
             }};
         }
-        if inputs.len() != plan.inputs.len() {
-            candle_core::bail!("a CUDA kernel needs {} inputs", plan.inputs.len());
+        if inputs.len() != plan.inputs().len() {
+            candle_core::bail!("a CUDA kernel needs {} inputs", plan.inputs().len());
         }
-        for (&(storage, layout), need) in inputs.iter().zip(&plan.inputs) {
+        for (&(storage, layout), need) in inputs.iter().zip(plan.inputs()) {
             let start = check(storage, layout, need)?;
             pointer!(0, &storage.slice, device_ptr);
             if let Some(pointer) = pointers[0].last_mut() {
-                *pointer += (start * need.element.size()) as u64;
+                *pointer += (start * need.element().size()) as u64;
             }
         }
         for slice in &mut outputs {
@@ -112,22 +108,18 @@ pub fn run(
         for slice in &mut scratch {
             pointer!(2, slice, device_ptr_mut);
         }
-        launch(&device, &plan, &pointers)?;
+        launch(&device, plan, &pointers)?;
     }
     Ok(outputs.into_iter().map(|slice| CudaStorage { slice, device: device.clone() }).collect())
 }
 
-/// [`run`] for a plan with one output, as what `cuda_fwd` returns.
+/// The first output of a plan.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_one(
-    plan: std::result::Result<Plan, Limit>,
-    inputs: &[(&CudaStorage, &Layout)],
-    shape: impl Into<Shape>,
-) -> Result<(CudaStorage, Shape)> {
-    match run(plan, inputs)?.pop() {
-        Some(out) => Ok((out, shape.into())),
+pub fn run_one(plan: &Plan, inputs: &[Input<'_>]) -> Result<CudaStorage> {
+    match run(plan, inputs)?.into_iter().next() {
+        Some(out) => Ok(out),
         None => candle_core::bail!("a CUDA kernel without outputs"),
     }
 }
@@ -153,11 +145,11 @@ fn check(storage: &CudaStorage, layout: &Layout, need: &Need) -> Result<usize> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(candle_core::Error::RequiresContiguous { op: "cuda kernel" });
     };
-    if dtype(need.element) != storage.dtype() || end - start != need.len {
+    if dtype(need.element()) != storage.dtype() || end - start != need.len() {
         candle_core::bail!(
             "a CUDA kernel needs {} of {:?}, got {} of {:?}",
-            need.len,
-            need.element,
+            need.len(),
+            need.element(),
             end - start,
             storage.dtype()
         );
@@ -180,10 +172,10 @@ fn allocate(device: &CudaDevice, needs: &[Need]) -> Result<Vec<CudaStorageSlice>
         .iter()
         .map(|need| {
             // The driver allocates nothing of no size.
-            let len = need.len.max(1);
+            let len = need.len().max(1);
             // SAFETY: a plan writes every element of an output, and of scratch what it reads.
             Ok(unsafe {
-                match need.element {
+                match need.element() {
                     Element::Float(Type::F32) => CudaStorageSlice::F32(device.alloc(len)?),
                     Element::Float(Type::F16) => CudaStorageSlice::F16(device.alloc(len)?),
                     Element::Float(Type::Bf16) => CudaStorageSlice::BF16(device.alloc(len)?),
@@ -218,19 +210,19 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
         pointers[kind].get(i),
         needs.get(i),
     ) {
-        (Some(&p), Some(need)) if at <= need.len => {
-            Ok(Value::Pointer(p + (at * need.element.size()) as u64))
+        (Some(&p), Some(need)) if at <= need.len() => {
+            Ok(Value::Pointer(p + (at * need.element().size()) as u64))
         }
         _ => candle_core::bail!("a CUDA kernel's argument lies outside its buffers"),
     };
-    for step in &plan.launches {
+    for step in plan.launches() {
         let values = step
-            .args
+            .args()
             .iter()
             .map(|arg| match *arg {
-                Arg::Input(i, at) => place(0, i, at, &plan.inputs),
-                Arg::Output(i, at) => place(1, i, at, &plan.outputs),
-                Arg::Scratch(i, at) => place(2, i, at, &plan.scratch),
+                Arg::Input(i, at) => place(0, i, at, plan.inputs()),
+                Arg::Output(i, at) => place(1, i, at, plan.outputs()),
+                Arg::Scratch(i, at) => place(2, i, at, plan.scratch()),
                 Arg::Null => Ok(Value::Pointer(0)),
                 Arg::U32(n) => Ok(Value::U32(n)),
                 Arg::F32(x) => Ok(Value::F32(x)),
@@ -238,8 +230,8 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
                 Arg::Conv(s) => Ok(Value::Conv(ByValue(s))),
             })
             .collect::<Result<Vec<_>>>()?;
-        let module = format!("isfm-{}", step.module.name());
-        let f = device.get_or_load_custom_func(&step.kernel, &module, step.module.ptx())?;
+        let module = format!("isfm-{}", step.module().name());
+        let f = device.get_or_load_custom_func(step.kernel(), &module, step.module().ptx())?;
         let mut builder = f.builder();
         for value in &values {
             match value {
@@ -251,13 +243,61 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
             };
         }
         let config = LaunchConfig {
-            grid_dim: (step.grid, 1, 1),
-            block_dim: (step.block, 1, 1),
+            grid_dim: (step.grid(), 1, 1),
+            block_dim: (step.block(), 1, 1),
             shared_mem_bytes: 0,
         };
-        // SAFETY: the arguments are those of the kernel's parameters, which the plan's tests check
-        // with the same source; buffers have the sizes that the plan asks for.
+        // SAFETY: only the plan functions of `isfm-kernels` make a plan: its arguments are those of
+        // the kernel's parameters, which that crate's tests check with the same source. Buffers
+        // have the sizes that the plan asks for, as checked above.
         unsafe { builder.launch(config) }.w()?;
     }
     Ok(())
+}
+
+/// The rows that a shape has along its last axis, and their size.
+fn rows(layout: &Layout) -> (usize, usize) {
+    let columns = layout.dims().last().copied().unwrap_or(1);
+    (layout.shape().elem_count() / columns.max(1), columns)
+}
+
+/// A contiguous matrix where a layout starts.
+fn matrix(layout: &Layout, rows: usize, columns: usize) -> Layout {
+    Layout::contiguous_with_offset((rows, columns), layout.start_offset())
+}
+
+/// x·weightᵀ + bias by cuBLAS, with `silu` SiLU of that; with `transposed` x·weight. Inputs x, weight
+/// and maybe bias.
+pub(crate) fn linear(transposed: bool, silu: bool, inputs: &[Input<'_>]) -> Result<CudaStorage> {
+    let (x, weight) = (inputs[0], inputs[1]);
+    let t = kernel_type("linear", x.0.dtype())?;
+    let (rows_w, columns_w) = weight.1.shape().dims2()?;
+    let (rows, cin) = rows(x.1);
+    let w = matrix(weight.1, rows_w, columns_w);
+    let (w, cout) = if transposed { (w, columns_w) } else { (w.transpose(0, 1)?, rows_w) };
+    let y = x.0.matmul(weight.0, (1, rows, cout, cin), &matrix(x.1, rows, cin), &w)?;
+    let layout = Layout::contiguous((rows, cout));
+    let (plan, inputs) = match inputs.get(2) {
+        None if !silu => return Ok(y),
+        None => (pointwise::silu(t, rows * cout), vec![(&y, &layout)]),
+        Some(bias) => (pointwise::add_bias(t, rows, cout, silu), vec![(&y, &layout), *bias]),
+    };
+    run_one(&plan.map_err(Error::wrap)?, &inputs)
+}
+
+/// The gradients of a linear layer's weights and bias, one after the other, from x and the result's
+/// gradient.
+pub(crate) fn linear_weight(inputs: &[Input<'_>]) -> Result<CudaStorage> {
+    let (x, grad) = (inputs[0], inputs[1]);
+    let t = kernel_type("linear", x.0.dtype())?;
+    let ((rows, cin), (_, cout)) = (rows(x.1), rows(grad.1));
+    let left = matrix(grad.1, rows, cout).transpose(0, 1)?;
+    let weight = grad.0.matmul(x.0, (1, cout, cin, rows), &left, &matrix(x.1, rows, cin))?;
+    let bias = run_one(&sums::column_sums(t, rows, cout).map_err(Error::wrap)?, &[grad])?;
+    let shape = Shape::from(cout * (cin + 1));
+    // SAFETY: the two copies write every element.
+    let mut out = unsafe { x.0.device.alloc_uninit(&shape, x.0.dtype())? };
+    weight.copy_strided_src(&mut out, 0, &Layout::contiguous(cout * cin))?;
+    bias.copy_strided_src(&mut out, cout * cin, &Layout::contiguous(cout))?;
+    Ok(out)
 }

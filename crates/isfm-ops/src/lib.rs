@@ -1,34 +1,44 @@
 #![doc = include_str!("../README.md")]
 
 #[macro_use]
-mod shared;
+mod parallel;
 
-mod activation;
-mod causal_conv1d;
-mod conv;
-pub mod cpu;
+pub mod chain;
+mod check;
 #[cfg(feature = "cuda")]
-pub mod cuda;
-mod depthwise;
-mod error;
-mod few_rows;
-mod linear;
-mod matmul;
+mod cuda;
+mod epilogue;
+mod memory;
 pub mod nn;
-mod norm;
-mod pool;
-mod resize;
-mod rms_norm;
-pub mod rows;
+pub mod op;
+mod ops;
+mod product;
 pub mod simd;
 
-pub use activation::{scale_add, sigmoid_gate, silu, silu_gate, weighted_sum};
-pub use causal_conv1d::causal_conv1d;
-pub use conv::{conv2d, conv2d_add, conv2d_silu};
-pub use depthwise::{depthwise_conv2d, depthwise_conv2d_silu};
-pub use error::{Error, Result};
-pub use linear::{linear, linear_silu};
-pub use norm::layer_norm;
-pub use pool::{avg_pool2d, max_pool2d};
-pub use resize::resize_bilinear;
-pub use rms_norm::rms_norm;
+#[cfg(feature = "cuda")]
+pub use cuda::keep_freed_memory as keep_freed_device_memory;
+pub use epilogue::Epilogue;
+pub use memory::keep_freed_memory;
+pub use ops::activation::{sigmoid_gate, silu, silu_gate};
+pub use ops::causal_conv1d::causal_conv1d;
+pub use ops::conv::conv2d;
+pub use ops::depthwise::depthwise_conv2d;
+pub use ops::layer_norm::layer_norm;
+pub use ops::linear::linear;
+pub use ops::pointwise::{scale_add, weighted_sum};
+pub use ops::pool::{avg_pool2d, max_pool2d};
+pub use ops::resize::resize_bilinear;
+pub use ops::rms_norm::rms_norm;
+pub use ops::softmax::softmax_last_dim;
+
+/// What the other crates of this workspace share. Not part of the public interface: it may change in
+/// any version.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::check::{dims, dtype_error, float, like, no_cuda_kernel, shape_error};
+    #[cfg(feature = "cuda")]
+    pub use crate::cuda;
+    pub use crate::memory::{recycle, recycling, scratch, with_capacity, zeros};
+    pub use crate::ops::activation::silu_in_place;
+    pub use crate::ops::conv::conv2d_accumulate;
+}

@@ -8,8 +8,10 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 
-/// Weights uniform within ±1/√fan_in: PyTorch's default for convolutions.
-fn uniform(fan_in: usize) -> Init {
+use crate::Epilogue;
+
+/// Uniform within ±1/√fan_in: PyTorch's default for convolutions.
+pub fn uniform(fan_in: usize) -> Init {
     let bound = 1. / (fan_in.max(1) as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }
 }
@@ -36,15 +38,13 @@ impl Conv2d {
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
-}
 
-impl Conv2d {
-    /// The layer followed by SiLU; see [`conv2d_silu`](crate::conv2d_silu).
+    /// The layer and what follows it; see [`conv2d`](crate::conv2d).
     ///
     /// # Errors
-    /// As the layer itself.
-    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::conv2d_silu(x, &self.weight, self.bias.as_ref())?)
+    /// As the operation.
+    pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        crate::conv2d(x, &self.weight, self.bias.as_ref(), epilogue)
     }
 }
 
@@ -52,7 +52,7 @@ impl Module for Conv2d {
     /// # Shapes
     /// B×H×W×Cin to B×H×W×Cout.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::conv2d(x, &self.weight, self.bias.as_ref())?)
+        self.forward_with(x, Epilogue::None)
     }
 }
 
@@ -89,15 +89,13 @@ impl DepthwiseConv2d {
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
-}
 
-impl DepthwiseConv2d {
-    /// The layer followed by SiLU; see [`depthwise_conv2d_silu`](crate::depthwise_conv2d_silu).
+    /// The layer and what follows it; see [`depthwise_conv2d`](crate::depthwise_conv2d).
     ///
     /// # Errors
-    /// As the layer itself.
-    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::depthwise_conv2d_silu(x, &self.weight, self.bias.as_ref())?)
+    /// As the operation.
+    pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
+        crate::depthwise_conv2d(x, &self.weight, self.bias.as_ref(), epilogue)
     }
 }
 
@@ -105,7 +103,7 @@ impl Module for DepthwiseConv2d {
     /// # Shapes
     /// B×H×W×C to B×H×W×C.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::depthwise_conv2d(x, &self.weight, self.bias.as_ref())?)
+        self.forward_with(x, Epilogue::None)
     }
 }
 
@@ -141,18 +139,13 @@ impl Linear {
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
-
-    /// Its tensors.
-    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        std::iter::once(&self.weight).chain(&self.bias)
-    }
 }
 
 impl Module for Linear {
     /// # Shapes
     /// …×Cin to …×Cout.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::linear(x, &self.weight, self.bias.as_ref())?)
+        crate::linear(x, &self.weight, self.bias.as_ref(), Epilogue::None)
     }
 }
 
@@ -203,18 +196,13 @@ impl LayerNorm {
     pub fn eps(&self) -> f64 {
         self.eps
     }
-
-    /// Its tensors.
-    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        [&self.weight, &self.bias].into_iter()
-    }
 }
 
 impl Module for LayerNorm {
     /// # Shapes
     /// …×C to …×C.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::layer_norm(x, &self.weight, &self.bias, self.eps)?)
+        crate::layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 }
 
@@ -256,7 +244,7 @@ impl Module for RmsNorm {
     /// # Shapes
     /// …×C to …×C.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(crate::rms_norm(x, &self.weight, self.eps)?)
+        crate::rms_norm(x, &self.weight, self.eps)
     }
 }
 

@@ -2,13 +2,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Error, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::{
-    Error, Mamba, MambaConfig, MambaLm, MambaLmConfig, MambaStack, Result, mamba, mamba_lm,
-    mamba_stack,
-};
+use crate::{Mamba, MambaConfig, MambaLm, MambaLmConfig, MambaStack, mamba, mamba_lm, mamba_stack};
 
 /// The weights of a released Mamba model, under one naming.
 ///
@@ -18,7 +15,7 @@ use crate::{
 /// `layers.0.norm`, `embedding`, `norm_f` and `lm_head`, all as `F32` whatever the file stores.
 ///
 /// ```no_run
-/// # fn main() -> isfm_ssm::Result<()> {
+/// # fn main() -> candle_core::Result<()> {
 /// use candle_core::Device;
 /// use isfm_ssm::MambaCheckpoint;
 /// let file = MambaCheckpoint::read("mamba-130m/model.safetensors", None, &Device::Cpu)?;
@@ -48,7 +45,7 @@ impl MambaCheckpoint {
     ) -> Result<Self> {
         let path = path.as_ref();
         let origin = path.display().to_string();
-        let broken = |message: String| Error::Weights { origin: origin.clone(), message };
+        let broken = |message: String| Error::msg(format!("{origin}: {message}"));
         let mut magic = Vec::with_capacity(4);
         std::fs::File::open(path)
             .and_then(|file| file.take(4).read_to_end(&mut magic))
@@ -79,7 +76,7 @@ impl MambaCheckpoint {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         config: Option<&MambaLmConfig>,
     ) -> Result<Self> {
-        let broken = |message: String| Error::Weights { origin: origin.to_string(), message };
+        let broken = |message: String| Error::msg(format!("{origin}: {message}"));
         let mut all = BTreeMap::new();
         for (name, tensor) in tensors {
             let short = short_name(&name);

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use isfm_ops::cpu;
+use candle_core::{Result, Shape, Tensor};
+use isfm_kernels::{Plan, Type};
+use isfm_ops::internal::{float, no_cuda_kernel, shape_error};
+use isfm_ops::op::{Gradients, Input, Op, apply, apply_untracked};
 use isfm_ops::simd::Real;
 use rayon::prelude::*;
 
-use crate::projected_scan::selective_scan_projected;
-use crate::selective_scan::shape;
-use crate::{Error, Result, Scan2dParams, ScanOrder};
+use crate::ScanOrder;
 
 /// A map as K sequences, one in each order (VMamba's cross-scan; Liu et al., 2024). Its adjoint is
 /// [`cross_merge`].
@@ -59,32 +59,6 @@ pub fn cross_merge_each(y: &Tensor, orders: &[ScanOrder]) -> Result<Tensor> {
     Kind::MergeEach.apply(y, orders)
 }
 
-/// The selective scan of a map in K orders, with its projections already computed: cross-scan,
-/// [`selective_scan_projected`], cross-merge.
-///
-/// For VMamba's four orders this is [`selective_scan_2d_with`](crate::selective_scan_2d_with),
-/// which reads the map in place and is faster.
-///
-/// # Shapes
-/// `x`: B×H×W×D. `x_dbl`: B×H×W×K×(R+2N), at each position and for each order dt's R factors, B and
-/// C. Returns B×H×W×D. `f32` or `f64`, all alike. Differentiable in everything.
-///
-/// # Errors
-/// If a shape or an element type does not fit, or a dimension is zero.
-pub fn selective_scan_ordered(
-    x: &Tensor,
-    x_dbl: &Tensor,
-    params: &Scan2dParams<'_>,
-    orders: &[ScanOrder],
-) -> Result<Tensor> {
-    let u = cross_scan(x, orders)?;
-    let (batch, len, k, d) = u.dims4()?;
-    let x_dbl = cross_scan_each(x_dbl, orders)?;
-    let u = u.reshape((batch, len, k * d))?;
-    let y = selective_scan_projected(&u, &x_dbl, params, None)?;
-    cross_merge(&y.reshape((batch, len, k, d))?, orders)
-}
-
 /// Which of the four operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -115,21 +89,16 @@ impl Kind {
 
     fn apply(self, x: &Tensor, orders: &[ScanOrder]) -> Result<Tensor> {
         let op = self.name();
-        isfm_ops::cpu::require_float(op, x)?;
+        float(op, x)?;
         let (h, w) = match orders {
             [] => {
-                let (got, needed) = ("none".to_string(), "at least one order".to_string());
-                return Err(Error::Shape { op, what: "orders", got, needed });
+                return Err(shape_error(op, "orders", "none", "at least one order"));
             }
             [first, rest @ ..] => {
                 let (h, w) = (first.height(), first.width());
                 if let Some(other) = rest.iter().find(|o| (o.height(), o.width()) != (h, w)) {
-                    return Err(Error::Shape {
-                        op,
-                        what: "orders",
-                        got: format!("of {h}×{w} and of {}×{}", other.height(), other.width()),
-                        needed: "the same map for all".to_string(),
-                    });
+                    let got = format!("of {h}×{w} and of {}×{}", other.height(), other.width());
+                    return Err(shape_error(op, "orders", got, "the same map for all"));
                 }
                 (h, w)
             }
@@ -151,9 +120,9 @@ impl Kind {
                 Self::ScanEach => format!("[B, {h}, {w}, {k}, C], B and C at least 1"),
                 _ => format!("[B, {}, {k}, C], B and C at least 1", h * w),
             };
-            return Err(shape(op, "x", x, needed));
+            return Err(shape_error(op, "x", x.dims(), needed));
         }
-        Ok(x.contiguous()?.apply_op1(Cross { kind: self, orders: orders.into() })?)
+        apply(Cross { kind: self, orders: orders.into() }, &[x])
     }
 }
 
@@ -166,19 +135,29 @@ struct Cross {
 /// Elements that one task writes, about.
 const TASK: usize = 16_384;
 
-impl Cross {
-    fn run<E: Real>(&self, x: &[E], layout: &Layout) -> (CpuStorage, Shape) {
-        let dims = layout.dims();
+impl Op for Cross {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
+        let dims = inputs[0].dims();
         let (batch, c) = (dims[0], dims[dims.len() - 1]);
         let (h, w, k) = (self.orders[0].height(), self.orders[0].width(), self.orders.len());
-        let len = h * w;
-        let (columns, shape) = match self.kind {
-            Kind::Scan | Kind::ScanEach => (k * c, Shape::from((batch, len, k, c))),
-            Kind::Merge => (c, Shape::from((batch, h, w, c))),
-            Kind::MergeEach => (k * c, Shape::from((batch, h, w, k, c))),
-        };
+        Ok(match self.kind {
+            Kind::Scan | Kind::ScanEach => (batch, h * w, k, c).into(),
+            Kind::Merge => (batch, h, w, c).into(),
+            Kind::MergeEach => (batch, h, w, k, c).into(),
+        })
+    }
+
+    fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
+        let (x, dims) = (inputs[0].data, inputs[0].shape.dims());
+        let c = dims[dims.len() - 1];
+        let (len, k) = (self.orders[0].height() * self.orders[0].width(), self.orders.len());
+        let columns = if self.kind == Kind::Merge { c } else { k * c };
         let per_task = TASK.div_ceil(columns);
-        let mut out = vec![E::of(0.); batch * len * columns];
+        let mut out = vec![E::of(0.); dims[0] * len * columns];
         out.par_chunks_mut(per_task * columns).enumerate().for_each(|(task, rows)| {
             for (i, row) in rows.chunks_exact_mut(columns).enumerate() {
                 let row_number = task * per_task + i;
@@ -212,24 +191,19 @@ impl Cross {
                 }
             }
         });
-        (E::to_cpu_storage_owned(out), shape)
-    }
-}
-
-impl CustomOp1 for Cross {
-    fn name(&self) -> &'static str {
-        self.kind.name()
+        Ok(out)
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(match x {
-            CpuStorage::F64(_) => self.run(cpu::slice::<f64>(x, l)?, l),
-            _ => self.run(cpu::slice::<f32>(x, l)?, l),
-        })
+    fn plan(&self, _: Type, _: &[&Shape]) -> Result<Plan> {
+        Err(no_cuda_kernel(
+            self.name(),
+            "Tensor::index_select by the order's positions runs there; of the scans \
+             ScanParams::over_map does",
+        ))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    fn gradients(&self, _: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let adjoint = Cross { kind: self.kind.adjoint(), orders: self.orders.clone() };
-        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&adjoint)?))
+        Ok([Some(apply_untracked(adjoint, &[grad])?), None, None])
     }
 }

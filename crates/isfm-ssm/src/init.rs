@@ -1,12 +1,10 @@
-//! Initial values of spec.md §2 that Candle's `Init` cannot express (Gu and Dao, "Mamba", 2023,
-//! §3.6: S4D-real and the range of dt).
+//! Initial values that Candle's `Init` cannot express (Gu and Dao, "Mamba", 2023, §3.6: S4D-real and
+//! the range of dt).
 
 use std::collections::BTreeSet;
 
-use candle_core::Tensor;
-use candle_nn::VarMap;
-
-use crate::Result;
+use candle_core::{Result, Tensor};
+use candle_nn::{Init, VarMap};
 
 /// `A_logs` for `rows` channels of `n` states: ln 1, ln 2, …, ln n in every row.
 pub fn a_logs(rows: usize, n: usize) -> Vec<f32> {
@@ -23,11 +21,21 @@ pub fn dt_projs_bias(count: usize, mut uniform: impl FnMut() -> f64) -> Vec<f32>
         .collect()
 }
 
-pub(crate) const DT_MIN: f64 = 1e-3;
-pub(crate) const DT_MAX: f64 = 1e-1;
+const DT_MIN: f64 = 1e-3;
+const DT_MAX: f64 = 1e-1;
+
+/// The nearest to [`dt_projs_bias`] that Candle has: uniform between the right ends.
+pub(crate) fn near_dt_bias() -> Init {
+    Init::Uniform { lo: inverse_softplus(DT_MIN), up: inverse_softplus(DT_MAX) }
+}
+
+/// The nearest to [`a_logs`] that Candle has: uniform over the same range.
+pub(crate) fn near_a_logs(n: usize) -> Init {
+    if n == 1 { Init::Const(0.) } else { Init::Uniform { lo: 0., up: (n as f64).ln() } }
+}
 
 /// x with ln(1 + eˣ) = y, for y > 0.
-pub(crate) fn inverse_softplus(y: f64) -> f64 {
+fn inverse_softplus(y: f64) -> f64 {
     y + (-(-y).exp_m1()).ln()
 }
 

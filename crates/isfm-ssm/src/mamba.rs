@@ -1,12 +1,13 @@
-use candle_core::{DType, Device, Module, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use isfm_ops::nn::{Linear, RmsNorm, rms_norm};
-use isfm_ops::{causal_conv1d, silu, silu_gate, weighted_sum};
+use isfm_ops::internal::{like, shape_error};
+use isfm_ops::nn::{Linear, RmsNorm, rms_norm, uniform};
+use isfm_ops::{Epilogue, causal_conv1d, silu, silu_gate, weighted_sum};
+use serde::{Deserialize, Serialize};
 
-use crate::init::{DT_MAX, DT_MIN, inverse_softplus};
-use crate::projected_scan::{selective_scan_projected, selective_scan_projected_with_state};
-use crate::selective_scan::{check, shape};
-use crate::{Error, Result, Scan2dParams};
+use crate::ScanParams;
+use crate::config::check_sizes;
+use crate::init::{near_a_logs, near_dt_bias};
 
 const OP: &str = "mamba";
 
@@ -16,7 +17,7 @@ const OP: &str = "mamba";
 /// let config = isfm_ssm::MambaConfig::new(768);
 /// assert_eq!((config.d_inner(), config.dt_rank()), (1536, 48));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MambaConfig {
     /// C: channels in and out.
     pub d_model: usize,
@@ -62,9 +63,8 @@ impl MambaConfig {
     /// Refuses sizes that make no module.
     ///
     /// # Errors
-    /// [`Error::Config`] if a size is zero or far beyond any network's.
+    /// If a size is zero or far beyond any network's.
     pub fn validate(&self) -> Result<()> {
-        let of = "MambaConfig";
         let fields = [
             ("d_model", self.d_model),
             ("d_state", self.d_state),
@@ -72,21 +72,9 @@ impl MambaConfig {
             ("expand", self.expand),
             ("dt_rank", self.dt_rank()),
         ];
-        for (field, got) in fields {
-            if got == 0 || got > MAX_SIZE {
-                return Err(Error::Config { of, field, got, needed: "from 1 to 1048576" });
-            }
-        }
-        if self.d_model * self.expand > MAX_SIZE {
-            let needed = "an expansion with at most 1048576 channels";
-            return Err(Error::Config { of, field: "expand", got: self.expand, needed });
-        }
-        Ok(())
+        check_sizes("MambaConfig", &fields, 1 << 20, (self.d_model, self.expand))
     }
 }
-
-/// Far more than any network; it keeps every product of two sizes below an overflow.
-const MAX_SIZE: usize = 1 << 20;
 
 /// What a [`Mamba`] block carries from one step of a stream to the next.
 #[derive(Clone, Debug)]
@@ -124,22 +112,13 @@ pub(crate) struct Branch {
     conv_weight: Tensor,
     conv_bias: Option<Tensor>,
     x_proj: Linear,
-    dt_weight: Tensor,
-    dt_bias: Tensor,
-    a_log: Tensor,
-    d: Tensor,
-}
-
-/// PyTorch's default for linear layers and convolutions.
-fn within(fan_in: usize) -> Init {
-    let bound = (fan_in as f64).powf(-0.5);
-    Init::Uniform { lo: -bound, up: bound }
+    params: ScanParams,
 }
 
 /// A linear layer with PyTorch's initial values.
 pub(crate) fn projection(cin: usize, cout: usize, bias: bool, vb: VarBuilder) -> Result<Linear> {
-    let weight = vb.get_with_hints((cout, cin), "weight", within(cin))?;
-    let bias = bias.then(|| vb.get_with_hints(cout, "bias", within(cin))).transpose()?;
+    let weight = vb.get_with_hints((cout, cin), "weight", uniform(cin))?;
+    let bias = bias.then(|| vb.get_with_hints(cout, "bias", uniform(cin))).transpose()?;
     Ok(Linear::new(weight, bias))
 }
 
@@ -149,20 +128,17 @@ impl Branch {
         let (d, n, r, k) = (config.d_inner(), config.d_state, config.dt_rank(), config.d_conv);
         let conv = vb.pp(format!("conv1d{suffix}"));
         let dt = vb.pp(format!("dt_proj{suffix}"));
-        let dt_bias = Init::Uniform { lo: inverse_softplus(DT_MIN), up: inverse_softplus(DT_MAX) };
-        let a_log = match n {
-            1 => Init::Const(0.),
-            _ => Init::Uniform { lo: 0., up: (n as f64).ln() },
-        };
-        let conv_bias = config.conv_bias.then(|| conv.get_with_hints(d, "bias", within(k)));
+        let conv_bias = config.conv_bias.then(|| conv.get_with_hints(d, "bias", uniform(k)));
         Ok(Self {
-            conv_weight: conv.get_with_hints((d, 1, k), "weight", within(k))?,
+            conv_weight: conv.get_with_hints((d, 1, k), "weight", uniform(k))?,
             conv_bias: conv_bias.transpose()?,
             x_proj: projection(d, r + 2 * n, false, vb.pp(format!("x_proj{suffix}")))?,
-            dt_weight: dt.get_with_hints((d, r), "weight", within(r))?,
-            dt_bias: dt.get_with_hints(d, "bias", dt_bias)?,
-            a_log: vb.get_with_hints((d, n), &format!("A{suffix}_log"), a_log)?,
-            d: vb.get_with_hints(d, &format!("D{suffix}"), Init::Const(1.))?,
+            params: ScanParams {
+                dt_projs_weight: dt.get_with_hints((d, r), "weight", uniform(r))?.unsqueeze(0)?,
+                dt_projs_bias: dt.get_with_hints(d, "bias", near_dt_bias())?.unsqueeze(0)?,
+                a_logs: vb.get_with_hints((d, n), &format!("A{suffix}_log"), near_a_logs(n))?,
+                ds: vb.get_with_hints(d, &format!("D{suffix}"), Init::Const(1.))?,
+            },
         })
     }
 
@@ -170,7 +146,7 @@ impl Branch {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let conv = causal_conv1d(x, &self.conv_weight, self.conv_bias.as_ref(), None)?;
         let x = silu(&conv)?;
-        self.with_params(|params| selective_scan_projected(&x, &self.project(&x)?, params, None))
+        self.params.along(&x, &self.project(&x)?, None)
     }
 
     /// [`Branch::forward`] from a state, with the state after the last step.
@@ -184,26 +160,15 @@ impl Branch {
             None => Tensor::cat(&[&state.conv.narrow(1, len, past - len)?, x], 1)?,
         };
         let x = silu(&conv)?;
-        let (y, ssm) = self.with_params(|params| {
-            let x_dbl = self.project(&x)?;
-            selective_scan_projected_with_state(&x, &x_dbl, params, Some(&state.ssm))
-        })?;
+        let x_dbl = self.project(&x)?;
+        let (y, ssm) = self.params.along_with_state(&x, &x_dbl, Some(&state.ssm))?;
         // Copies, which do not keep the whole of `x` and `y` alive.
         Ok((y, MambaState { conv: next.force_contiguous()?, ssm: ssm.force_contiguous()? }))
     }
 
     /// B×L×D to B×L×1×(R+2N).
     fn project(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.x_proj.forward(x)?.unsqueeze(2)?)
-    }
-
-    fn with_params<T>(&self, f: impl FnOnce(&Scan2dParams<'_>) -> Result<T>) -> Result<T> {
-        f(&Scan2dParams {
-            dt_projs_weight: &self.dt_weight.unsqueeze(0)?,
-            dt_projs_bias: &self.dt_bias.unsqueeze(0)?,
-            a_logs: &self.a_log,
-            ds: &self.d,
-        })
+        self.x_proj.forward(x)?.unsqueeze(2)
     }
 }
 
@@ -214,16 +179,17 @@ pub(crate) fn halves(in_proj: &Linear, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let d = in_proj.weight().dim(0)? / 2;
     let half = |start: usize| -> Result<Tensor> {
         let bias = in_proj.bias().map(|b| b.narrow(0, start, d)).transpose()?;
-        Ok(isfm_ops::linear(x, &in_proj.weight().narrow(0, start, d)?, bias.as_ref())?)
+        let weight = in_proj.weight().narrow(0, start, d)?;
+        isfm_ops::linear(x, &weight, bias.as_ref(), Epilogue::None)
     };
     Ok((half(0)?, half(d)?))
 }
 
 /// Refuses what is not a batch of sequences of at least one step.
-pub(crate) fn check_sequence(op: &'static str, x: &Tensor, channels: usize) -> Result<()> {
+pub(crate) fn check_sequence(op: &str, x: &Tensor, channels: usize) -> Result<()> {
     match *x.dims() {
         [batch, len, c] if batch * len > 0 && c == channels => Ok(()),
-        _ => Err(shape(op, "x", x, format!("[B, L, {channels}], B and L at least 1"))),
+        _ => Err(shape_error(op, "x", x.dims(), format!("[B, L, {channels}], B and L at least 1"))),
     }
 }
 
@@ -292,8 +258,8 @@ impl Mamba {
         check_sequence(OP, x, self.config.d_model)?;
         let (batch, d) = (x.dim(0)?, self.config.d_inner());
         let past = self.config.d_conv - 1;
-        check(OP, x.dtype(), "state.conv", &state.conv, &[batch, past, d])?;
-        check(OP, x.dtype(), "state.ssm", &state.ssm, &[batch, d, self.config.d_state])?;
+        like(OP, "state.conv", &state.conv, &[batch, past, d], x.dtype())?;
+        like(OP, "state.ssm", &state.ssm, &[batch, d, self.config.d_state], x.dtype())?;
         let (x, z) = halves(&self.in_proj, x)?;
         let (y, state) = self.branch.forward_with_state(&x, state)?;
         Ok((self.out_proj.forward(&silu_gate(&y, &z)?)?, state))
@@ -310,20 +276,20 @@ impl Mamba {
     pub fn step(&self, x: &Tensor, state: &mut MambaState) -> Result<Tensor> {
         let (y, next) = self.forward_with_state(&one_step(OP, x)?, state)?;
         *state = next.detach();
-        Ok(y.squeeze(1)?)
+        y.squeeze(1)
     }
 }
 
 /// B×C as a sequence of one step.
-pub(crate) fn one_step(op: &'static str, x: &Tensor) -> Result<Tensor> {
+pub(crate) fn one_step(op: &str, x: &Tensor) -> Result<Tensor> {
     match x.rank() {
-        2 => Ok(x.unsqueeze(1)?),
-        _ => Err(shape(op, "x", x, "[B, C]")),
+        2 => x.unsqueeze(1),
+        _ => Err(shape_error(op, "x", x.dims(), "[B, C]")),
     }
 }
 
 impl Module for Mamba {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_sequence(OP, x, self.config.d_model)?;
         let (x, z) = halves(&self.in_proj, x)?;
         self.out_proj.forward(&silu_gate(&self.branch.forward(&x)?, &z)?)
@@ -384,14 +350,14 @@ impl MambaLayer {
     pub fn step(&self, x: &Tensor, state: &mut MambaState) -> Result<Tensor> {
         let (y, next) = self.forward_with_state(&one_step(OP, x)?, state)?;
         *state = next.detach();
-        Ok(y.squeeze(1)?)
+        y.squeeze(1)
     }
 }
 
 impl Module for MambaLayer {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_sequence(OP, x, self.mixer.config.d_model)?;
         let y = self.mixer.forward(&self.norm.forward(x)?)?;
-        Ok(weighted_sum(x, 1., &y, 1.)?)
+        weighted_sum(x, 1., &y, 1.)
     }
 }

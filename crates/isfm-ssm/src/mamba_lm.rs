@@ -1,10 +1,12 @@
-use candle_core::{DType, Module, Tensor};
+use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
+use isfm_ops::Epilogue;
+use isfm_ops::internal::{dtype_error, shape_error};
 use isfm_ops::nn::{RmsNorm, rms_norm};
+use serde::{Deserialize, Serialize};
 
 use crate::mamba::{NORM_EPS, check_sequence, one_step};
-use crate::selective_scan::shape;
-use crate::{Error, MambaConfig, MambaLayer, MambaState, Result, mamba_layer};
+use crate::{MambaConfig, MambaLayer, MambaState, mamba_layer};
 
 /// Residual Mamba layers and a last RMSNorm: a released model without its vocabulary.
 ///
@@ -55,12 +57,8 @@ impl MambaStack {
         states: &[MambaState],
     ) -> Result<(Tensor, Vec<MambaState>)> {
         if states.len() != self.layers.len() {
-            return Err(Error::Shape {
-                op: "mamba_stack",
-                what: "states",
-                got: format!("{} of them", states.len()),
-                needed: format!("{}, one a layer", self.layers.len()),
-            });
+            let needed = format!("{}, one a layer", self.layers.len());
+            return Err(shape_error("mamba_stack", "states", states.len(), needed));
         }
         let mut x = x.clone();
         let mut next = Vec::with_capacity(states.len());
@@ -81,12 +79,12 @@ impl MambaStack {
         for (state, next) in states.iter_mut().zip(next) {
             *state = next.detach();
         }
-        Ok(y.squeeze(1)?)
+        y.squeeze(1)
     }
 }
 
 impl Module for MambaStack {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_sequence("mamba_stack", x, self.norm_f.weight().dim(0)?)?;
         let mut x = x.clone();
         for layer in &self.layers {
@@ -97,7 +95,7 @@ impl Module for MambaStack {
 }
 
 /// Sizes of a [`MambaLm`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MambaLmConfig {
     /// Sizes of every block.
     pub block: MambaConfig,
@@ -136,16 +134,16 @@ pub struct MambaLm {
 /// If a tensor is missing or has another shape, or the configuration makes no sense.
 pub fn mamba_lm(config: &MambaLmConfig, vb: VarBuilder) -> Result<MambaLm> {
     if config.vocab_size == 0 {
-        let (of, field) = ("MambaLmConfig", "vocab_size");
-        return Err(Error::Config { of, field, got: 0, needed: "at least 1" });
+        return Err(shape_error("MambaLmConfig", "vocab_size", 0, "at least 1"));
     }
     let shape = (config.vocab_size, config.block.d_model);
     let init = Init::Randn { mean: 0., stdev: 0.02 };
     let stack = mamba_stack(&config.block, config.n_layer, vb.clone())?;
     let embedding = vb.pp("embedding").get_with_hints(shape, "weight", init)?;
-    let lm_head = match config.tie_embeddings {
-        true => embedding.clone(),
-        false => vb.pp("lm_head").get_with_hints(shape, "weight", init)?,
+    let lm_head = if config.tie_embeddings {
+        embedding.clone()
+    } else {
+        vb.pp("lm_head").get_with_hints(shape, "weight", init)?
     };
     Ok(MambaLm { embedding, stack, lm_head })
 }
@@ -175,7 +173,7 @@ impl MambaLm {
         states: &[MambaState],
     ) -> Result<(Tensor, Vec<MambaState>)> {
         let (y, states) = self.stack.forward_with_state(&self.embed(tokens)?, states)?;
-        Ok((isfm_ops::linear(&y, &self.lm_head, None)?, states))
+        Ok((isfm_ops::linear(&y, &self.lm_head, None, Epilogue::None)?, states))
     }
 
     /// Logits B×V after the next token of each stream, `tokens` being B of them.
@@ -184,11 +182,11 @@ impl MambaLm {
     /// As [`MambaLm::forward_with_state`]; the states are then as they were.
     pub fn step(&self, tokens: &Tensor, states: &mut [MambaState]) -> Result<Tensor> {
         if tokens.rank() != 1 {
-            return Err(shape("mamba_lm", "tokens", tokens, "[B]"));
+            return Err(shape_error("mamba_lm", "tokens", tokens.dims(), "[B]"));
         }
         let x = self.embed(&tokens.unsqueeze(1)?)?.squeeze(1)?;
         let y = self.stack.step(&x, states)?;
-        Ok(isfm_ops::linear(&y, &self.lm_head, None)?)
+        isfm_ops::linear(&y, &self.lm_head, None, Epilogue::None)
     }
 
     /// B×L to B×L×C.
@@ -196,30 +194,29 @@ impl MambaLm {
         const OP: &str = "mamba_lm";
         let (batch, len) = match *tokens.dims() {
             [batch, len] if batch * len > 0 => (batch, len),
-            _ => return Err(shape(OP, "tokens", tokens, "[B, L], both at least 1")),
+            _ => return Err(shape_error(OP, "tokens", tokens.dims(), "[B, L], both at least 1")),
         };
         if tokens.dtype() != DType::U32 {
-            let (got, needed) = (format!("{:?}", tokens.dtype()), "U32".to_string());
-            return Err(Error::Shape { op: OP, what: "tokens", got, needed });
+            return Err(dtype_error(OP, tokens.dtype(), "U32"));
         }
         let (vocabulary, width) = self.embedding.dims2()?;
         let tokens = tokens.flatten_all()?;
         let largest = tokens.max(0)?.to_scalar::<u32>()?;
         if largest as usize >= vocabulary {
-            return Err(Error::Shape {
-                op: OP,
-                what: "tokens",
-                got: format!("as large as {largest}"),
-                needed: format!("below {vocabulary}"),
-            });
+            return Err(shape_error(
+                OP,
+                "the largest token",
+                largest,
+                format!("below {vocabulary}"),
+            ));
         }
-        Ok(self.embedding.embedding(&tokens)?.reshape((batch, len, width))?)
+        self.embedding.embedding(&tokens)?.reshape((batch, len, width))
     }
 }
 
 impl Module for MambaLm {
-    fn forward(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
         let y = self.stack.forward(&self.embed(tokens)?)?;
-        Ok(isfm_ops::linear(&y, &self.lm_head, None)?)
+        isfm_ops::linear(&y, &self.lm_head, None, Epilogue::None)
     }
 }

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use candle_core::{Error, Result};
 
 /// In which order the positions of an H×W map are visited: a permutation of them, as data.
 ///
 /// ```
-/// # fn main() -> isfm_ssm::Result<()> {
+/// # fn main() -> candle_core::Result<()> {
 /// use isfm_ssm::ScanOrder;
 /// let columns = ScanOrder::columns(2, 3)?; // positions: 0 1 2
 /// assert_eq!(columns.positions(), [0, 3, 1, 4, 2, 5]); // 3 4 5
@@ -28,7 +28,7 @@ impl ScanOrder {
     /// # Errors
     /// If the map has no position or more than 2³² − 1, or not every position is there once.
     pub fn new(height: usize, width: usize, positions: Vec<u32>) -> Result<Self> {
-        let error = |message: String| Error::Order { height, width, message };
+        let error = |message: String| order_error(height, width, &message);
         let len = size(height, width)?;
         if positions.len() != len {
             return Err(error(format!("{} positions, needs {len}", positions.len())));
@@ -133,7 +133,7 @@ impl ScanOrder {
     ) -> Result<Self> {
         if window_height == 0 || window_width == 0 {
             let message = format!("windows of {window_height}×{window_width} are empty");
-            return Err(Error::Order { height, width, message });
+            return Err(order_error(height, width, &message));
         }
         Self::walk(height, width, |visit| {
             for top in (0..height).step_by(window_height) {
@@ -232,13 +232,17 @@ impl ScanOrder {
 }
 
 /// H·W, if positions can be counted.
+fn order_error(height: usize, width: usize, message: &str) -> Error {
+    Error::msg(format!("scan order of {height}×{width}: {message}"))
+}
+
 fn size(height: usize, width: usize) -> Result<usize> {
     let message = match height.checked_mul(width) {
         Some(0) => "needs at least one position",
         Some(len) if len < u32::MAX as usize => return Ok(len),
         _ => "more positions than 32 bits can count",
     };
-    Err(Error::Order { height, width, message: message.to_string() })
+    Err(order_error(height, width, message))
 }
 
 /// Row and column, or a step between cells.

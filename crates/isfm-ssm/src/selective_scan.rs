@@ -1,14 +1,15 @@
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Result, Tensor};
+use isfm_kernels::scan::Scan;
+use isfm_ops::internal::{like, shape_error};
 
-use crate::scan::{Path, ScanOp, Spec};
-use crate::{Error, Result};
+use crate::scan_params::y_and_state;
 
 const OP: &str = "selective_scan";
 
 /// The optional inputs of [`selective_scan`].
 ///
 /// ```
-/// # fn main() -> isfm_ssm::Result<()> {
+/// # fn main() -> candle_core::Result<()> {
 /// use candle_core::{DType, Device, Tensor};
 /// use isfm_ssm::{ScanOptions, selective_scan};
 /// let cpu = &Device::Cpu;
@@ -75,13 +76,7 @@ pub fn selective_scan_with_state(
     c: &Tensor,
     options: &ScanOptions<'_>,
 ) -> Result<(Tensor, Tensor)> {
-    let packed = scan(u, delta, a, b, c, options, true)?;
-    let (batch, len, width) = u.dims3()?;
-    let states = a.dim(1)?;
-    let size = batch * len * width;
-    let y = packed.narrow(0, 0, size)?.reshape((batch, len, width))?;
-    let last = packed.narrow(0, size, batch * width * states)?.reshape((batch, width, states))?;
-    Ok((y, last))
+    y_and_state(&scan(u, delta, a, b, c, options, true)?, u, a.dim(1)?)
 }
 
 fn scan(
@@ -95,11 +90,11 @@ fn scan(
 ) -> Result<Tensor> {
     let (batch, len, width) = match *u.dims() {
         [batch, len, width] if batch * len * width > 0 => (batch, len, width),
-        _ => return Err(shape(OP, "u", u, "B×L×D, none of them 0")),
+        _ => return Err(shape_error(OP, "u", u.dims(), "B×L×D, none of them 0")),
     };
     let states = match *a.dims() {
         [rows, states] if rows == width && states > 0 => states,
-        _ => return Err(shape(OP, "a", a, format!("[{width}, N], N at least 1"))),
+        _ => return Err(shape_error(OP, "a", a.dims(), format!("[{width}, N], N at least 1"))),
     };
     let groups = match *b.dims() {
         [bb, bl, groups, bn]
@@ -109,92 +104,36 @@ fn scan(
         }
         _ => {
             let needed = format!("[{batch}, {len}, K, {states}], K a divisor of {width}");
-            return Err(shape(OP, "b", b, needed));
+            return Err(shape_error(OP, "b", b.dims(), needed));
         }
     };
     let dtype = u.dtype();
-    check(OP, dtype, "u", u, &[batch, len, width])?;
-    check(OP, dtype, "delta", delta, &[batch, len, width])?;
-    check(OP, dtype, "a", a, &[width, states])?;
-    check(OP, dtype, "b", b, &[batch, len, groups, states])?;
-    check(OP, dtype, "c", c, &[batch, len, groups, states])?;
-    let spec = Spec {
-        name: OP,
-        path: Path::Line,
-        batch,
-        len,
-        groups,
-        channels: width / groups,
-        states,
-        rank: 0,
-        bias: options.delta_bias.is_some(),
-        skip: options.d_skip.is_some(),
-        init: options.initial_state.is_some(),
-        softplus: options.softplus,
-        log_a: false,
-        last,
-    };
-    // In the order of `Spec::params`.
+    like(OP, "delta", delta, &[batch, len, width], dtype)?;
+    like(OP, "a", a, &[width, states], dtype)?;
+    like(OP, "b", b, &[batch, len, groups, states], dtype)?;
+    like(OP, "c", c, &[batch, len, groups, states], dtype)?;
+    let sizes = Scan::line(batch, len, groups, width / groups, states)
+        .bias(options.delta_bias.is_some())
+        .skip(options.d_skip.is_some())
+        .initial(options.initial_state.is_some())
+        .softplus(options.softplus)
+        .last(last);
+    // In the order of `Scan::params`.
     let mut params = Vec::with_capacity(4);
     if let Some(bias) = options.delta_bias {
-        check(OP, dtype, "delta_bias", bias, &[width])?;
+        like(OP, "delta_bias", bias, &[width], dtype)?;
         params.push(bias.flatten_all()?);
     }
     params.push(a.flatten_all()?);
     if let Some(skip) = options.d_skip {
-        check(OP, dtype, "d_skip", skip, &[width])?;
+        like(OP, "d_skip", skip, &[width], dtype)?;
         params.push(skip.flatten_all()?);
     }
     if let Some(state) = options.initial_state {
-        check(OP, dtype, "initial_state", state, &[batch, width, states])?;
+        like(OP, "initial_state", state, &[batch, width, states], dtype)?;
         params.push(state.flatten_all()?);
     }
     let first = Tensor::stack(&[u, delta], 0)?;
     let proj = Tensor::cat(&[b, c], D::Minus1)?;
-    apply(spec, dtype, &first, &proj, &Tensor::cat(&params, 0)?)
-}
-
-/// Runs the scan for the element type.
-pub(crate) fn apply(
-    spec: Spec,
-    dtype: DType,
-    first: &Tensor,
-    proj: &Tensor,
-    params: &Tensor,
-) -> Result<Tensor> {
-    isfm_ops::cpu::require_float(spec.name, first)?;
-    #[cfg(feature = "cuda")]
-    if first.device().is_cuda() {
-        return Ok(crate::cuda::apply(spec, first, proj, params)?);
-    }
-    Ok(match dtype {
-        DType::F64 => ScanOp::<f64>::apply(spec, first, proj, params)?,
-        _ => ScanOp::<f32>::apply(spec, first, proj, params)?,
-    })
-}
-
-/// Refuses another element type or shape.
-pub(crate) fn check(
-    op: &'static str,
-    dtype: DType,
-    what: &'static str,
-    tensor: &Tensor,
-    dims: &[usize],
-) -> Result<()> {
-    if tensor.dims() != dims {
-        return Err(shape(op, what, tensor, format!("{dims:?}")));
-    }
-    if tensor.dtype() != dtype {
-        return Err(Error::MixedDTypes { op, what, got: tensor.dtype(), needed: dtype });
-    }
-    Ok(())
-}
-
-pub(crate) fn shape(
-    op: &'static str,
-    what: &'static str,
-    tensor: &Tensor,
-    needed: impl Into<String>,
-) -> Error {
-    Error::Shape { op, what, got: format!("{:?}", tensor.dims()), needed: needed.into() }
+    crate::scan::scan(OP, sizes, &first, &proj, &Tensor::cat(&params, 0)?)
 }

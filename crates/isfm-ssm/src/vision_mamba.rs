@@ -1,10 +1,10 @@
-use candle_core::{Module, Tensor};
+use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use isfm_ops::nn::{Linear, RmsNorm, rms_norm};
 use isfm_ops::{silu_gate, weighted_sum};
 
 use crate::mamba::{Branch, NORM_EPS, check_sequence, halves, projection};
-use crate::{MambaConfig, Result, ScanOrder, cross_scan};
+use crate::{MambaConfig, ScanOrder, cross_scan};
 
 const OP: &str = "vision_mamba";
 
@@ -48,11 +48,11 @@ fn flip(x: &Tensor) -> Result<Tensor> {
     let (batch, len, width) = x.dims3()?;
     let backwards = ScanOrder::rows(1, len)?.reversed();
     let flipped = cross_scan(&x.reshape((batch, 1, len, width))?, &[backwards])?;
-    Ok(flipped.reshape((batch, len, width))?)
+    flipped.reshape((batch, len, width))
 }
 
 impl Module for VisionMamba {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_sequence(OP, x, self.d_model)?;
         let (x, z) = halves(&self.in_proj, x)?;
         let back = flip(&self.backwards.forward(&flip(&x)?)?)?;
@@ -88,9 +88,9 @@ pub fn vision_mamba_layer(
 }
 
 impl Module for VisionMambaLayer {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         check_sequence(OP, x, self.mixer.d_model)?;
         let y = self.mixer.forward(&self.norm.forward(x)?)?;
-        Ok(weighted_sum(x, 1., &y, 1.)?)
+        weighted_sum(x, 1., &y, 1.)
     }
 }

@@ -1,13 +1,13 @@
 use std::ops::Range;
 
-use isfm_ops::cpu;
+use isfm_kernels::scan::Scan;
+use isfm_ops::internal::zeros;
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
+use isfm_ops::unroll;
 use rayon::prelude::*;
 
-use super::lanes::Quarter;
 use super::{
-    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
-    unrolled,
+    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Table, Walk, lanes, prepare, state_groups,
 };
 
 /// States that the adjoint walks at once; their decays and states fill half the first-level cache.
@@ -21,8 +21,8 @@ const CHANNELS: usize = 4 * MAX_LANES;
 const RANGES: usize = 4;
 
 /// How many channels a range has.
-fn channels_of_a_range(spec: &Spec) -> usize {
-    spec.channels.div_ceil(RANGES).next_multiple_of(CHANNELS)
+fn channels_of_a_range(spec: &Scan) -> usize {
+    spec.channels().div_ceil(RANGES).next_multiple_of(CHANNELS)
 }
 
 /// The adjoint of one group's scan over a range of channels.
@@ -75,17 +75,17 @@ impl<E: Real> Task<E> {
             proj: vec![E::of(0.); CHUNK * spec.proj_width()],
         };
         let mut sums = Sums {
-            carry: row(spec.states),
-            a: row(spec.states),
-            dt_weight: row(spec.rank),
+            carry: row(spec.states()),
+            a: row(spec.states()),
+            dt_weight: row(spec.dt_rank()),
             bias: row(1),
             skip: row(1),
         };
-        if spec.last {
-            let first = (b * spec.groups + k) * spec.channels + channels.start;
+        if spec.has_last() {
+            let first = (b * spec.groups() + k) * spec.channels() + channels.start;
             for c in 0..channels.len() {
-                for n in 0..spec.states {
-                    sums.carry[n * table.width + c] = last[(first + c) * spec.states + n];
+                for n in 0..spec.states() {
+                    sums.carry[n * table.width + c] = last[(first + c) * spec.states() + n];
                 }
             }
         }
@@ -93,9 +93,9 @@ impl<E: Real> Task<E> {
     }
 
     /// Adds this sequence's share to the gradient of the parameters.
-    fn add_to(&self, spec: &Spec, grad: &mut [E]) {
+    fn add_to(&self, spec: &Scan, grad: &mut [E]) {
         let at = spec.params();
-        let rows = self.k * spec.channels + self.channels.start;
+        let rows = self.k * spec.channels() + self.channels.start;
         let width = self.table.width;
         let mut add = |start: usize, n: usize, sums: &[E]| {
             for c in 0..self.channels.len() {
@@ -104,24 +104,25 @@ impl<E: Real> Task<E> {
                 }
             }
         };
-        add(at.dt_weight.start, spec.rank, &self.sums.dt_weight);
-        if spec.bias {
-            add(at.bias.start, 1, &self.sums.bias);
+        add(at.dt_weight().start, spec.dt_rank(), &self.sums.dt_weight);
+        if spec.has_bias() {
+            add(at.bias().start, 1, &self.sums.bias);
         }
-        if spec.log_a {
+        if spec.has_log_a() {
             // A = -exp(A_log), so dA/dA_log = A.
             let scaled: Vec<E> =
                 self.sums.a.iter().zip(&self.table.a).map(|(&g, &a)| g * a).collect();
-            add(at.a.start, spec.states, &scaled);
+            add(at.a().start, spec.states(), &scaled);
         } else {
-            add(at.a.start, spec.states, &self.sums.a);
+            add(at.a().start, spec.states(), &self.sums.a);
         }
-        if spec.skip {
-            add(at.skip.start, 1, &self.sums.skip);
+        if spec.has_skip() {
+            add(at.skip().start, 1, &self.sums.skip);
         }
-        if spec.init {
-            let start = at.init.start + self.b * spec.groups * spec.channels * spec.states;
-            add(start, spec.states, &self.sums.carry);
+        if spec.has_initial() {
+            let start =
+                at.initial().start + self.b * spec.groups() * spec.channels() * spec.states();
+            add(start, spec.states(), &self.sums.carry);
         }
     }
 }
@@ -137,19 +138,19 @@ pub(super) struct Gradients<E> {
 pub(super) fn backward<E: Real>(io: Inputs<'_, E>, grad: &[E], kept: &[E]) -> Gradients<E> {
     let spec = io.spec;
     let (dy, last) = grad.split_at(spec.elements());
-    let mut first = cpu::zeros(io.u.len() + io.dt.len());
+    let mut first = zeros(io.u.len() + io.dt.len());
     let range = channels_of_a_range(spec);
     let mut projs: Vec<Vec<E>> =
-        (0..spec.channels).step_by(range).map(|_| cpu::zeros(io.proj.len())).collect();
+        (0..spec.channels()).step_by(range).map(|_| zeros(io.proj.len())).collect();
     let mut params = vec![E::of(0.); io.params.len()];
     {
         let (du, ddt) = first.split_at_mut(io.u.len());
         let projs: Vec<_> = projs.iter_mut().map(|p| Shared::new(p)).collect();
         let out = Out { u: Shared::new(du), dt: Shared::new(ddt), projs: &projs };
         for (phase, groups) in spec.phases().into_iter().enumerate() {
-            let ranges = (0..spec.channels).step_by(range);
-            let ranges = ranges.map(|c| c..spec.channels.min(c + range));
-            let starts: Vec<_> = (0..spec.batch)
+            let ranges = (0..spec.channels()).step_by(range);
+            let ranges = ranges.map(|c| c..spec.channels().min(c + range));
+            let starts: Vec<_> = (0..spec.batch())
                 .flat_map(|b| groups.iter().map(move |&k| (b, k)))
                 .flat_map(|(b, k)| ranges.clone().map(move |channels| (b, k, channels)))
                 .collect();
@@ -222,7 +223,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
             let next = start.saturating_sub(CHUNK).max(steps.start)..start;
             chunk.walk(spec, b, k, start..steps.end.min(start + CHUNK), next);
             let from = spec.kept_at(b, k, first_chunk + number);
-            let kept = &kept[from..from + spec.states * spec.padded()];
+            let kept = &kept[from..from + spec.states() * spec.padded()];
             scratch.proj.fill(S::E::of(0.));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 let others = [dy.as_ptr(), out.u.place()];
@@ -231,7 +232,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                 gather_dy(s, at, chunk, dy, scratch);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 let kept = &kept[channels.start + at.column..];
-                state_groups!(spec.states, big, |G, first| adjoint::<S, G>(
+                state_groups!(spec.states(), big, |G, first| adjoint::<S, G>(
                     s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
                 ));
                 finish(s, &io, at, table, chunk, block, scratch, sums, out, set);
@@ -277,10 +278,10 @@ fn adjoint<S: Simd, const G: usize>(
     let zero = s.splat(S::E::of(0.));
     let (spec, lanes) = (io.spec, S::LANES);
     let width = spec.proj_width();
-    let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
+    let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
     let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
     let (mut state, mut a, mut carry) = ([zero; G], [zero; G], [zero; G]);
-    unrolled!(G, |i| {
+    unroll!(i < G => 16, {
         state[i] = s.load(&kept[(first + i) * spec.padded()..]);
         let at = (first + i) * table.width + column;
         a[i] = s.load(&table.a[at..]);
@@ -296,7 +297,7 @@ fn adjoint<S: Simd, const G: usize>(
         let b = &chunk.row(io, t)[b0..][..G];
         let decay = &mut decay[t * G * lanes..][..G * lanes];
         let carried = &mut carried[t * G * lanes..][..G * lanes];
-        unrolled!(G, |i| {
+        unroll!(i < G => 16, {
             let e = lanes::decay(s, scaled, a[i]);
             let eh = s.mul(e, state[i]);
             state[i] = s.fma(w, s.splat(b[i]), eh);
@@ -314,10 +315,10 @@ fn adjoint<S: Simd, const G: usize>(
         let decay = &decay[o * G..][..G * lanes];
         let carried = &carried[o * G..][..G * lanes];
         let (mut to_b, mut to_c) = ([zero; 4], [zero; 4]);
-        let mut quarters = [Quarter::zero(s); 4];
+        let mut quarters = [s.quarter([zero; 4], 0); 4];
         let mut sum_gb = [s.load(&gb[o..]), zero];
         let mut sum_gah = [s.load(&gah[o..]), zero];
-        unrolled!(G, |i| {
+        unroll!(i < G => 16, {
             let l = i * lanes;
             let b = s.splat(b[i]);
             let g = s.fma(dy, s.splat(c[i]), carry[i]);
@@ -326,8 +327,8 @@ fn adjoint<S: Simd, const G: usize>(
             to_b[i % 4] = s.mul(g, w);
             to_c[i % 4] = s.mul(dy, h);
             if i % 4 == 3 || i + 1 == G {
-                quarters[i / 4 % 2] = Quarter::of(s, to_b, i % 4 + 1);
-                quarters[2 + i / 4 % 2] = Quarter::of(s, to_c, i % 4 + 1);
+                quarters[i / 4 % 2] = s.quarter(to_b, i % 4 + 1);
+                quarters[2 + i / 4 % 2] = s.quarter(to_c, i % 4 + 1);
             }
             sum_gb[i % 2] = s.fma(g, b, sum_gb[i % 2]);
             let q = s.mul(g, eh);
@@ -337,7 +338,7 @@ fn adjoint<S: Simd, const G: usize>(
         });
         s.store(s.add(sum_gb[0], sum_gb[1]), &mut gb[o..]);
         s.store(s.add(sum_gah[0], sum_gah[1]), &mut gah[o..]);
-        let sums = Quarter::sums(s, quarters);
+        let sums = s.sum_quarters(quarters);
         let row = &mut dproj[t * width..][..width];
         for (to, sum) in row[b0..][..G].iter_mut().zip(&sums[..8]) {
             *to += *sum;
@@ -346,7 +347,7 @@ fn adjoint<S: Simd, const G: usize>(
             *to += *sum;
         }
     }
-    unrolled!(G, |i| {
+    unroll!(i < G => 16, {
         let at = (first + i) * table.width + column;
         s.store(carry[i], &mut sums.carry[at..]);
         let total = s.add(s.load(&sums.a[at..]), da[i]);
@@ -382,7 +383,7 @@ fn finish<S: Simd>(
         let du = s.fma(skip, dy, s.mul(s.load(&block.delta[o..]), gb));
         dskip = s.fma(dy, u, dskip);
         let mut draw = s.fma(u, gb, gah);
-        if spec.softplus {
+        if spec.has_softplus() {
             let raw = s.load(&block.raw[o..]);
             draw = s.mul(draw, s.select_gt(raw, twenty, one, s.sigmoid(raw)));
         }
@@ -393,7 +394,7 @@ fn finish<S: Simd>(
         let to = unsafe { out.u.part(row, at.live) };
         let du = if set { du } else { s.add(s.load_partial(to), du) };
         s.store_partial(du, to);
-        if spec.rank == 0 {
+        if spec.dt_rank() == 0 {
             // SAFETY: as above.
             s.store_partial(draw, unsafe { out.dt.part(row, at.live) });
         }
@@ -404,27 +405,27 @@ fn finish<S: Simd>(
         let v = s.add(s.load(&total[at.column..]), part);
         s.store(v, &mut total[at.column..]);
     }
-    for r in 0..spec.rank {
+    for r in 0..spec.dt_rank() {
         let column = r * table.width + at.column;
         let weight = s.load(&table.dt_weight[column..]);
         let mut dweight = zero;
         for t0 in (0..chunk.len()).step_by(16) {
             let n = 16.min(chunk.len() - t0);
-            let mut quarters = [Quarter::zero(s); 4];
+            let mut quarters = [s.quarter([zero; 4], 0); 4];
             for (q, quarter) in quarters.iter_mut().enumerate().take(n.div_ceil(4)) {
                 let mut rows = [zero; 4];
                 let t = t0 + 4 * q;
-                unrolled!(4, |i| {
+                unroll!(i < 4 => 16, {
                     if t + i < chunk.len() {
                         let draw = s.load(&scratch.gah[(t + i) * lanes..]);
                         rows[i] = s.mul(draw, weight);
                         dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);
                     }
                 });
-                *quarter = Quarter::of(s, rows, 4);
+                *quarter = s.quarter(rows, 4);
             }
             let rows = scratch.proj[t0 * width..].chunks_exact_mut(width);
-            for (row, sum) in rows.zip(&Quarter::sums(s, quarters)[..n]) {
+            for (row, sum) in rows.zip(&s.sum_quarters(quarters)[..n]) {
                 row[r] += *sum;
             }
         }

@@ -1,12 +1,13 @@
 use std::ops::Range;
 
-use isfm_ops::cpu;
+use isfm_kernels::scan::Scan;
+use isfm_ops::internal::{scratch, zeros};
 use isfm_ops::simd::{Kernel, MAX_LANES, Real, Simd, dispatch};
+use isfm_ops::unroll;
 use rayon::prelude::*;
 
 use super::{
-    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Spec, Table, lanes, prepare, state_groups,
-    unrolled,
+    Ahead, Block, CHUNK, Chunk, Inputs, Lanes, Shared, Table, Walk, lanes, prepare, state_groups,
 };
 
 /// One group's scan over a range of channels.
@@ -26,12 +27,12 @@ impl<E: Real> Task<E> {
     fn new(io: &Inputs<'_, E>, b: usize, k: usize, channels: Range<usize>) -> Self {
         let spec = io.spec;
         let table = Table::new(io, k, channels.clone());
-        let mut h = vec![E::of(0.); spec.states * table.width];
-        if spec.init {
-            let init = &io.params[spec.params().init];
+        let mut h = vec![E::of(0.); spec.states() * table.width];
+        if spec.has_initial() {
+            let init = &io.params[spec.params().initial()];
             for (c, channel) in channels.clone().enumerate() {
-                let row = ((b * spec.groups + k) * spec.channels + channel) * spec.states;
-                for n in 0..spec.states {
+                let row = ((b * spec.groups() + k) * spec.channels() + channel) * spec.states();
+                for n in 0..spec.states() {
                     h[n * table.width + c] = init[row + n];
                 }
             }
@@ -45,9 +46,9 @@ impl<E: Real> Task<E> {
 /// before every chunk.
 pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>) {
     let spec = io.spec;
-    let mut kept = cpu::zeros(if keep { spec.kept_elements() } else { 0 });
-    let last = if spec.last { spec.state_elements() } else { 0 };
-    let mut out = cpu::scratch(spec.elements() + last);
+    let mut kept = zeros(if keep { spec.kept_elements() } else { 0 });
+    let last = if spec.has_last() { spec.state_elements() } else { 0 };
+    let mut out = scratch(spec.elements() + last);
     let (y, last) = out.split_at_mut(spec.elements());
     let (y, kept_parts) = (Shared::new(y), Shared::new(&mut kept));
 
@@ -62,12 +63,12 @@ pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>
                 dispatch(Run { io, task, y, kept, set: phase == 0 && half == 0, half });
             });
         }
-        if spec.last {
+        if spec.has_last() {
             for task in &tasks {
                 for (c, channel) in task.channels.clone().enumerate() {
-                    let row =
-                        ((task.b * spec.groups + task.k) * spec.channels + channel) * spec.states;
-                    for n in 0..spec.states {
+                    let row = ((task.b * spec.groups() + task.k) * spec.channels() + channel)
+                        * spec.states();
+                    for n in 0..spec.states() {
                         last[row + n] = task.h[n * task.table.width + c];
                     }
                 }
@@ -79,15 +80,15 @@ pub(super) fn forward<E: Real>(io: Inputs<'_, E>, keep: bool) -> (Vec<E>, Vec<E>
 
 /// What may run at once. Channels do not meet in the forward, so how many of them a task takes
 /// changes no result: few for many threads, several to read the projections less often.
-fn tasks(spec: &Spec, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
-    let blocks = spec.channels.div_ceil(MAX_LANES);
-    let all = spec.batch * groups.len() * blocks;
+fn tasks(spec: &Scan, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
+    let blocks = spec.channels().div_ceil(MAX_LANES);
+    let all = spec.batch() * groups.len() * blocks;
     let together = (all / rayon::current_num_threads()).clamp(1, 4) * MAX_LANES;
     let mut tasks = Vec::new();
-    for b in 0..spec.batch {
-        for start in (0..spec.channels).step_by(together) {
+    for b in 0..spec.batch() {
+        for start in (0..spec.channels()).step_by(together) {
             for &k in groups {
-                tasks.push((b, k, start..spec.channels.min(start + together)));
+                tasks.push((b, k, start..spec.channels().min(start + together)));
             }
         }
     }
@@ -120,7 +121,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
             chunk.walk(spec, b, k, start..end, end..steps.end.min(end + CHUNK));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 if let Some(kept) = kept {
-                    for n in 0..spec.states {
+                    for n in 0..spec.states() {
                         let to = spec.kept_at(b, k, number)
                             + n * spec.padded()
                             + channels.start
@@ -135,7 +136,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                 let big = if S::LANES >= 16 { 16 } else { 4 };
                 let others = [out.place(), std::ptr::null()];
                 let ahead = Ahead { io, others, at };
-                state_groups!(spec.states, big, |G, first| recur::<S, G>(
+                state_groups!(spec.states(), big, |G, first| recur::<S, G>(
                     s,
                     &io,
                     first,
@@ -173,14 +174,14 @@ fn recur<S: Simd, const G: usize>(
     let spec = io.spec;
     let zero = s.splat(S::E::of(0.));
     let (mut state, mut a) = ([zero; G], [zero; G]);
-    unrolled!(G, |i| {
+    unroll!(i < G => 16, {
         let at = (first + i) * table.width + at.column;
         state[i] = s.load(&h[at..]);
         a[i] = s.load(&table.a[at..]);
     });
     let (limit, skip) = (s.load(&table.limit[at.column..]), s.load(&table.skip[at.column..]));
-    let (b0, c0) = (spec.rank + first, spec.rank + spec.states + first);
-    let last = first + G == spec.states;
+    let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
+    let last = first + G == spec.states();
     let inputs = block.delta.chunks_exact(S::LANES).zip(block.w.chunks_exact(S::LANES));
     let inputs = inputs.zip(block.u.chunks_exact(S::LANES)).zip(y.chunks_exact_mut(S::LANES));
     for (t, (((delta, w), u), y)) in inputs.take(chunk.len()).enumerate() {
@@ -192,7 +193,7 @@ fn recur<S: Simd, const G: usize>(
         let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
         let start = if first == 0 { s.mul(skip, s.load(u)) } else { s.load(y) };
         let mut sums = [start, zero];
-        unrolled!(G, |i| {
+        unroll!(i < G => 16, {
             let decay = lanes::decay(s, scaled, a[i]);
             state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
             sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
@@ -209,7 +210,7 @@ fn recur<S: Simd, const G: usize>(
         let v = if set { v } else { s.add(s.load_partial(row), v) };
         s.store_partial(v, row);
     }
-    unrolled!(G, |i| {
+    unroll!(i < G => 16, {
         s.store(state[i], &mut h[(first + i) * table.width + at.column..]);
     });
 }

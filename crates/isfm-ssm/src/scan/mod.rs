@@ -19,9 +19,11 @@ mod op;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use isfm_kernels::scan::{Path, Scan};
 use isfm_ops::simd::{MAX_LANES, Real, Simd};
+use isfm_ops::unroll;
 
-pub(crate) use op::ScanOp;
+pub(crate) use op::scan;
 
 /// Steps between kept states: long enough that gathering is cheap and few states are kept, short
 /// enough that the backward's buffers stay in the second-level cache.
@@ -52,183 +54,99 @@ macro_rules! state_groups {
 }
 use state_groups;
 
-/// Runs `$body` with `$i` = 0, 1, … `$count` - 1, at most 15, each written out: with a loop LLVM
-/// keeps arrays of vectors in memory, and what is added up waits for its own store.
-macro_rules! unrolled {
-    ($count:expr, |$i:ident| $body:block) => {
-        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $count:expr, $i:ident, $body:block, $($k:literal)*) => {
-        $(if $k < $count {
-            let $i: usize = $k;
-            $body
-        })*
-    };
-}
-use unrolled;
-
-/// How the steps of a scan map to positions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Path {
-    /// Step t is position t; group k owns the columns `k * channels ..` of `u` and `y`.
-    Line,
-    /// Four groups walk an h×w map over the same columns: row-major, column-major, and the
-    /// reverse of each.
-    Cross {
-        /// Rows.
-        h: usize,
-        /// Columns.
-        w: usize,
-    },
-}
-
-/// The sizes of a scan and which of its optional inputs are there.
-#[derive(Clone, Debug)]
-pub(crate) struct Spec {
-    pub(crate) name: &'static str,
-    pub(crate) path: Path,
-    pub(crate) batch: usize,
-    pub(crate) len: usize,
-    /// Groups (directions) with B and C of their own.
-    pub(crate) groups: usize,
-    /// Channels of a group.
-    pub(crate) channels: usize,
-    pub(crate) states: usize,
-    /// Factors of dt in a row of `proj`; 0 means that dt itself follows `u` in the first input.
-    pub(crate) rank: usize,
-    pub(crate) bias: bool,
-    pub(crate) skip: bool,
-    pub(crate) init: bool,
-    pub(crate) softplus: bool,
-    /// The parameters hold ln(-A) instead of A.
-    pub(crate) log_a: bool,
-    /// The last states follow `y` in the output.
-    pub(crate) last: bool,
-}
-
-/// Where each parameter lies in the flat parameter vector.
-pub(crate) struct ParamRanges {
-    dt_weight: Range<usize>,
-    bias: Range<usize>,
-    a: Range<usize>,
-    skip: Range<usize>,
-    init: Range<usize>,
-}
-
-impl Spec {
-    /// Elements in a row of `u` and `y`.
-    pub(crate) fn width(&self) -> usize {
-        match self.path {
-            Path::Line => self.groups * self.channels,
-            Path::Cross { .. } => self.channels,
-        }
-    }
-
+/// How the CPU walks a scan.
+pub(super) trait Walk {
     /// First column of group `k` in a row of `u` and `y`.
+    fn column(&self, k: usize) -> usize;
+
+    /// The groups that may run at the same time, phase by phase.
+    fn phases(&self) -> Vec<Vec<usize>>;
+    /// The steps of group `k` in the first or second half of its phase. Opposite directions get
+    /// halves that cover different positions.
+    fn steps(&self, k: usize, half: usize) -> Range<usize>;
+    /// Number of the first chunk of a half.
+    fn first_chunk(&self, k: usize, half: usize) -> usize;
+    /// Room for the chunks of one sequence, whichever way it is halved.
+    fn chunks(&self) -> usize;
+    /// Channels of a group, rounded up so that every vector of them is a full one.
+    fn padded(&self) -> usize;
+    /// Elements needed to keep the state before every chunk.
+    fn kept_elements(&self) -> usize;
+    /// Where the kept states of a chunk start: `states` rows of `padded` channels.
+    fn kept_at(&self, b: usize, k: usize, chunk: usize) -> usize;
+    /// Where the row of a position starts in `u` and `y`.
+    fn row(&self, b: usize, position: usize) -> usize;
+    /// Where the row of a position and group starts in `proj`.
+    fn proj_row(&self, b: usize, k: usize, position: usize) -> usize;
+    /// The positions of the steps from `t0` on.
+    fn positions(&self, k: usize, t0: usize, out: &mut [usize]);
+}
+
+impl Walk for Scan {
     fn column(&self, k: usize) -> usize {
-        match self.path {
-            Path::Line => k * self.channels,
+        match self.path() {
+            Path::Line => k * self.channels(),
             Path::Cross { .. } => 0,
         }
     }
 
-    /// Elements in a row of `proj`: dt's factors, B, C.
-    pub(crate) fn proj_width(&self) -> usize {
-        self.rank + 2 * self.states
-    }
-
-    /// Elements of `u`, and of `y` without the last states.
-    pub(crate) fn elements(&self) -> usize {
-        self.batch * self.len * self.width()
-    }
-
-    /// Elements of the initial or last states.
-    pub(crate) fn state_elements(&self) -> usize {
-        self.batch * self.groups * self.channels * self.states
-    }
-
-    /// Where each parameter lies: dt weights, bias, A, skip, initial states.
-    pub(crate) fn params(&self) -> ParamRanges {
-        let rows = self.groups * self.channels;
-        let mut at = 0;
-        let mut next = |size: usize| {
-            at += size;
-            at - size..at
-        };
-        ParamRanges {
-            dt_weight: next(rows * self.rank),
-            bias: next(if self.bias { rows } else { 0 }),
-            a: next(rows * self.states),
-            skip: next(if self.skip { rows } else { 0 }),
-            init: next(if self.init { self.state_elements() } else { 0 }),
-        }
-    }
-
-    /// The groups that may run at the same time, phase by phase.
     fn phases(&self) -> Vec<Vec<usize>> {
-        match self.path {
-            Path::Line => vec![(0..self.groups).collect()],
+        match self.path() {
+            Path::Line => vec![(0..self.groups()).collect()],
             Path::Cross { .. } => vec![vec![0, 2], vec![1, 3]],
         }
     }
 
-    /// The steps of group `k` in the first or second half of its phase. Opposite directions get
-    /// halves that cover different positions.
     fn steps(&self, k: usize, half: usize) -> Range<usize> {
-        let middle = match self.path {
-            Path::Line => self.len,
-            Path::Cross { .. } if k < 2 => self.len / 2,
-            Path::Cross { .. } => self.len - self.len / 2,
+        let middle = match self.path() {
+            Path::Line => self.length(),
+            Path::Cross { .. } if k < 2 => self.length() / 2,
+            Path::Cross { .. } => self.length() - self.length() / 2,
         };
-        if half == 0 { 0..middle } else { middle..self.len }
+        if half == 0 { 0..middle } else { middle..self.length() }
     }
 
-    /// Number of the first chunk of a half.
     fn first_chunk(&self, k: usize, half: usize) -> usize {
         if half == 0 { 0 } else { self.steps(k, 0).len().div_ceil(CHUNK) }
     }
 
-    /// Room for the chunks of one sequence, whichever way it is halved.
     fn chunks(&self) -> usize {
-        self.len.div_ceil(CHUNK) + 1
+        self.length().div_ceil(CHUNK) + 1
     }
 
-    /// Channels of a group, rounded up so that every vector of them is a full one.
     fn padded(&self) -> usize {
-        self.channels.next_multiple_of(MAX_LANES)
+        self.channels().next_multiple_of(MAX_LANES)
     }
 
-    /// Elements needed to keep the state before every chunk.
     fn kept_elements(&self) -> usize {
-        self.batch * self.groups * self.chunks() * self.states * self.padded()
+        self.batch() * self.groups() * self.chunks() * self.states() * self.padded()
     }
 
-    /// Where the kept states of a chunk start: `states` rows of `padded` channels.
     fn kept_at(&self, b: usize, k: usize, chunk: usize) -> usize {
-        ((b * self.groups + k) * self.chunks() + chunk) * self.states * self.padded()
+        ((b * self.groups() + k) * self.chunks() + chunk) * self.states() * self.padded()
     }
 
-    /// Where the row of a position starts in `u` and `y`.
     fn row(&self, b: usize, position: usize) -> usize {
-        (b * self.len + position) * self.width()
+        (b * self.length() + position) * self.width()
     }
 
-    /// Where the row of a position and group starts in `proj`.
     fn proj_row(&self, b: usize, k: usize, position: usize) -> usize {
-        ((b * self.len + position) * self.groups + k) * self.proj_width()
+        ((b * self.length() + position) * self.groups() + k) * self.proj_width()
     }
 
-    /// The positions of the steps from `t0` on.
     fn positions(&self, k: usize, t0: usize, out: &mut [usize]) {
-        match self.path {
+        if out.is_empty() {
+            return;
+        }
+        match self.path() {
             Path::Line => {
                 for (i, p) in out.iter_mut().enumerate() {
                     *p = t0 + i;
                 }
             }
-            Path::Cross { h, w } => {
+            Path::Cross { rows: h, cols: w } => {
                 let reverse = k >= 2;
-                let first = if reverse { self.len - 1 - t0 } else { t0 };
+                let first = if reverse { self.length() - 1 - t0 } else { t0 };
                 if k.is_multiple_of(2) {
                     for (i, p) in out.iter_mut().enumerate() {
                         *p = if reverse { first - i } else { first + i };
@@ -257,27 +175,22 @@ impl Spec {
     }
 }
 
-/// The output of a scan (see [`Spec::last`]) without a gradient, from the three inputs of [`ScanOp`].
-pub(crate) fn values<E: Real>(spec: &Spec, first: &[E], proj: &[E], params: &[E]) -> Vec<E> {
-    forward::forward(Inputs::new(spec, first, proj, params), false).0
-}
-
 /// The inputs of a scan.
 #[derive(Clone, Copy)]
 struct Inputs<'a, E> {
-    spec: &'a Spec,
+    spec: &'a Scan,
     /// B×L×width.
     u: &'a [E],
     /// As `u`, or empty where dt comes as factors.
     dt: &'a [E],
     /// B×L×groups×(rank + 2 states).
     proj: &'a [E],
-    /// See [`Spec::params`].
+    /// See [`Scan::params`].
     params: &'a [E],
 }
 
 impl<'a, E: Real> Inputs<'a, E> {
-    fn new(spec: &'a Spec, first: &'a [E], proj: &'a [E], params: &'a [E]) -> Self {
+    fn new(spec: &'a Scan, first: &'a [E], proj: &'a [E], params: &'a [E]) -> Self {
         let (u, dt) = first.split_at(spec.elements());
         Self { spec, u, dt, proj, params }
     }
@@ -300,7 +213,7 @@ impl<E: Real> Table<E> {
         let at = spec.params();
         let width = channels.len().next_multiple_of(MAX_LANES);
         let zero = E::of(0.);
-        let rows = k * spec.channels + channels.start..k * spec.channels + channels.end;
+        let rows = k * spec.channels() + channels.start..k * spec.channels() + channels.end;
         let transposed = |values: &[E], n: usize| {
             let mut out = vec![zero; n * width];
             for (c, row) in rows.clone().enumerate() {
@@ -313,8 +226,8 @@ impl<E: Real> Table<E> {
         let optional = |there: bool, values: &[E]| {
             if there { transposed(values, 1) } else { vec![zero; width] }
         };
-        let mut a = transposed(&io.params[at.a], spec.states);
-        if spec.log_a {
+        let mut a = transposed(&io.params[at.a()], spec.states());
+        if spec.has_log_a() {
             for x in &mut a {
                 *x = -exp_exact(*x);
             }
@@ -337,9 +250,9 @@ impl<E: Real> Table<E> {
             width,
             a,
             limit,
-            dt_weight: transposed(&io.params[at.dt_weight], spec.rank),
-            bias: optional(spec.bias, &io.params[at.bias]),
-            skip: optional(spec.skip, &io.params[at.skip]),
+            dt_weight: transposed(&io.params[at.dt_weight()], spec.dt_rank()),
+            bias: optional(spec.has_bias(), &io.params[at.bias()]),
+            skip: optional(spec.has_skip(), &io.params[at.skip()]),
         }
     }
 }
@@ -387,7 +300,7 @@ impl Places {
         Self { len: 0, maps: [0; CHUNK], projs: [0; CHUNK] }
     }
 
-    fn set(&mut self, spec: &Spec, b: usize, k: usize, steps: Range<usize>) {
+    fn set(&mut self, spec: &Scan, b: usize, k: usize, steps: Range<usize>) {
         self.len = steps.len();
         let (maps, projs) = (&mut self.maps[..self.len], &mut self.projs[..self.len]);
         spec.positions(k, steps.start, maps);
@@ -412,7 +325,7 @@ impl Chunk {
     }
 
     /// Takes the chunk of `steps`; `next` are the steps of the chunk after it.
-    fn walk(&mut self, spec: &Spec, b: usize, k: usize, steps: Range<usize>, next: Range<usize>) {
+    fn walk(&mut self, spec: &Scan, b: usize, k: usize, steps: Range<usize>, next: Range<usize>) {
         self.here.set(spec, b, k, steps);
         self.next.set(spec, b, k, next);
     }
@@ -440,7 +353,7 @@ impl Lanes {
     /// The blocks of `lanes` channels that cover `channels` of group `k`.
     #[inline(always)]
     fn blocks(
-        spec: &Spec,
+        spec: &Scan,
         k: usize,
         channels: Range<usize>,
         lanes: usize,
@@ -466,15 +379,17 @@ fn prepare<S: Simd>(
     block: &mut Block<S::E>,
 ) {
     let spec = io.spec;
-    if spec.rank == 0 {
+    if spec.dt_rank() == 0 {
         gather::<S, 0>(s, io, table, at, chunk, 0, block);
     }
-    state_groups!(spec.rank, 8, |G, first| gather::<S, G>(s, io, table, at, chunk, first, block));
+    state_groups!(spec.dt_rank(), 8, |G, first| gather::<S, G>(
+        s, io, table, at, chunk, first, block
+    ));
     // In a loop of its own, where no load from far away delays the arithmetic.
     for t in 0..chunk.len() {
         let o = t * S::LANES;
         let raw = s.load(&block.raw[o..]);
-        let delta = if spec.softplus { lanes::softplus(s, raw) } else { raw };
+        let delta = if spec.has_softplus() { s.softplus(raw) } else { raw };
         s.store(delta, &mut block.delta[o..]);
         s.store(s.mul(delta, s.load(&block.u[o..])), &mut block.w[o..]);
     }
@@ -494,7 +409,7 @@ fn gather<S: Simd, const G: usize>(
 ) {
     let spec = io.spec;
     let mut weights = [s.splat(S::E::of(0.)); G];
-    unrolled!(G, |r| {
+    unroll!(r < G => 16, {
         weights[r] = s.load(&table.dt_weight[(first + r) * table.width + at.column..]);
     });
     let bias = s.load(&table.bias[at.column..]);
@@ -506,10 +421,10 @@ fn gather<S: Simd, const G: usize>(
         } else {
             let row = map + at.global..map + at.global + at.live;
             s.store(s.load_partial(&io.u[row.clone()]), u);
-            if spec.rank == 0 { s.add(bias, s.load_partial(&io.dt[row])) } else { bias }
+            if spec.dt_rank() == 0 { s.add(bias, s.load_partial(&io.dt[row])) } else { bias }
         };
         let factors = &io.proj[proj + first..][..G];
-        unrolled!(G, |r| {
+        unroll!(r < G => 16, {
             sum = s.fma(s.splat(factors[r]), weights[r], sum);
         });
         s.store(sum, raw);

@@ -1,0 +1,510 @@
+//! A chain in blocks of pixels, without gradients, on the CPU.
+
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{Chain, Step, Value};
+use crate::op::{untracked, with_slices};
+use crate::ops::activation::{GateRows, SiluRows};
+use crate::ops::depthwise::{OutputRow, by_tap};
+use crate::ops::layer_norm::NormRows;
+use crate::ops::pointwise::{Addend, ScaleAddRows};
+use crate::parallel::{fill_blocks, split, sum_rows};
+use crate::product::{Packed, ROWS};
+use crate::simd::{Real, dispatch};
+
+impl Chain {
+    /// The maps wanted, or `None` where the chain must run op by op.
+    pub(super) fn in_blocks(&self, wanted: &[Value]) -> Result<Option<Vec<Tensor>>> {
+        let Some(plan) = self.plan(wanted) else { return Ok(None) };
+        let maps = with_float!(plan.inputs[0].dtype(), E => self.maps_in_blocks::<E>(&plan, wanted), else {
+            return Ok(None)
+        });
+        maps.map(Some)
+    }
+
+    /// The mean wanted, or `None` where the chain must run op by op.
+    pub(super) fn mean_in_blocks(&self, wanted: Value) -> Result<Option<Tensor>> {
+        let Some(plan) = self.plan(&[wanted]) else { return Ok(None) };
+        if plan.window.is_some() {
+            return Ok(None);
+        }
+        with_float!(plan.inputs[0].dtype(), E => self.mean_of_blocks::<E>(&plan, wanted).map(Some), else {
+            Ok(None)
+        })
+    }
+
+    fn plan(&self, wanted: &[Value]) -> Option<Plan> {
+        let tensors = || self.steps.iter().flat_map(Step::tensors);
+        if !untracked(tensors()) || !tensors().all(|t| t.device().is_cpu()) {
+            return None;
+        }
+        // The operations themselves check the sizes, on maps without rows. What they refuse runs op
+        // by op, and so gets its error.
+        let all: Vec<Value> = (0..self.steps.len()).map(|i| self.value(i)).collect();
+        let empty = self.op_by_op(&all, |map| map.narrow(1, 0, 0)).ok()?;
+        let channels = empty.iter().map(|t| t.dim(3)).collect::<Result<Vec<_>>>().ok()?;
+        let windows = self.steps.iter().enumerate();
+        let windows: Vec<usize> = windows
+            .filter(|(_, step)| matches!(step, Step::DepthwiseSilu { .. }))
+            .map(|(i, _)| i)
+            .collect();
+        let window = match *windows {
+            [] => None,
+            [at] => Some(at),
+            _ => return None,
+        };
+        if let Some(at) = window {
+            // What comes before the window exists for a few lines only: nothing after it, and no
+            // result, may be made of that.
+            let line = |x: Value| x.step < at && !matches!(self.steps[x.step], Step::Input(_));
+            let after = self.steps[at + 1..].iter().flat_map(Step::sources);
+            if after.chain(wanted.iter().copied()).any(line) {
+                return None;
+            }
+        }
+        let mut inputs = Vec::new();
+        for step in &self.steps {
+            if let Step::Input(map) = step {
+                inputs.push(map.contiguous().ok()?);
+            }
+        }
+        let (batch, height, width, _) = inputs.first()?.dims4().ok()?;
+        let one_size = |t: &Tensor| t.dims()[..3] == [batch, height, width] && t.elem_count() > 0;
+        let fits = inputs.iter().all(one_size) && !channels.contains(&0);
+        fits.then_some(Plan { inputs, channels, window, batch, height, width })
+    }
+
+    fn maps_in_blocks<E: Real>(&self, plan: &Plan, wanted: &[Value]) -> Result<Vec<Tensor>> {
+        let &Plan { batch, height, width, .. } = plan;
+        let widths: Vec<usize> = wanted.iter().map(|x| plan.channels[x.step]).collect();
+        let pixels = height * width;
+        let results = with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
+            Ok(match plan.window {
+                None => {
+                    let segment = Segment::new(self, plan, 0..self.steps.len(), wanted)?;
+                    fill_blocks(batch * pixels, &widths, plan.blocks(ROWS), |rows, out, buffers| {
+                        segment.run(rows, pixels, inputs, out, &mut buffers[0], |_| ());
+                    })
+                }
+                Some(at) => {
+                    let pass = WindowPass::new(self, plan, at, wanted)?;
+                    // Neighbouring bands both make the lines at their border: few bands, enough for
+                    // many threads.
+                    let band = (height / 16).clamp(4, 32) * width;
+                    fill_blocks(batch * pixels, &widths, plan.blocks(band), |rows, out, buffers| {
+                        pass.band(rows, inputs, out, buffers);
+                    })
+                }
+            })
+        })?;
+        let maps = results.into_iter().zip(widths);
+        maps.map(|(map, c)| Tensor::from_vec(map, (batch, height, width, c), &Device::Cpu))
+            .collect()
+    }
+
+    fn mean_of_blocks<E: Real>(&self, plan: &Plan, wanted: Value) -> Result<Tensor> {
+        let (pixels, c) = (plan.height * plan.width, plan.channels[wanted.step]);
+        let segment = Segment::<E>::new(self, plan, 0..self.steps.len(), &[wanted])?;
+        let means = with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
+            let mut means = Vec::with_capacity(plan.batch * c);
+            for first in (0..plan.batch * pixels).step_by(pixels) {
+                let sums = sum_rows(pixels, c, |rows, sums| {
+                    let (mut map, mut buffer) = (vec![E::of(0.); ROWS * c], Vec::new());
+                    for start in rows.clone().step_by(ROWS) {
+                        let rows = first + start..first + rows.end.min(start + ROWS);
+                        let map = &mut map[..rows.len() * c];
+                        segment.run(rows, pixels, inputs, &mut [&mut *map], &mut buffer, |_| ());
+                        crate::product::add_columns(map, sums);
+                    }
+                });
+                means.extend(sums.into_iter().map(|sum| sum / E::of(pixels as f64)));
+            }
+            Ok(means)
+        })?;
+        Tensor::from_vec(means, (plan.batch, c), &Device::Cpu)
+    }
+}
+
+/// What both ways through the blocks need to know.
+struct Plan {
+    /// Contiguous, in order.
+    inputs: Vec<Tensor>,
+    /// C of each value.
+    channels: Vec<usize>,
+    /// The step that is a depth-wise convolution.
+    window: Option<usize>,
+    batch: usize,
+    height: usize,
+    width: usize,
+}
+
+impl Plan {
+    /// Blocks of at most `rows` pixels, each of one image.
+    fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let pixels = self.height * self.width;
+        (0..self.batch).flat_map(move |b| {
+            let end = (b + 1) * pixels;
+            (b * pixels..end).step_by(rows).map(move |start| start..end.min(start + rows))
+        })
+    }
+}
+
+/// Where the rows of a map are while a block is worked on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Input(usize),
+    Output(usize),
+    Temporary(usize),
+}
+
+/// A step on rows. Those that do not set their place change what is in it.
+enum Kernel<E> {
+    /// Sets the rows from another place.
+    Copy(Place),
+    /// Sets the rows from another place, or normalises them where they stand.
+    Norm {
+        x: Place,
+        weight: Vec<E>,
+        bias: Vec<E>,
+        eps: E,
+    },
+    /// Sets the rows.
+    Linear {
+        x: Place,
+        weight: Packed<E>,
+        bias: Option<Vec<E>>,
+    },
+    /// Adds x·weightᵀ.
+    Accumulate {
+        x: Place,
+        weight: Packed<E>,
+    },
+    /// Sets the rows to the depth-wise convolution's.
+    Window,
+    Gate {
+        z: Place,
+    },
+    Add {
+        y: Place,
+    },
+    /// Adds scale ⊙ x; of B rows of factors the one of the image.
+    ScaleAdd {
+        x: Place,
+        scale: Vec<E>,
+    },
+}
+
+/// Some steps of a chain, compiled: each with the place that it sets or changes.
+struct Segment<E> {
+    kernels: Vec<(Place, Kernel<E>)>,
+    /// C of each input.
+    inputs: Vec<usize>,
+    /// Values in a row of each temporary place.
+    temporaries: Vec<usize>,
+}
+
+impl<E: Real> Segment<E> {
+    /// The steps `range`, of which those of `wanted` become outputs.
+    fn new(chain: &Chain, plan: &Plan, range: Range<usize>, wanted: &[Value]) -> Result<Self> {
+        let places = Places::assign(chain, plan, range.clone(), wanted);
+        let place = |x: Value| places.of[x.step];
+        let values = |t: &Tensor| t.flatten_all()?.to_vec1::<E>();
+        let packed = |weight: &Tensor| -> Result<Packed<E>> {
+            let (outputs, inputs) = weight.dims2()?;
+            Ok(Packed::transposed(&values(weight)?, inputs, outputs))
+        };
+        let mut kernels = Vec::new();
+        for (i, step) in chain.steps[range.clone()].iter().enumerate() {
+            let to = places.of[range.start + i];
+            // What is changed must be in its place.
+            let mut start = |from: Value| {
+                if place(from) != to {
+                    kernels.push((to, Kernel::Copy(place(from))));
+                }
+            };
+            let kernel = match step {
+                Step::Input(_) => continue,
+                Step::Norm { x, norm } => {
+                    let (weight, bias) = (values(norm.weight())?, values(norm.bias())?);
+                    Kernel::Norm { x: place(*x), weight, bias, eps: E::of(norm.eps()) }
+                }
+                Step::Linear { x, weight, bias } => Kernel::Linear {
+                    x: place(*x),
+                    weight: packed(weight)?,
+                    bias: bias.as_ref().map(values).transpose()?,
+                },
+                Step::LinearAdd { x, weight, y } => {
+                    start(*y);
+                    Kernel::Accumulate { x: place(*x), weight: packed(weight)? }
+                }
+                Step::DepthwiseSilu { .. } => Kernel::Window,
+                Step::SiluGate { x, z } => {
+                    start(*x);
+                    Kernel::Gate { z: place(*z) }
+                }
+                Step::Add { x, y } => {
+                    start(*x);
+                    Kernel::Add { y: place(*y) }
+                }
+                Step::ScaleAdd { x, scale, y } => {
+                    start(*y);
+                    Kernel::ScaleAdd { x: place(*x), scale: values(scale)? }
+                }
+            };
+            kernels.push((to, kernel));
+        }
+        // An output that is an input of the chain.
+        for (i, x) in wanted.iter().enumerate() {
+            if place(*x) != Place::Output(i) {
+                kernels.push((Place::Output(i), Kernel::Copy(place(*x))));
+            }
+        }
+        let inputs = chain.steps.iter().zip(&plan.channels);
+        let inputs = inputs.filter(|(step, _)| matches!(step, Step::Input(_)));
+        Ok(Self {
+            kernels,
+            inputs: inputs.map(|(_, &c)| c).collect(),
+            temporaries: places.temporaries,
+        })
+    }
+
+    /// Takes `rows` of the inputs, which are whole maps with images of `pixels` pixels, through the
+    /// steps. `window` fills the rows of a depth-wise convolution.
+    fn run(
+        &self,
+        rows: Range<usize>,
+        pixels: usize,
+        inputs: &[&[E]],
+        outputs: &mut [&mut [E]],
+        buffer: &mut Vec<E>,
+        mut window: impl FnMut(&mut [E]),
+    ) {
+        let lengths = self.temporaries.iter().map(|width| width * rows.len());
+        let mut temporaries = split(buffer, lengths);
+        let block = Block { rows, pixels, inputs, widths: &self.inputs };
+        for (to, kernel) in &self.kernels {
+            // What a kernel writes to is taken out while it reads from the others.
+            match *to {
+                Place::Input(_) => {}
+                Place::Output(i) => {
+                    let out = std::mem::take(&mut outputs[i]);
+                    let read = |place: Place| block.read(place, outputs, &temporaries);
+                    kernel.run(*to, &mut *out, read, &block, &mut window);
+                    outputs[i] = out;
+                }
+                Place::Temporary(i) => {
+                    let out = std::mem::take(&mut temporaries[i]);
+                    let read = |place: Place| block.read(place, outputs, &temporaries);
+                    kernel.run(*to, &mut *out, read, &block, &mut window);
+                    temporaries[i] = out;
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of whole maps with images of `pixels` pixels.
+struct Block<'a, E> {
+    rows: Range<usize>,
+    pixels: usize,
+    inputs: &'a [&'a [E]],
+    /// C of each input.
+    widths: &'a [usize],
+}
+
+impl<E> Block<'_, E> {
+    /// The block's rows of a place.
+    fn read<'a>(
+        &'a self,
+        place: Place,
+        outputs: &'a [&mut [E]],
+        temporaries: &'a [&mut [E]],
+    ) -> &'a [E] {
+        match place {
+            Place::Input(i) => {
+                let width = self.widths[i];
+                &self.inputs[i][self.rows.start * width..self.rows.end * width]
+            }
+            Place::Output(i) => outputs[i],
+            Place::Temporary(i) => temporaries[i],
+        }
+    }
+}
+
+impl<E: Real> Kernel<E> {
+    /// Sets or changes `out`, the rows of the place `to`.
+    fn run<'a>(
+        &self,
+        to: Place,
+        out: &mut [E],
+        read: impl Fn(Place) -> &'a [E],
+        block: &Block<'_, E>,
+        window: &mut impl FnMut(&mut [E]),
+    ) {
+        match self {
+            Self::Copy(x) => out.copy_from_slice(read(*x)),
+            Self::Norm { x, weight, bias, eps } => {
+                let x = (*x != to).then(|| read(*x));
+                dispatch(NormRows { x, weight, bias, eps: *eps, out });
+            }
+            Self::Linear { x, weight, bias } => {
+                weight.start_from(bias.as_deref(), out);
+                weight.accumulate(read(*x), out);
+            }
+            Self::Accumulate { x, weight } => weight.accumulate(read(*x), out),
+            Self::Window => window(out),
+            Self::Gate { z } => dispatch(GateRows { x: out, z: read(*z) }),
+            Self::Add { y } => {
+                for (out, &y) in out.iter_mut().zip(read(*y)) {
+                    *out += y;
+                }
+            }
+            Self::ScaleAdd { x, scale } => {
+                let c = out.len() / block.rows.len();
+                let scale = &scale[block.rows.start / block.pixels * c % scale.len()..][..c];
+                if *x == to {
+                    for row in out.chunks_exact_mut(c) {
+                        row.iter_mut().zip(scale).for_each(|(v, &scale)| *v += *v * scale);
+                    }
+                } else {
+                    dispatch(ScaleAddRows { x: read(*x), scale, y: Addend::Out, out });
+                }
+            }
+        }
+    }
+}
+
+/// Where each value of some steps is: a step that may change what it reads gets its place.
+struct Places {
+    of: Vec<Place>,
+    temporaries: Vec<usize>,
+}
+
+impl Places {
+    fn assign(chain: &Chain, plan: &Plan, range: Range<usize>, wanted: &[Value]) -> Self {
+        let last = chain.last_uses(wanted);
+        let none = Place::Input(usize::MAX);
+        let mut of = vec![none; chain.steps.len()];
+        let mut inputs = 0;
+        for (i, step) in chain.steps.iter().enumerate() {
+            if matches!(step, Step::Input(_)) {
+                of[i] = Place::Input(inputs);
+                inputs += 1;
+            }
+        }
+        // First which values share a place: `group` is the first of them.
+        let mut group: Vec<usize> = (0..chain.steps.len()).collect();
+        let mut end = last.clone();
+        for i in range.clone() {
+            let changed = match chain.steps[i] {
+                Step::Norm { x, .. } | Step::SiluGate { x, .. } | Step::Add { x, .. } => x.step,
+                Step::LinearAdd { y, .. } | Step::ScaleAdd { y, .. } => y.step,
+                _ => continue,
+            };
+            let here = range.contains(&changed) && !matches!(chain.steps[changed], Step::Input(_));
+            if here && last[changed] == i {
+                group[i] = group[changed];
+                end[group[i]] = end[i];
+            }
+        }
+        let output = |value: usize| wanted.iter().position(|x| group[x.step] == group[value]);
+        let mut temporaries = Vec::new();
+        // Temporary places and until when they are taken.
+        let mut taken: Vec<usize> = Vec::new();
+        for i in range {
+            if matches!(chain.steps[i], Step::Input(_)) {
+                continue;
+            }
+            of[i] = match output(i) {
+                _ if group[i] != i => of[group[i]],
+                Some(output) => Place::Output(output),
+                None => {
+                    let width = plan.channels[i];
+                    let free = (0..taken.len()).find(|&t| taken[t] < i && temporaries[t] == width);
+                    let t = free.unwrap_or_else(|| {
+                        temporaries.push(width);
+                        taken.push(0);
+                        taken.len() - 1
+                    });
+                    taken[t] = end[i];
+                    Place::Temporary(t)
+                }
+            };
+        }
+        Self { of, temporaries }
+    }
+}
+
+/// A chain with a depth-wise convolution: lines of what it reads, it, and what follows.
+struct WindowPass<E> {
+    before: Segment<E>,
+    taps: Vec<E>,
+    bias: Option<Vec<E>>,
+    k: usize,
+    after: Segment<E>,
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+impl<E: Real> WindowPass<E> {
+    fn new(chain: &Chain, plan: &Plan, at: usize, wanted: &[Value]) -> Result<Self> {
+        let Step::DepthwiseSilu { x, conv } = &chain.steps[at] else {
+            return Err(candle_core::Error::msg("a window that is no depth-wise convolution"));
+        };
+        let k = conv.weight().dim(3)?;
+        Ok(Self {
+            before: Segment::new(chain, plan, 0..at, &[*x])?,
+            taps: by_tap(&conv.weight().flatten_all()?.to_vec1()?, k * k, false),
+            bias: conv.bias().map(|b| b.to_vec1()).transpose()?,
+            k,
+            after: Segment::new(chain, plan, at..chain.steps.len(), wanted)?,
+            channels: plan.channels[at],
+            height: plan.height,
+            width: plan.width,
+        })
+    }
+
+    /// Whole lines of one image.
+    fn band(
+        &self,
+        rows: Range<usize>,
+        inputs: &[&[E]],
+        outputs: &mut [&mut [E]],
+        [buffer, ring]: &mut [Vec<E>; 2],
+    ) {
+        let &Self { k, channels, height, width, .. } = self;
+        let (pad, pixels) = (k / 2, height * width);
+        let first = rows.start / pixels * pixels;
+        let lines = (rows.start - first) / width..(rows.end - first) / width;
+        let line = width * channels;
+        // The window's lines, line y in place y mod k.
+        ring.resize(k * line, E::of(0.));
+        let mut next = lines.start.saturating_sub(pad);
+        for y in lines.clone() {
+            while next < height.min(y + pad + 1) {
+                let to = &mut ring[next % k * line..][..line];
+                let at = first + next * width;
+                self.before.run(at..at + width, pixels, inputs, &mut [to], buffer, |_| ());
+                next += 1;
+            }
+            let inside = pad.saturating_sub(y)..k.min(height + pad - y);
+            let at = first + y * width;
+            let mut outputs: Vec<&mut [E]> = outputs
+                .iter_mut()
+                .map(|out| {
+                    let line = out.len() / lines.len();
+                    &mut out[(y - lines.start) * line..][..line]
+                })
+                .collect();
+            self.after.run(at..at + width, pixels, inputs, &mut outputs, buffer, |out| {
+                let lines = |ky: usize| &ring[(y + ky - pad) % k * line..][..line];
+                let (taps, bias, rows) = (&*self.taps, self.bias.as_deref(), inside.clone());
+                dispatch(OutputRow { lines, rows, taps, bias, out: &mut *out, width, channels, k });
+                dispatch(SiluRows(out));
+            });
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Memory for feature maps: large pages, and buffers that are used again.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Tensor, WithDType};
+
+use crate::simd::Real;
+
+/// `n` zeros, for a result that a kernel is about to fill; see [`with_capacity`].
+pub fn zeros<E: WithDType>(n: usize) -> Vec<E> {
+    // Large zeroed memory comes untouched from the system: asking for large pages is not too late.
+    let zeros = vec![E::zero(); n];
+    ask_for_large_pages(zeros.as_ptr(), n);
+    zeros
+}
+
+/// An empty vector with room for `n` elements.
+///
+/// A feature map of a megapixel is some tens of megabytes, and the allocator gives memory of that
+/// size back to the system as soon as it is dropped. On Linux the next map's first touch of every
+/// 4 KiB page is then a fault; with pages of 2 MiB, which this function asks for, there are 512
+/// times fewer.
+pub fn with_capacity<E>(n: usize) -> Vec<E> {
+    let empty = Vec::with_capacity(n);
+    ask_for_large_pages(empty.as_ptr(), n);
+    empty
+}
+
+/// `n` elements of any value, for a result of which a kernel writes every element: memory that was
+/// given to [`recycle`] if some fits, otherwise zeros.
+pub fn scratch<E: WithDType>(n: usize) -> Vec<E> {
+    reused(n).unwrap_or_else(|| zeros(n))
+}
+
+/// An empty vector with room for `n` elements: memory that was given to [`recycle`] if some fits.
+pub(crate) fn with_room<E: WithDType>(n: usize) -> Vec<E> {
+    reused(n).map_or_else(
+        || with_capacity(n),
+        |mut buffer: Vec<E>| {
+            buffer.clear();
+            buffer
+        },
+    )
+}
+
+fn reused<E: WithDType>(n: usize) -> Option<Vec<E>> {
+    IDLE.with_borrow_mut(|idle| {
+        let fits = |b: &Box<dyn Any>| b.downcast_ref::<Vec<E>>().is_some_and(|v| v.len() == n);
+        let at = idle.buffers.iter().position(fits)?;
+        idle.buffers.swap_remove(at).downcast::<Vec<E>>().ok().map(|buffer| *buffer)
+    })
+}
+
+/// The elements of a CPU tensor whose memory no other tensor shares: moved, not copied. A tensor
+/// that does share it would be left without elements.
+///
+/// # Errors
+/// If they are not of type `E`.
+pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
+    struct Take<E>(Cell<Vec<E>>);
+    impl<E: Real> InplaceOp1 for Take<E> {
+        fn name(&self) -> &'static str {
+            "into_elements"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> Result<()> {
+            let taken = std::mem::replace(storage, E::to_cpu_storage_owned(Vec::new()));
+            self.0.set(E::cpu_storage_data(taken)?);
+            Ok(())
+        }
+    }
+    let (whole, n) =
+        (map.layout().contiguous_offsets() == Some((0, map.elem_count())), map.elem_count());
+    if !whole || map.dtype() != E::DTYPE || map.track_op() {
+        return map.flatten_all()?.to_vec1();
+    }
+    let take = Take(Cell::default());
+    map.inplace_op1(&take)?;
+    let mut elements = take.0.into_inner();
+    elements.truncate(n);
+    Ok(elements)
+}
+
+/// Keeps the memory of a map for the next one of its size, where this thread is inside
+/// [`recycling`]; drops it otherwise. As with [`into_elements`], no other tensor may share it.
+pub fn recycle(map: Tensor) {
+    if IDLE.with_borrow(|idle| idle.depth > 0) && map.device().is_cpu() && !map.track_op() {
+        fn keep<E: Real>(map: Tensor) {
+            if let Ok(buffer) = into_elements::<E>(map) {
+                IDLE.with_borrow_mut(|idle| idle.buffers.push(Box::new(buffer)));
+            }
+        }
+        with_float!(map.dtype(), E => keep::<E>(map), else ());
+    }
+}
+
+/// Runs `f`, during which this thread keeps the buffers given to [`recycle`]; afterwards they are
+/// dropped. Layers of a network ask for the same few sizes again and again, and memory fresh from
+/// the system has to be cleared first.
+pub fn recycling<T>(f: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IDLE.with_borrow_mut(|idle| {
+                idle.depth -= 1;
+                if idle.depth == 0 {
+                    idle.buffers.clear();
+                }
+            });
+        }
+    }
+    IDLE.with_borrow_mut(|idle| idle.depth += 1);
+    let _leave = Leave;
+    f()
+}
+
+#[derive(Default)]
+struct Idle {
+    /// How many calls of [`recycling`] this thread is inside.
+    depth: usize,
+    buffers: Vec<Box<dyn Any>>,
+}
+
+thread_local! {
+    static IDLE: RefCell<Idle> = RefCell::default();
+}
+
+/// Tells the allocator to keep the memory that this process frees, for its next allocations.
+///
+/// A feature map is some tens of megabytes. By default the allocator gives so much back to the
+/// system at once, and the system clears it before it hands it out again: about a third of the time
+/// of a training step. For programs to call when they start, before other threads run; a library
+/// should leave its user's allocator alone. The process keeps as much memory as it needed at its
+/// peak. Works with glibc on Linux; with other allocators it does nothing.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the calls only set two parameters of the allocator. Where they are refused, nothing
+    // changes.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
+/// Memory smaller than this is not worth a system call.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 4 << 20;
+
+#[cfg(target_os = "linux")]
+fn ask_for_large_pages<E>(start: *const E, n: usize) {
+    let bytes = n * size_of::<E>();
+    if bytes < LARGE {
+        return;
+    }
+    const PAGE: usize = 4096;
+    let (first, end) = (start.addr().next_multiple_of(PAGE), (start.addr() + bytes) / PAGE * PAGE);
+    // SAFETY: the pages lie within one allocation, and the advice changes nothing in them. That it
+    // may be refused (an old kernel, large pages switched off) only costs time.
+    unsafe { libc::madvise(first as *mut _, end - first, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_large_pages<E>(_: *const E, _: usize) {}

@@ -1,0 +1,10 @@
+//! The operations, their gradients, layers and chains.
+
+mod chain;
+mod errors;
+mod gradients;
+mod nn;
+mod oracle;
+mod properties;
+mod threads;
+mod values;

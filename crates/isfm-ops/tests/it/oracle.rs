@@ -1,0 +1,558 @@
+//! Slow, plain versions of the operations in f64, and what the tests share.
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+use candle_core::{DType, Device, Result, Tensor, Var};
+use isfm_ops::Epilogue;
+
+/// Values in about ±1 that depend on the seed alone.
+pub fn random(dims: &[usize], seed: u64) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+    let n = dims.iter().product();
+    let values: Vec<f64> = (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.
+        })
+        .collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+pub fn values(t: &Tensor) -> Vec<f64> {
+    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+pub fn bits(t: &Tensor) -> Vec<u32> {
+    let v: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
+    v.into_iter().map(f32::to_bits).collect()
+}
+
+pub fn to_f32(t: &Tensor) -> Tensor {
+    t.to_dtype(DType::F32).unwrap()
+}
+
+/// Asserts |got − want| ≤ tolerance·(the largest |want|, at least 1) everywhere.
+pub fn assert_close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let (got, want) = (values(got), values(want));
+    let size = want.iter().fold(1f64, |m, v| m.max(v.abs()));
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        assert!((g - w).abs() <= tolerance * size, "{what}: [{i}] is {g}, should be {w}");
+    }
+}
+
+fn tensor(v: Vec<f64>, dims: &[usize]) -> Tensor {
+    Tensor::from_vec(v, dims, &Device::Cpu).unwrap()
+}
+
+/// Element (b, y, x, c) of a map, or `None` outside.
+struct Map {
+    v: Vec<f64>,
+    dims: (usize, usize, usize, usize),
+}
+
+impl Map {
+    fn new(t: &Tensor) -> Self {
+        Self { v: values(t), dims: t.dims4().unwrap() }
+    }
+
+    fn at(&self, b: usize, y: isize, x: isize, c: usize) -> Option<f64> {
+        let (_, h, w, channels) = self.dims;
+        if y < 0 || x < 0 || y >= h as isize || x >= w as isize {
+            return None;
+        }
+        Some(self.v[((b * h + y as usize) * w + x as usize) * channels + c])
+    }
+
+    fn each(&self, outputs: usize, f: impl Fn(usize, isize, isize, usize) -> f64) -> Tensor {
+        let (b, h, w, _) = self.dims;
+        let mut out = Vec::new();
+        for i in 0..b {
+            for y in 0..h as isize {
+                for x in 0..w as isize {
+                    out.extend((0..outputs).map(|c| f(i, y, x, c)));
+                }
+            }
+        }
+        tensor(out, &[b, h, w, outputs])
+    }
+}
+
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let (cout, cin, k, _) = weight.dims4().unwrap();
+    let (map, w) = (Map::new(x), values(weight));
+    let bias = bias.map(values);
+    map.each(cout, |b, y, x, o| {
+        let mut sum = bias.as_ref().map_or(0., |b| b[o]);
+        for c in 0..cin {
+            for i in 0..k {
+                for j in 0..k {
+                    let (dy, dx) = (i as isize - k as isize / 2, j as isize - k as isize / 2);
+                    let v = map.at(b, y + dy, x + dx, c).unwrap_or(0.);
+                    sum += v * w[((o * cin + c) * k + i) * k + j];
+                }
+            }
+        }
+        sum
+    })
+}
+
+pub fn depthwise(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let (channels, _, k, _) = weight.dims4().unwrap();
+    let (map, w) = (Map::new(x), values(weight));
+    let bias = bias.map(values);
+    map.each(channels, |b, y, x, c| {
+        let mut sum = bias.as_ref().map_or(0., |b| b[c]);
+        for i in 0..k {
+            for j in 0..k {
+                let (dy, dx) = (i as isize - k as isize / 2, j as isize - k as isize / 2);
+                sum += map.at(b, y + dy, x + dx, c).unwrap_or(0.) * w[(c * k + i) * k + j];
+            }
+        }
+        sum
+    })
+}
+
+fn window(k: usize) -> impl Iterator<Item = (isize, isize)> {
+    let p = k as isize / 2;
+    (-p..=p).flat_map(move |i| (-p..=p).map(move |j| (i, j)))
+}
+
+pub fn avg_pool(x: &Tensor, k: usize) -> Tensor {
+    let map = Map::new(x);
+    map.each(map.dims.3, |b, y, x, c| {
+        let sum: f64 = window(k).filter_map(|(i, j)| map.at(b, y + i, x + j, c)).sum();
+        sum / (k * k) as f64
+    })
+}
+
+pub fn max_pool(x: &Tensor, k: usize) -> Tensor {
+    let map = Map::new(x);
+    map.each(map.dims.3, |b, y, x, c| {
+        let inside = window(k).filter_map(|(i, j)| map.at(b, y + i, x + j, c));
+        inside.fold(f64::NEG_INFINITY, |m, v| if m.is_nan() || v <= m { m } else { v })
+    })
+}
+
+/// PyTorch's rule for where the gradient of a window goes.
+pub fn max_pool_gradient(x: &Tensor, grad: &Tensor, k: usize) -> Tensor {
+    let (map, grad) = (Map::new(x), Map::new(grad));
+    let (b, h, w, channels) = map.dims;
+    let mut out = vec![0.; map.v.len()];
+    for i in 0..b {
+        for y in 0..h as isize {
+            for x in 0..w as isize {
+                for c in 0..channels {
+                    let mut best: Option<(f64, (isize, isize))> = None;
+                    for (dy, dx) in window(k) {
+                        if let Some(v) = map.at(i, y + dy, x + dx, c)
+                            && best.is_none_or(|(m, _)| v > m || v.is_nan())
+                        {
+                            best = Some((v, (y + dy, x + dx)));
+                        }
+                    }
+                    let (_, (y0, x0)) = best.unwrap();
+                    let at = ((i * h + y0 as usize) * w + x0 as usize) * channels + c;
+                    out[at] += grad.at(i, y, x, c).unwrap();
+                }
+            }
+        }
+    }
+    tensor(out, &[b, h, w, channels])
+}
+
+pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
+    let map = Map::new(x);
+    let (b, h, w, channels) = map.dims;
+    let place = |i: usize, from: usize, to: usize| {
+        let at = ((i as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.);
+        let first = (at.floor() as usize).min(from - 1);
+        (first as isize, (first + 1).min(from - 1) as isize, at - first as f64)
+    };
+    let mut out = Vec::new();
+    for i in 0..b {
+        for y in 0..height {
+            for x in 0..width {
+                let ((y0, y1, v), (x0, x1, u)) = (place(y, h, height), place(x, w, width));
+                for c in 0..channels {
+                    let at = |y, x| map.at(i, y, x, c).unwrap();
+                    let top = at(y0, x0) * (1. - u) + at(y0, x1) * u;
+                    let bottom = at(y1, x0) * (1. - u) + at(y1, x1) * u;
+                    out.push(top * (1. - v) + bottom * v);
+                }
+            }
+        }
+    }
+    tensor(out, &[b, height, width, channels])
+}
+
+fn by_row(x: &Tensor, f: impl Fn(&[f64]) -> Vec<f64>) -> Tensor {
+    let n = *x.dims().last().unwrap();
+    let out: Vec<f64> = values(x).chunks(n).flat_map(f).collect();
+    let mut dims = x.dims().to_vec();
+    *dims.last_mut().unwrap() = out.len() / (x.elem_count() / n);
+    tensor(out, &dims)
+}
+
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Tensor {
+    let (w, b) = (values(weight), values(bias));
+    by_row(x, |row| {
+        let n = row.len() as f64;
+        let mean = row.iter().sum::<f64>() / n;
+        let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        let normal = row.iter().map(|v| (v - mean) / (variance + eps).sqrt());
+        normal.zip(w.iter().zip(&b)).map(|(v, (w, b))| v * w + b).collect()
+    })
+}
+
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    let w = values(weight);
+    by_row(x, |row| {
+        let square = row.iter().map(|v| v * v).sum::<f64>() / row.len() as f64;
+        row.iter().zip(&w).map(|(v, w)| v / (square + eps).sqrt() * w).collect()
+    })
+}
+
+pub fn causal_conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    before: Option<&Tensor>,
+) -> Tensor {
+    let (b, l, c) = x.dims3().unwrap();
+    let k = weight.dim(2).unwrap();
+    let (v, w) = (values(x), values(weight));
+    let (bias, before) = (bias.map(values), before.map(values));
+    let mut out = Vec::new();
+    for i in 0..b * l * c {
+        let (image, t, channel) = (i / c / l, i / c % l, i % c);
+        let mut sum = bias.as_ref().map_or(0., |b| b[channel]);
+        for j in 0..k {
+            let past = match (t + j + 1).checked_sub(k) {
+                Some(step) => v[(image * l + step) * c + channel],
+                None => before
+                    .as_ref()
+                    .map_or(0., |before| before[(image * (k - 1) + t + j) * c + channel]),
+            };
+            sum += past * w[channel * k + j];
+        }
+        out.push(sum);
+    }
+    tensor(out, &[b, l, c])
+}
+
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let (w, bias) = (values(weight), bias.map(values));
+    by_row(x, |row| {
+        let outputs = w.chunks(row.len()).enumerate();
+        outputs
+            .map(|(o, w)| {
+                let start = bias.as_ref().map_or(0., |b| b[o]);
+                start + row.iter().zip(w).map(|(a, b)| a * b).sum::<f64>()
+            })
+            .collect()
+    })
+}
+
+pub fn softmax(x: &Tensor) -> Tensor {
+    by_row(x, |row| {
+        let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|v| (v - most).exp()).sum();
+        row.iter().map(|v| (v - most).exp() / sum).collect()
+    })
+}
+
+fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
+    let v = values(a).iter().zip(values(b)).map(|(&a, b)| f(a, b)).collect();
+    tensor(v, a.dims())
+}
+
+pub fn silu(x: &Tensor) -> Tensor {
+    zip(x, x, |x, _| x / (1. + (-x).exp()))
+}
+
+pub fn silu_gate(x: &Tensor, z: &Tensor) -> Tensor {
+    zip(x, z, |x, z| x * z / (1. + (-z).exp()))
+}
+
+pub fn sigmoid_gate(x: &Tensor, z: &Tensor) -> Tensor {
+    zip(x, z, |x, z| x / (1. + (-z).exp()))
+}
+
+pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Tensor {
+    let s = values(scale);
+    let scaled = by_row(x, |row| row.iter().zip(&s).map(|(a, b)| a * b).collect());
+    zip(&scaled, y, |a, b| a + b)
+}
+
+/// An operation of the crate on some inputs.
+pub type Op = dyn Fn(&[Tensor]) -> Result<Tensor> + Send + Sync;
+
+/// What it should give, by plain loops.
+pub type Oracle = dyn Fn(&[Tensor]) -> Tensor;
+
+/// One operation with inputs to try it on.
+pub struct Case {
+    pub name: String,
+    pub inputs: Vec<Tensor>,
+    pub op: Box<Op>,
+    pub oracle: Box<Oracle>,
+}
+
+fn case(
+    name: String,
+    dims: &[&[usize]],
+    op: impl Fn(&[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    oracle: impl Fn(&[Tensor]) -> Tensor + 'static,
+) -> Case {
+    let name = format!("{name} {dims:?}");
+    let inputs = dims.iter().enumerate().map(|(i, d)| random(d, 7 + i as u64)).collect();
+    Case { name, inputs, op: Box::new(op), oracle: Box::new(oracle) }
+}
+
+/// The same order of values, evenly spaced over ±1: no two so close that a finite difference could
+/// swap them.
+fn spaced(t: &Tensor) -> Tensor {
+    let v = values(t);
+    let mut order: Vec<usize> = (0..v.len()).collect();
+    order.sort_by(|&a, &b| v[a].total_cmp(&v[b]));
+    let mut out = vec![0.; v.len()];
+    for (rank, &i) in order.iter().enumerate() {
+        out[i] = 2. * rank as f64 / v.len() as f64 - 1.;
+    }
+    tensor(out, t.dims())
+}
+
+/// Every operation on maps of b×h×w×c (and `d` channels where there is a second number).
+pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
+    let map: &[usize] = &[b, h, w, c];
+    let mut all = Vec::new();
+    for k in [1, 3, 5, 7, 9] {
+        let weight: &[usize] = &[c, 1, k, k];
+        all.push(case(
+            format!("depthwise k={k}"),
+            &[map, weight, &[c]],
+            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
+            |t| depthwise(&t[0], &t[1], Some(&t[2])),
+        ));
+        all.push(case(
+            format!("depthwise k={k} no bias"),
+            &[map, weight],
+            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], None, Epilogue::None),
+            |t| depthwise(&t[0], &t[1], None),
+        ));
+    }
+    for k in [1, 3, 5] {
+        let weight: &[usize] = &[d, c, k, k];
+        all.push(case(
+            format!("conv k={k}"),
+            &[map, weight, &[d]],
+            |t| isfm_ops::conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
+            |t| conv2d(&t[0], &t[1], Some(&t[2])),
+        ));
+        all.push(case(
+            format!("conv k={k} no bias"),
+            &[map, weight],
+            |t| isfm_ops::conv2d(&t[0], &t[1], None, Epilogue::None),
+            |t| conv2d(&t[0], &t[1], None),
+        ));
+    }
+    all.push(case(
+        "linear".into(),
+        &[map, &[d, c], &[d]],
+        |t| isfm_ops::linear(&t[0], &t[1], Some(&t[2]), Epilogue::None),
+        |t| linear(&t[0], &t[1], Some(&t[2])),
+    ));
+    all.push(case(
+        "linear no bias".into(),
+        &[map, &[d, c]],
+        |t| isfm_ops::linear(&t[0], &t[1], None, Epilogue::None),
+        |t| linear(&t[0], &t[1], None),
+    ));
+    for k in [1, 3] {
+        let (weight, own): (&[usize], &[usize]) = (&[d, c, k, k], &[c, 1, k, k]);
+        let out: &[usize] = &[b, h, w, d];
+        all.push(case(
+            format!("conv k={k} and SiLU"),
+            &[map, weight, &[d]],
+            |t| isfm_ops::conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::Silu),
+            |t| silu(&conv2d(&t[0], &t[1], Some(&t[2]))),
+        ));
+        all.push(case(
+            format!("conv k={k} and a map"),
+            &[map, weight, out],
+            |t| isfm_ops::conv2d(&t[0], &t[1], None, Epilogue::Add(&t[2])),
+            |t| zip(&conv2d(&t[0], &t[1], None), &t[2], |x, y| x + y),
+        ));
+        all.push(case(
+            format!("conv k={k}, bias and a map"),
+            &[map, weight, &[d], out],
+            |t| isfm_ops::conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::Add(&t[3])),
+            |t| zip(&conv2d(&t[0], &t[1], Some(&t[2])), &t[3], |x, y| x + y),
+        ));
+        all.push(case(
+            format!("depthwise k={k} and SiLU"),
+            &[map, own, &[c]],
+            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::Silu),
+            |t| silu(&depthwise(&t[0], &t[1], Some(&t[2]))),
+        ));
+        all.push(case(
+            format!("depthwise k={k} and a map"),
+            &[map, own, map],
+            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], None, Epilogue::Add(&t[2])),
+            |t| zip(&depthwise(&t[0], &t[1], None), &t[2], |x, y| x + y),
+        ));
+    }
+    for k in [1, 3, 5] {
+        all.push(case(
+            format!("avg pool k={k}"),
+            &[map],
+            move |t| isfm_ops::avg_pool2d(&t[0], k),
+            move |t| avg_pool(&t[0], k),
+        ));
+        let mut max = case(
+            format!("max pool k={k}"),
+            &[map],
+            move |t| isfm_ops::max_pool2d(&t[0], k),
+            move |t| max_pool(&t[0], k),
+        );
+        max.inputs[0] = spaced(&max.inputs[0]);
+        all.push(max);
+    }
+    all.push(case(
+        "layer norm".into(),
+        &[map, &[c], &[c]],
+        |t| isfm_ops::layer_norm(&t[0], &t[1], &t[2], 1e-2),
+        |t| layer_norm(&t[0], &t[1], &t[2], 1e-2),
+    ));
+    for k in [1, 2, 4, 7] {
+        let dims: [&[usize]; 4] = [&[b, h * w, c], &[c, 1, k], &[c], &[b, k - 1, c]];
+        for given in 0..4usize {
+            let (bias, before) = (given & 1 > 0, given & 2 > 0 && k > 1);
+            let dims =
+                [&dims[..2], &dims[2..2 + usize::from(bias)], &dims[3..][..usize::from(before)]];
+            all.push(case(
+                format!("causal conv k={k}"),
+                &dims.concat(),
+                move |t| {
+                    let (x, weight) = (&t[0], &t[1]);
+                    let before = before.then(|| &t[t.len() - 1]);
+                    isfm_ops::causal_conv1d(x, weight, bias.then(|| &t[2]), before)
+                },
+                move |t| {
+                    let before = before.then(|| &t[t.len() - 1]);
+                    causal_conv(&t[0], &t[1], bias.then(|| &t[2]), before)
+                },
+            ));
+        }
+    }
+    all.push(case(
+        "rms norm".into(),
+        &[map, &[c]],
+        |t| isfm_ops::rms_norm(&t[0], &t[1], 1e-2),
+        |t| rms_norm(&t[0], &t[1], 1e-2),
+    ));
+    all.push(case(
+        "softmax".into(),
+        &[map],
+        |t| isfm_ops::softmax_last_dim(&t[0]),
+        |t| softmax(&t[0]),
+    ));
+    for (y, x) in [(h, w), (1, 1), (h + 1, w + 1), (2 * h, 3 * w), (h.div_ceil(2), w.div_ceil(2))] {
+        all.push(case(
+            format!("resize to {y}x{x}"),
+            &[map],
+            move |t| isfm_ops::resize_bilinear(&t[0], y, x),
+            move |t| resize(&t[0], y, x),
+        ));
+    }
+    all.push(case("silu".into(), &[map], |t| isfm_ops::silu(&t[0]), |t| silu(&t[0])));
+    all.push(case(
+        "silu_gate".into(),
+        &[map, map],
+        |t| isfm_ops::silu_gate(&t[0], &t[1]),
+        |t| silu_gate(&t[0], &t[1]),
+    ));
+    all.push(case(
+        "sigmoid_gate".into(),
+        &[map, map],
+        |t| isfm_ops::sigmoid_gate(&t[0], &t[1]),
+        |t| sigmoid_gate(&t[0], &t[1]),
+    ));
+    all.push(case(
+        "scale_add".into(),
+        &[map, &[c], map],
+        |t| isfm_ops::scale_add(&t[0], &t[1], &t[2]),
+        |t| scale_add(&t[0], &t[1], &t[2]),
+    ));
+    all.push(case(
+        "scale_add of each image".into(),
+        &[map, &[b, c], map],
+        |t| isfm_ops::scale_add(&t[0], &t[1], &t[2]),
+        |t| {
+            let image = |i: usize| {
+                let part = |t: &Tensor| t.narrow(0, i, 1).unwrap();
+                scale_add(&part(&t[0]), &t[1].get(i).unwrap(), &part(&t[2]))
+            };
+            let images: Vec<Tensor> = (0..t[0].dims()[0]).map(image).collect();
+            Tensor::cat(&images, 0).unwrap()
+        },
+    ));
+    all.push(case(
+        "weighted_sum".into(),
+        &[map, map],
+        |t| isfm_ops::weighted_sum(&t[0], 0.25, &t[1], -1.5),
+        |t| zip(&t[0], &t[1], |x, y| 0.25 * x - 1.5 * y),
+    ));
+    all
+}
+
+/// The gradients of Σ r ⊙ op(inputs) for a fixed random r.
+pub fn gradients(op: &Op, inputs: &[Tensor]) -> Vec<Tensor> {
+    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let y = op(&tensors).unwrap();
+    let r = random(y.dims(), 99).to_dtype(y.dtype()).unwrap();
+    let grads = (y * r).unwrap().sum_all().unwrap().backward().unwrap();
+    vars.iter().map(|v| grads.get(v).unwrap().clone()).collect()
+}
+
+fn loss(op: &Op, inputs: &[Tensor]) -> f64 {
+    let y = op(inputs).unwrap();
+    let r = random(y.dims(), 99);
+    values(&y).iter().zip(values(&r)).map(|(a, b)| a * b).sum()
+}
+
+/// Compares every gradient with central differences in f64: element by element where there are
+/// few, else along random directions, which see every element at once.
+pub fn check_gradients(case: &Case) {
+    // The error of the difference itself: step² times the third derivative, and rounding of the
+    // loss (about 1e-16·|loss|/step); both below 1e-8 here.
+    const STEP: f64 = 1e-5;
+    let grads = gradients(&*case.op, &case.inputs);
+    for (i, grad) in grads.iter().enumerate() {
+        let n = case.inputs[i].elem_count();
+        assert_eq!(grad.dims(), case.inputs[i].dims(), "{}: gradient {i}", case.name);
+        let few = n <= 64;
+        for trial in 0..if few { n } else { 3 } {
+            let direction = if few {
+                let mut unit = vec![0.; n];
+                unit[trial] = 1.;
+                tensor(unit, grad.dims())
+            } else {
+                random(grad.dims(), 1000 + trial as u64)
+            };
+            let moved = |step: f64| {
+                let mut inputs = case.inputs.clone();
+                inputs[i] = (&inputs[i] + (&direction * step).unwrap()).unwrap();
+                loss(&*case.op, &inputs)
+            };
+            let want = (moved(STEP) - moved(-STEP)) / (2. * STEP);
+            let got: f64 = values(grad).iter().zip(values(&direction)).map(|(a, b)| a * b).sum();
+            let size = 1. + want.abs() + loss(&*case.op, &case.inputs).abs();
+            let error = (got - want).abs();
+            assert!(error <= 2e-8 * size, "{} input {i}: {got}, should be {want}", case.name);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The four-direction scan against an oracle of plain loops, and its gradients against finite
+//! differences of that oracle, so that no line is shared between the two sides.
+
+use crate::common::{Case, NAMES, Numbers, Sizes, relative, scan};
+use candle_core::DType;
+use proptest::prelude::*;
+
+fn size(b: usize, h: usize, w: usize, d: usize, r: usize, n: usize) -> Sizes {
+    Sizes { b, h, w, d, r, n }
+}
+
+fn cases() -> Vec<Sizes> {
+    vec![
+        size(1, 1, 1, 1, 1, 1),
+        size(2, 1, 1, 5, 2, 4),
+        size(1, 1, 9, 5, 1, 4),
+        size(1, 13, 1, 16, 2, 8),
+        size(2, 5, 7, 5, 2, 16),
+        size(1, 7, 5, 16, 1, 16),
+        size(1, 9, 11, 32, 2, 20),
+        size(2, 6, 4, 40, 8, 16),
+        size(1, 17, 19, 40, 2, 1),
+        size(1, 8, 16, 20, 2, 8),
+        size(3, 3, 3, 3, 3, 3),
+        size(1, 16, 4, 33, 2, 13),
+        size(1, 4, 5, 150, 3, 4),
+        size(1, 3, 5, 300, 2, 9),
+    ]
+}
+
+#[test]
+fn equals_the_oracle() {
+    for (seed, sizes) in cases().into_iter().enumerate() {
+        let case = Case::new(sizes, seed as u64);
+        let want = case.oracle();
+        let double = relative(&case.run(DType::F64), &want);
+        assert!(double < 1e-13, "{sizes:?} f64: {double:e}");
+        // Rounding of f32 inputs and of exp and softplus; seen: 2e-7.
+        let single = relative(&case.run(DType::F32), &want);
+        assert!(single < 1e-6, "{sizes:?} f32: {single:e}");
+    }
+}
+
+/// Central differences of the oracle's Σ dy·y at `picks` elements of each input, against the
+/// crate's f64 gradients; then the f32 gradients against the f64 ones.
+fn check_gradients(case: &Case, seed: u64, picks: usize) {
+    let mut numbers = Numbers(seed ^ 0x5eed);
+    let dy = numbers.vec(case.inputs[0].len(), -1., 1.);
+    let got = case.gradients(&dy, DType::F64);
+    let loss = |case: &Case| -> f64 { case.oracle().iter().zip(&dy).map(|(y, g)| y * g).sum() };
+    for (i, name) in NAMES.iter().enumerate() {
+        let scale = got[i].iter().fold(0f64, |m, g| m.max(g.abs()));
+        let len = case.inputs[i].len();
+        for pick in 0..picks.min(len) {
+            let at = if len <= picks { pick } else { (numbers.unit() * len as f64) as usize };
+            let step = 1e-5;
+            let mut moved = case.clone();
+            moved.inputs[i][at] += step;
+            let up = loss(&moved);
+            moved.inputs[i][at] -= 2. * step;
+            let slope = (up - loss(&moved)) / (2. * step);
+            // Truncation is about step² = 1e-10, rounding about 1e-16·|loss|/step = 1e-10.
+            let error = (slope - got[i][at]).abs();
+            assert!(
+                error <= 1e-7 * (1. + scale),
+                "{:?} {name}[{at}]: {} but the slope is {slope}",
+                case.sizes,
+                got[i][at]
+            );
+        }
+    }
+    for (i, single) in case.gradients(&dy, DType::F32).iter().enumerate() {
+        let error = relative(single, &got[i]);
+        // The agreement that the golden values ask of f32 gradients; seen: 6e-7.
+        assert!(error < 1e-5, "{:?} f32 gradient of {}: {error:e}", case.sizes, NAMES[i]);
+    }
+}
+
+#[test]
+fn gradients_are_the_oracles_slopes() {
+    for (seed, sizes) in cases().into_iter().enumerate() {
+        check_gradients(&Case::new(sizes, 100 + seed as u64), seed as u64, 12);
+    }
+}
+
+/// More than one chunk in each half, so that states and gradients pass between chunks.
+#[test]
+fn gradients_across_many_chunks() {
+    for sizes in [size(1, 15, 19, 5, 2, 4), size(1, 12, 12, 18, 1, 9)] {
+        check_gradients(&Case::new(sizes, 7), 7, 8);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_sizes(
+        b in 1usize..3, h in 1usize..10, w in 1usize..10, d in 1usize..40,
+        r in 1usize..5, n in 1usize..22, seed: u64,
+    ) {
+        let case = Case::new(size(b, h, w, d, r, n), seed);
+        let want = case.oracle();
+        prop_assert!(relative(&case.run(DType::F64), &want) < 1e-13);
+        prop_assert!(relative(&case.run(DType::F32), &want) < 2e-6);
+    }
+}
+
+/// The whole resolution of a camera frame, with decays near 1 so that states remember far back.
+#[test]
+fn long_sequence() {
+    let mut case = Case::new(size(1, 480, 640, 3, 1, 4), 11);
+    case.inputs[3].fill(-4.);
+    case.inputs[4].iter_mut().for_each(|a| *a -= 1.);
+    // 307,200 steps of f32 rounding; seen: 3e-7.
+    let error = relative(&case.run(DType::F32), &case.oracle());
+    assert!(error < 1e-6, "{error:e}");
+    let dy = Numbers(5).vec(case.inputs[0].len(), -1., 1.);
+    let double = case.gradients(&dy, DType::F64);
+    for (i, single) in case.gradients(&dy, DType::F32).iter().enumerate() {
+        let error = relative(single, &double[i]);
+        assert!(error < 1e-5, "gradient of {}: {error:e}", NAMES[i]);
+    }
+}
+
+#[test]
+fn huge_steps_neither_overflow_nor_turn_to_nan() {
+    for bias in [100., 1e10, -1e10] {
+        let mut case = Case::new(size(1, 6, 7, 5, 2, 4), 3);
+        case.inputs[3].fill(bias);
+        let want = case.oracle();
+        for dtype in [DType::F32, DType::F64] {
+            let got = case.run(dtype);
+            assert!(got.iter().all(|y| y.is_finite()), "bias {bias} {dtype:?}");
+            // One rounding of dt at 1e10 is 1e3: only the relative size is the same.
+            let error = relative(&got, &want);
+            assert!(error < 1e-5, "bias {bias} {dtype:?}: {error:e}");
+            let gradients = case.gradients(&vec![1.; want.len()], dtype);
+            for (name, g) in NAMES.iter().zip(gradients) {
+                assert!(g.iter().all(|g| g.is_finite()), "bias {bias} {dtype:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_stays_in_its_image_and_channel() {
+    let sizes = size(2, 5, 6, 20, 2, 4);
+    let clean = Case::new(sizes, 4);
+    let mut dirty = clean.clone();
+    dirty.inputs[0][7] = f64::NAN; // channel 7 of the first position of the first image
+    for dtype in [DType::F32, DType::F64] {
+        let (clean, dirty) = (clean.run(dtype), dirty.run(dtype));
+        for (i, (c, d)) in clean.iter().zip(&dirty).enumerate() {
+            let hit = i < 30 * 20 && i % 20 == 7;
+            assert!(if hit { d.is_nan() } else { c == d }, "{dtype:?} {i}: {c} {d}");
+        }
+    }
+    let gradients = dirty.gradients(&vec![1.; dirty.inputs[0].len()], DType::F32);
+    assert!(gradients[0][30 * 20..].iter().all(|g| g.is_finite()));
+}
+
+#[test]
+fn wrong_inputs_are_refused() {
+    let case = Case::new(size(1, 2, 3, 4, 1, 2), 0);
+    let good = case.tensors(DType::F32);
+    assert!(scan(&good).is_ok());
+    for i in 0..good.len() {
+        let mut bad = good.clone();
+        bad[i] = bad[i].unsqueeze(0).unwrap();
+        let message = scan(&bad).unwrap_err().to_string();
+        assert!(message.contains("selective_scan_2d") && message.contains("needs"), "{message}");
+        let mut bad = good.clone();
+        bad[i] = bad[i].to_dtype(DType::F64).unwrap();
+        assert!(scan(&bad).is_err(), "{}", NAMES[i]);
+        let mut bad = good.clone();
+        bad[i] = bad[i].narrow(0, 0, 0).unwrap();
+        assert!(scan(&bad).is_err(), "{}", NAMES[i]);
+    }
+    let half: Vec<_> = good.iter().map(|t| t.to_dtype(DType::F16).unwrap()).collect();
+    assert!(scan(&half).unwrap_err().to_string().contains("F32 or F64"));
+}
+
+/// Inputs that are views: transposed, narrowed.
+#[test]
+fn views_are_read_as_what_they_show() {
+    let case = Case::new(size(2, 4, 4, 6, 1, 2), 9);
+    let mut inputs = case.tensors(DType::F64);
+    let want = scan(&inputs).unwrap();
+    inputs[0] = inputs[0].transpose(1, 3).unwrap().contiguous().unwrap().transpose(1, 3).unwrap();
+    inputs[1] =
+        candle_core::Tensor::cat(&[&inputs[1], &inputs[1]], 0).unwrap().narrow(0, 2, 2).unwrap();
+    let got = scan(&inputs).unwrap();
+    assert_eq!(crate::common::values(&want), crate::common::values(&got));
+}

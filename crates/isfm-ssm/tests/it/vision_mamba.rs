@@ -1,0 +1,143 @@
+//! The bidirectional block against plain loops and finite differences.
+
+use crate::common::{
+    Numbers, check_gradients, mamba_branch, project, relative, scramble, tensor, values,
+};
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::{VarBuilder, VarMap};
+use isfm_ssm::{MambaConfig, VisionMamba, vision_mamba, vision_mamba_layer};
+
+fn random(dims: &[usize]) -> Tensor {
+    tensor(&Numbers(3).vec(dims.iter().product(), -1., 1.), dims, DType::F64)
+}
+
+fn block(config: &MambaConfig, average: bool) -> (VarMap, VisionMamba) {
+    let map = VarMap::new();
+    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
+    let block = vision_mamba(config, average, vb).unwrap();
+    scramble(&map, 1);
+    (map, block)
+}
+
+fn flip(x: &[f64], len: usize, d: usize) -> Vec<f64> {
+    x.chunks(len * d).flat_map(|x| x.chunks(d).rev().flatten().copied()).collect()
+}
+
+#[test]
+fn block_is_its_formula() {
+    let config = MambaConfig { d_state: 3, ..MambaConfig::new(6) };
+    let (batch, c, d) = (2, 6, 12);
+    for (len, average) in [(1, false), (2, true), (21, false), (21, true)] {
+        let (map, block) = block(&config, average);
+        let x = random(&[batch, len, c]);
+        let data = map.data().lock().unwrap();
+        let projected = project(&values(&x), &values(&data["in_proj.weight"]), c);
+        let half = |start: usize| -> Vec<f64> {
+            projected.chunks(2 * d).flat_map(|row| row[start..start + d].to_vec()).collect()
+        };
+        let (u, z) = (half(0), half(d));
+        let get = |suffix: &'static str| {
+            let data = &data;
+            move |name: &str| {
+                let name = match (suffix, name) {
+                    ("", name) => name.to_string(),
+                    (_, "A_log") => "A_b_log".to_string(),
+                    (_, "D") => "D_b".to_string(),
+                    (_, name) => name.replacen('.', "_b.", 1),
+                };
+                values(&data[&name])
+            }
+        };
+        let dims = [batch, len, d];
+        let forwards = mamba_branch(&u, dims, &get(""));
+        let backwards = flip(&mamba_branch(&flip(&u, len, d), dims, &get("_b")), len, d);
+        let share = if average { 0.5 } else { 1. };
+        let gated: Vec<f64> = forwards
+            .iter()
+            .zip(&backwards)
+            .zip(&z)
+            .map(|((f, b), z)| share * (f + b) * z / (1. + (-z).exp()))
+            .collect();
+        let want = project(&gated, &values(&data["out_proj.weight"]), d);
+        let error = relative(&values(&block.forward(&x).unwrap()), &want);
+        // Rounding of f64.
+        assert!(error < 1e-12, "{len} {average}: {error:e}");
+    }
+}
+
+/// With the same parameters both ways, a block sees no direction.
+#[test]
+fn equal_directions_commute_with_flipping() {
+    let (map, block) = block(&MambaConfig::new(5), false);
+    let data = map.data().lock().unwrap();
+    for (name, var) in data.iter() {
+        let one_way = name.replace("_b.", ".").replace("A_b_log", "A_log").replace("D_b", "D");
+        if *name != one_way {
+            var.set(data[&one_way].as_tensor()).unwrap();
+        }
+    }
+    drop(data);
+    let x = random(&[2, 13, 5]);
+    let flipped = tensor(&flip(&values(&x), 13, 5), &[2, 13, 5], DType::F64);
+    let got = values(&block.forward(&flipped).unwrap());
+    let want = flip(&values(&block.forward(&x).unwrap()), 13, 5);
+    assert!(relative(&got, &want) < 1e-13);
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    let small = MambaConfig { d_state: 3, ..MambaConfig::new(4) };
+    for (config, len, average) in [
+        (small, 8, false),
+        (MambaConfig { bias: true, conv_bias: false, ..small }, 5, true),
+        (MambaConfig { d_conv: 1, d_state: 1, ..small }, 1, false),
+    ] {
+        let map = VarMap::new();
+        let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
+        let layer = vision_mamba_layer(&config, average, vb).unwrap();
+        scramble(&map, 2);
+        check_gradients(&map, &random(&[2, len, 4]), &|x| layer.forward(x).unwrap());
+    }
+}
+
+#[test]
+fn names_are_the_released_ones() {
+    let (map, _) = block(&MambaConfig::new(192), false);
+    let data = map.data().lock().unwrap();
+    let mut got: Vec<String> =
+        data.iter().map(|(name, var)| format!("{name} {:?}", var.dims())).collect();
+    got.sort();
+    // Vim-tiny's.
+    let want = [
+        "A_b_log [384, 16]",
+        "A_log [384, 16]",
+        "D [384]",
+        "D_b [384]",
+        "conv1d.bias [384]",
+        "conv1d.weight [384, 1, 4]",
+        "conv1d_b.bias [384]",
+        "conv1d_b.weight [384, 1, 4]",
+        "dt_proj.bias [384]",
+        "dt_proj.weight [384, 12]",
+        "dt_proj_b.bias [384]",
+        "dt_proj_b.weight [384, 12]",
+        "in_proj.weight [768, 192]",
+        "out_proj.weight [192, 384]",
+        "x_proj.weight [44, 384]",
+        "x_proj_b.weight [44, 384]",
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn wrong_inputs_are_refused() {
+    let (_, block) = block(&MambaConfig::new(4), false);
+    for dims in [&[2, 4][..], &[1, 0, 4], &[0, 3, 4], &[1, 3, 5], &[1, 2, 2, 4]] {
+        let x = Tensor::zeros(dims, DType::F64, &Device::Cpu).unwrap();
+        let text = block.forward(&x).unwrap_err().to_string();
+        assert!(text.contains("vision_mamba") && text.contains("[B, L, 4]"), "{text}");
+    }
+    let zero = MambaConfig { d_conv: 0, ..MambaConfig::new(4) };
+    let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    assert!(vision_mamba(&zero, false, vb).is_err());
+}
