@@ -23,7 +23,7 @@ impl Default for Differences {
     }
 }
 
-/// Σ r ⊙ y for a fixed random r, which a mistake in no element leaves unchanged; a scalar itself.
+/// Σ r ⊙ y for a fixed random r, so that an error in any element shows; a scalar itself.
 fn loss(y: &Tensor) -> Result<Tensor> {
     if y.rank() == 0 {
         return Ok(y.clone());
