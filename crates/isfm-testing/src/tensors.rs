@@ -44,7 +44,9 @@ pub fn dot(a: &Tensor, b: &Tensor) -> f64 {
 
 /// The largest |a − b|; NaN where one is NaN.
 pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
-    pairs(a, b).map(|(a, b)| (a - b).abs()).fold(0., |m, d| if d <= m { m } else { d })
+    pairs(a, b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0., |m, d| if m.is_nan() || d <= m { m } else { d })
 }
 
 /// ‖a − b‖ / ‖b‖; 0 where a = b.
