@@ -8,6 +8,7 @@ use isfm_metrics::{Metric, Sample, Scores, Triple};
 const TOLERANCE: f64 = 1e-6;
 
 fn check<T: Sample>(name: &str, triple: &Triple<'_, T>, expected: &serde_json::Value) {
+    let mut worst: f64 = 0.;
     let scores = Scores::evaluate(triple);
     let metrics = Metric::ALL.iter().filter(|m| expected.get(m.name()).is_some());
     assert_eq!(metrics.clone().count(), 12);
@@ -17,7 +18,9 @@ fn check<T: Sample>(name: &str, triple: &Triple<'_, T>, expected: &serde_json::V
         let error = (value - want).abs() / want.abs();
         assert!(error < TOLERANCE, "{name} {metric}: {value}, not {want} ({error:e})");
         assert_eq!(scores.get(metric), Some(value), "{name} {metric}: evaluate differs");
+        worst = worst.max(error);
     }
+    println!("{name}: differs by at most {worst:.1e}");
 }
 
 fn folder(path: &Path) {

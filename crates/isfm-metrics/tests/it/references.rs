@@ -65,6 +65,7 @@ fn packages_and_numpy_agree() {
         }
     }
     for ((name, source), difference) in worst {
+        println!("{name:<12} {source:<8} differs by at most {difference:.1e}");
         assert!(difference < TOLERANCE, "{name} by {source}: {difference:e}");
     }
 }
