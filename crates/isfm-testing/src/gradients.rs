@@ -110,3 +110,31 @@ fn compare(
         assert!((got - want).abs() <= bound, "{what}, {trial}: {got}, should be {want}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn right_gradients_pass() {
+        let inputs = [random(&[3, 4], 1), random(&[3, 40], 2)];
+        check_gradients("product", &inputs, Differences::default(), |x| x[0].t()?.matmul(&x[1]));
+        let x = Var::from_tensor(&inputs[0]).unwrap();
+        check_variables(&[("x".into(), x.clone())], Differences::default(), || x.exp());
+        assert_eq!(values(&x), values(&inputs[0]));
+    }
+
+    /// One factor of x² is cut out of the graph.
+    #[test]
+    #[should_panic(expected = "cut: input 0, 0: ")]
+    fn wrong_gradients_fail() {
+        let x = random(&[2, 3], 1);
+        check_gradients("cut", &[x], Differences::default(), |x| &x[0] * x[0].detach());
+    }
+
+    #[test]
+    #[should_panic(expected = "0 has no gradient")]
+    fn missing_gradients_fail() {
+        check_gradients("cut", &[random(&[2], 1)], Differences::default(), |x| x[0].detach().exp());
+    }
+}
