@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use candle_nn::{Conv2dConfig, VarBuilder};
+use candle_nn::VarBuilder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, image, random, random_var};
