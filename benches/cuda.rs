@@ -6,7 +6,7 @@
 //! cargo bench -p isfm-benches --features cuda --bench cuda
 //! ```
 //!
-//! `benches/scan_vs_mamba_ssm.py` times the common kernel at the same sizes on the same machine.
+//! `benches/python/scan_vs_mamba_ssm.py` times the common kernel at the same sizes on the same machine.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

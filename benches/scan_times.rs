@@ -1,5 +1,5 @@
 //! Times of the one-dimensional selective scan on the inputs of a file, as one line of JSON: what
-//! `scan_vs_pytorch.py` runs beside PyTorch. Writes the output and the gradients beside the file.
+//! `python/scan_vs_pytorch.py` runs beside PyTorch. Writes the output and the gradients beside the file.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -11,8 +11,10 @@ use isfm_ssm::{ScanOptions, selective_scan};
 
 type Tensors = HashMap<String, Tensor>;
 
-/// The shortest of five runs, in milliseconds, and what the last one returned.
+/// The shortest of three runs after one that warms up, in milliseconds, and what the last one
+/// returned.
 fn best<T, E>(mut f: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
+    f()?;
     let mut shortest = f64::INFINITY;
     let mut run = || {
         let start = Instant::now();
@@ -20,9 +22,8 @@ fn best<T, E>(mut f: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
         shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());
         result
     };
-    for _ in 0..4 {
-        run()?;
-    }
+    run()?;
+    run()?;
     let result = run()?;
     Ok((shortest, result))
 }

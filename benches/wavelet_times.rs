@@ -1,5 +1,5 @@
 //! Times of wavelet transforms and of copies, as one line of JSON: what
-//! `wavelets_vs_pywavelets.py` runs beside PyWavelets.
+//! `python/wavelets_vs_pywavelets.py` runs beside PyWavelets.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,10 +11,11 @@ use rayon::prelude::*;
 
 const LAYOUT: Layout = Layout::ChannelsFirst;
 
-/// The shortest of several runs, in milliseconds.
+/// The shortest of five runs after one that warms up, in milliseconds.
 fn best<T>(mut f: impl FnMut() -> T) -> f64 {
+    f();
     let mut shortest = f64::INFINITY;
-    for _ in 0..15 {
+    for _ in 0..5 {
         let start = Instant::now();
         std::hint::black_box(f());
         shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());

@@ -1,5 +1,5 @@
 //! Wavelet transforms against the same filters as convolutions of Candle's, and against a copy.
-//! `wavelets_vs_pywavelets.py` compares with PyWavelets.
+//! `python/wavelets_vs_pywavelets.py` compares with PyWavelets.
 
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,6 +1,12 @@
-//! Sobel edges, row by row.
+//! Sobel edges, row by row, and what the fused image kept of them.
 
-use crate::plane::Grid;
+use rayon::prelude::*;
+
+use crate::plane::{Grid, Grids};
+use crate::simd::{Kernel, dispatch, sum};
+
+/// Rows of one task; fixed, so that sums do not depend on the threads.
+const BAND: usize = 16;
 
 /// What lies beyond an image's border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,5 +78,114 @@ impl Sobel {
         for (((gy, a), b), c) in gy.iter_mut().zip(left).zip(centre).zip(right) {
             *gy = a + 2. * b + c;
         }
+    }
+}
+
+/// Strength and orientation of one pixel's edge.
+pub(crate) type Edge = (f64, f64);
+
+/// One row's edges.
+#[derive(Clone)]
+pub(crate) struct Edges {
+    pub(crate) strength: Vec<f64>,
+    orientation: Vec<f64>,
+}
+
+impl Edges {
+    #[inline(always)]
+    fn read<M: Measure>(&mut self, sobel: &Sobel) {
+        let out = self.strength.iter_mut().zip(&mut self.orientation);
+        for ((strength, orientation), (&gx, &gy)) in out.zip(sobel.gx.iter().zip(&sobel.gy)) {
+            (*strength, *orientation) = M::edge(gx, gy);
+        }
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = Edge> {
+        self.strength.iter().copied().zip(self.orientation.iter().copied())
+    }
+}
+
+/// A quotient of sums over the edges of both sources.
+pub(crate) trait Measure {
+    const BORDER: Border;
+    /// The edge of Sobel sums.
+    fn edge(gx: f64, gy: f64) -> Edge;
+    /// How much an edge of this strength counts.
+    fn weight(strength: f64) -> f64;
+    /// What a source's pixel contributes, for its edge, the fused image's and the weight.
+    fn value(source: Edge, fused: Edge, weight: f64) -> f64;
+    /// Adds one row's values to their sum.
+    fn add(row: &mut Row, sum: &mut f64);
+}
+
+/// One row of the three images.
+pub(crate) struct Row {
+    sobel: Sobel,
+    pub(crate) fused: Edges,
+    pub(crate) sources: [Edges; 2],
+    weights: Vec<f64>,
+    /// Of each source's pixels.
+    pub(crate) values: [Vec<f64>; 2],
+}
+
+impl Row {
+    fn new(w: usize) -> Self {
+        let row = || vec![0.; w];
+        let edges = || Edges { strength: row(), orientation: row() };
+        let (sobel, sources) = (Sobel::new(w), [edges(), edges()]);
+        Self { sobel, fused: edges(), sources, weights: row(), values: [row(), row()] }
+    }
+}
+
+/// The sums of all values and of all weights.
+pub(crate) fn sums<M: Measure>(images: &Grids) -> (f64, f64) {
+    let (w, h) = images.size();
+    let bands: Vec<(f64, f64)> = (0..h.div_ceil(BAND))
+        .into_par_iter()
+        .map_init(
+            || Row::new(w),
+            |row, band| {
+                let rows = band * BAND..(band * BAND + BAND).min(h);
+                dispatch(Band { images, rows, row, measure: std::marker::PhantomData::<M> })
+            },
+        )
+        .collect();
+    bands.iter().fold((0., 0.), |(values, weights), band| (values + band.0, weights + band.1))
+}
+
+struct Band<'a, M> {
+    images: &'a Grids,
+    rows: std::ops::Range<usize>,
+    row: &'a mut Row,
+    measure: std::marker::PhantomData<M>,
+}
+
+impl<M: Measure> Kernel for Band<'_, M> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn run(self) -> (f64, f64) {
+        let Grids { visible, infrared, fused } = self.images;
+        let row = self.row;
+        let mut sums = (0., 0.);
+        for y in self.rows {
+            row.sobel.row(fused, y, M::BORDER);
+            row.fused.read::<M>(&row.sobel);
+            for (k, image) in [visible, infrared].into_iter().enumerate() {
+                row.sobel.row(image, y, M::BORDER);
+                row.sources[k].read::<M>(&row.sobel);
+                for (weight, &strength) in row.weights.iter_mut().zip(&row.sources[k].strength) {
+                    *weight = M::weight(strength);
+                }
+                let inputs = row.sources[k].iter().zip(row.fused.iter()).zip(&row.weights);
+                for (value, ((source, fused), &weight)) in row.values[k].iter_mut().zip(inputs) {
+                    *value = M::value(source, fused, weight);
+                }
+                sums.1 += sum(&row.weights);
+            }
+            M::add(row, &mut sums.0);
+        }
+        sums
     }
 }

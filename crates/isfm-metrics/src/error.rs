@@ -138,3 +138,51 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// One of each kind. The match stops a build in which a new kind was forgotten.
+    fn all() -> Vec<Error> {
+        use Error::*;
+        let all = vec![
+            Empty { width: 0, height: 5 },
+            Length { got: 7, width: 2, height: 3 },
+            Pixel { value: 256., x: 1, y: 2 },
+            SizeMismatch { visible: (1, 2), infrared: (1, 2), fused: (2, 1) },
+            TooSmall { metric: Metric::Vif, width: 9, height: 8, needed: 41 },
+            TableRow { row: 1, got: 2, needed: 3 },
+            TableNan { row: 1, column: 2 },
+            TableEmpty { methods: 0, metrics: 2 },
+            BoundingBox { x: 0., y: 1., width: -1., height: 2. },
+            DetectionScore { index: 4 },
+            MinimumScore,
+            IouThresholds(vec![1.5]),
+            Classes(0),
+            LabelMaps { truth: 4, predicted: 5 },
+            Label { label: 9, index: 3, classes: 2 },
+        ];
+        for error in &all {
+            match error {
+                Empty { .. } | Length { .. } | Pixel { .. } | SizeMismatch { .. } => (),
+                TooSmall { .. } | TableRow { .. } | TableNan { .. } | TableEmpty { .. } => (),
+                BoundingBox { .. } | DetectionScore { .. } | MinimumScore | IouThresholds(_) => (),
+                Classes(_) | LabelMaps { .. } | Label { .. } => (),
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_text_is_its_own_and_repeats_no_source() {
+        let texts: Vec<_> = all().iter().map(Error::to_string).collect();
+        for (error, text) in all().iter().zip(&texts) {
+            assert_eq!(texts.iter().filter(|other| *other == text).count(), 1, "{text}");
+            let repeated = error.source().is_some_and(|source| text.contains(&source.to_string()));
+            assert!(!repeated, "{text}");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! No operation is fused or reordered between the instruction sets, so every one of them gives the
 //! same bits.
 
-use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 /// Lanes of a vector: one AVX-512 register of `f64`.
 pub(crate) const LANES: usize = 8;
@@ -200,14 +200,6 @@ macro_rules! operator {
     )*};
 }
 operator!(Add add +, Sub sub -, Mul mul *, Div div /);
-
-impl Neg for V {
-    type Output = V;
-    #[inline(always)]
-    fn neg(self) -> V {
-        self.map(|x| -x)
-    }
-}
 
 impl AddAssign for V {
     #[inline(always)]

@@ -1,11 +1,11 @@
 //! Segmentation scores against scikit-learn, and what must hold for any label maps.
 
-use std::path::Path;
-
 use isfm_metrics::Error;
 use isfm_metrics::segmentation::ConfusionMatrix;
 use proptest::prelude::*;
 use serde_json::Value;
+
+use crate::close;
 
 /// Quotients of whole numbers, the mean of at most nine of them.
 const TOLERANCE: f64 = 1e-14;
@@ -14,19 +14,9 @@ fn numbers(value: &Value) -> Vec<u64> {
     value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap()).collect()
 }
 
-fn close(name: &str, got: Option<f64>, want: &Value) {
-    match (got, want.as_f64()) {
-        (Some(got), Some(want)) => {
-            assert!((got - want).abs() < TOLERANCE, "{name}: {got}, not {want}")
-        }
-        (got, want) => assert_eq!(got, want, "{name}"),
-    }
-}
-
 #[test]
 fn the_numbers_are_scikit_learns() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/segmentation.json");
-    let cases: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases = crate::json("segmentation.json");
     for case in cases.as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let classes = case["classes"].as_u64().unwrap() as usize;
@@ -47,13 +37,13 @@ fn the_numbers_are_scikit_learns() {
 
         let expected = &case["expected"];
         assert_eq!(matrix.counts(), numbers(&expected["counts"]), "{name}");
-        close(name, matrix.mean_iou(), &expected["mean_iou"]);
-        close(name, matrix.accuracy(), &expected["accuracy"]);
+        close(name, matrix.mean_iou(), &expected["mean_iou"], TOLERANCE);
+        close(name, matrix.accuracy(), &expected["accuracy"], TOLERANCE);
         for (key, got) in [("iou", matrix.iou()), ("class_accuracy", matrix.class_accuracy())] {
             let want = expected[key].as_array().unwrap();
             assert_eq!(got.len(), want.len());
             for (class, (got, want)) in got.into_iter().zip(want).enumerate() {
-                close(&format!("{name}, {key} of class {class}"), got, want);
+                close(&format!("{name}, {key} of class {class}"), got, want, TOLERANCE);
             }
         }
     }

@@ -1,18 +1,16 @@
 //! Gradients: finite differences, the adjoint identity, and what an orthogonal transform keeps.
 
-mod common;
-
 use std::slice::from_ref;
 
 use candle_core::{DType, Result, Tensor, Var};
-use common::{
-    LAYOUTS, MODES, difference, dot, from_nchw, odd_filters, padded_haar, random, values,
-};
 use isfm_dwt::{
     Border, Layout, Subbands, Wavelet, WaveletPacket, dwt, dwt2, idwt, idwt2, iswt, iswt2, swt,
     swt2, wavedec, wavedec2, waverec, waverec2,
 };
+use isfm_testing::{Differences, check_gradients, difference, dot, golden, random};
 use proptest::prelude::*;
+
+use crate::{LAYOUTS, MODES, from_nchw, odd_filters, padded_haar};
 
 const DROP: Border = Border::Drop;
 
@@ -26,27 +24,11 @@ fn loss(parts: &[&Tensor]) -> Result<Tensor> {
     Ok(sum)
 }
 
-/// The gradient of `f` by backward and by central differences, which are exact for the quadratic
-/// loss up to rounding: 1e-16 × 100 terms / step 1e-3.
+/// Differences are exact for the quadratic loss up to rounding: 1e-16 × 100 terms / step 1e-3.
+const EXACT: Differences = Differences { step: 1e-3, tolerance: 1e-11, one_by_one: usize::MAX };
+
 fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-    let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
-    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    let grads = f(&tensors).unwrap().backward().unwrap();
-    for (which, var) in vars.iter().enumerate() {
-        let got = values(grads.get(var).unwrap());
-        let base = values(var);
-        for (i, got) in got.iter().enumerate() {
-            let at = |step: f64| {
-                let mut moved = base.clone();
-                moved[i] += step;
-                let mut all = inputs.to_vec();
-                all[which] = Tensor::from_vec(moved, var.dims(), var.device()).unwrap();
-                f(&all).unwrap().to_scalar::<f64>().unwrap()
-            };
-            let want = (at(1e-3) - at(-1e-3)) / 2e-3;
-            assert!((got - want).abs() < 1e-9, "input {which}, element {i}: {got}, not {want}");
-        }
-    }
+    check_gradients("wavelets", inputs, EXACT, f);
 }
 
 fn wavelets() -> [Wavelet; 3] {
@@ -235,12 +217,11 @@ fn adjoint_of_every_wavelet_and_border() {
 /// must satisfy ⟨Wx, y⟩ = ⟨x, Wᵀy⟩, and theirs does not (`fixtures/make_pytorch_wavelets.py`).
 #[test]
 fn where_pytorch_wavelets_is_wrong() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pytorch_wavelets.safetensors");
-    let fixture = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    let fixture = golden!("pytorch_wavelets.safetensors");
     for name in ["haar", "db2", "db4"] {
         let wavelet = Wavelet::named(name).unwrap();
         for (mode, border) in MODES.into_iter().filter(|(mode, _)| *mode != "constant") {
-            let get = |what: &str| &fixture[&format!("{name}.{mode}.{what}")];
+            let get = |what: &str| &fixture[&*format!("{name}.{mode}.{what}")];
             let x = Var::from_tensor(get("x")).unwrap();
             let (low, high) = dwt(&x, &wavelet, border, 0).unwrap();
             assert!(difference(&low, get("low")) < 1e-14);

@@ -1,31 +1,12 @@
 //! What holds for any images.
 
-use isfm_metrics::{Metric, Plane, Scores, Triple};
+use isfm_metrics::Metric;
 use proptest::prelude::*;
 
-/// Waves, an edge and noise: neighbours are related as in a picture.
-fn image(seed: u64, w: usize, h: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    let (a, b, edge) = (random(), random(), random());
-    (0..w * h)
-        .map(|p| {
-            let (x, y) = ((p % w) as f32, (p / w) as f32);
-            let wave = (x * (0.05 + 0.3 * a) + y * (0.05 + 0.3 * b)).sin() * 60.;
-            let step = if x > edge * w as f32 { 50. } else { 0. };
-            (90. + wave + step + 20. * random()).clamp(0., 255.) as u8
-        })
-        .collect()
-}
+use crate::scores;
 
-fn scores([v, i, f]: [&[u8]; 3], w: usize, h: usize) -> Scores {
-    let plane = |data| Plane::new(data, w, h).unwrap();
-    Scores::evaluate(&Triple::new(plane(v), plane(i), plane(f)).unwrap())
+fn image(seed: u64, w: usize, h: usize) -> Vec<u8> {
+    crate::picture(seed, w, h).into_iter().map(|p| p as u8).collect()
 }
 
 fn mirrored(image: &[u8], w: usize) -> Vec<u8> {

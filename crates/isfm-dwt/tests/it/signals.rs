@@ -1,14 +1,14 @@
 //! One-dimensional and stationary transforms and packets: plain loops as the oracle, long lines,
 //! threads, views, bad input.
 
-mod common;
-
 use candle_core::{D, DType, Device, Tensor, Var};
-use common::{MODES, difference, random, runs_on, same_bits, values};
 use isfm_dwt::{
     Border, Error, Layout, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2,
     wavedec, waverec,
 };
+use isfm_testing::{bits, difference, random, same_bits, same_on_any_threads, values};
+
+use crate::MODES;
 
 /// cA by the definition: the low-pass over the extended signal, every second output.
 fn oracle(x: &[f64], lo: &[f64], border: Border) -> Vec<f64> {
@@ -72,22 +72,15 @@ fn threads_do_not_change_a_bit() {
         for (_, border) in MODES {
             for dims in [vec![1, 100_001, 1], vec![5, 1001, 3], vec![2, 77, 130]] {
                 let x = random(&dims, 6).to_dtype(DType::F32).unwrap();
-                let run = |threads| {
-                    runs_on(threads, || {
-                        let var = Var::from_tensor(&x)?;
-                        let mut all = wavedec(&var, &wavelet, border, 1, 2)?;
-                        let sum = (all[0].sqr()?.sum_all()? + all[1].sqr()?.sum_all()?)?;
-                        all.push(sum.backward()?.get(&var).unwrap().clone());
-                        all.push(waverec(&all[..3], &wavelet, border, 1)?);
-                        Ok(all)
-                    })
+                let run = || -> candle_core::Result<Vec<_>> {
+                    let var = Var::from_tensor(&x)?;
+                    let mut all = wavedec(&var, &wavelet, border, 1, 2)?;
+                    let sum = (all[0].sqr()?.sum_all()? + all[1].sqr()?.sum_all()?)?;
+                    all.push(sum.backward()?.get(&var).unwrap().clone());
+                    all.push(waverec(&all[..3], &wavelet, border, 1)?);
+                    Ok(all.iter().map(bits).collect())
                 };
-                let one = run(1);
-                for threads in [2, 3] {
-                    for (a, b) in one.iter().zip(run(threads)) {
-                        assert!(same_bits(a, &b), "{name} {border:?} {threads}");
-                    }
-                }
+                same_on_any_threads(&format!("{name} {border:?}"), || run().unwrap());
             }
         }
     }

@@ -1,28 +1,25 @@
 //! The values, lengths and order of PyWavelets (`fixtures/make.py`): every wavelet, every border
 //! mode, odd and even sizes, sizes below the filter's.
 
-mod common;
-
-use std::collections::HashMap;
-
-use candle_core::{DType, Device, Tensor};
-use common::{LAYOUTS, MODES, from_nchw, to_nchw, values};
+use candle_core::{DType, Tensor};
 use isfm_dwt::{
     Layout, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
     waverec, waverec2,
 };
+use isfm_testing::{Golden, difference, golden, values};
+
+use crate::{LAYOUTS, MODES, from_nchw, to_nchw};
 
 /// Values are of order 1 to 10, sums of up to 40 products a level: a few roundings of each type.
 const TYPES: [(DType, f64); 3] = [(DType::F64, 1e-13), (DType::F32, 1e-6), (DType::F16, 3e-3)];
 const CHOSEN: [&str; 10] =
     ["haar", "db2", "db7", "sym4", "coif1", "coif2", "bior2.2", "bior3.7", "rbio1.3", "rbio4.4"];
 
-struct Fixture(HashMap<String, Tensor>);
+struct Fixture(Golden);
 
 impl Fixture {
     fn load() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pywavelets.safetensors");
-        Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
+        Self(golden!("pywavelets.safetensors"))
     }
 
     fn values(&self, name: &str) -> Vec<f64> {
@@ -142,7 +139,7 @@ fn along_any_dimension() {
                     let x = x.reshape((1, n, 1)).unwrap().repeat((2, 1, inner)).unwrap();
                     let (a, d) = dwt(&x, &wavelet, border, 1).unwrap();
                     let back = idwt(&a, &d, &wavelet, border, 1).unwrap();
-                    assert!(common::difference(&back.narrow(1, 0, n).unwrap(), &x) < 1e-12);
+                    assert!(difference(&back.narrow(1, 0, n).unwrap(), &x) < 1e-12);
                     [a, d].map(|b| {
                         let line = b.narrow(0, 1, 1).unwrap().narrow(2, inner - 1, 1).unwrap();
                         line.flatten_all().unwrap()

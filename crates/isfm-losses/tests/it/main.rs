@@ -1,12 +1,15 @@
 //! Values and gradients of the losses: against the released program's numbers, against ordinary
 //! Candle operations, and against finite differences.
 
-use std::collections::HashMap;
+use std::slice::from_ref;
 
 use candle_core::{DType, Device, Tensor, Var};
 use isfm_losses::{
     Error, FusionLoss, LossWeights, Result, clamp_unit, content_loss, fusion_loss, gradient_loss,
     intensity_loss, plain, ssim_loss,
+};
+use isfm_testing::{
+    Differences, Numbers, bits, check_gradients, golden, relative, same_on_any_threads, values,
 };
 use proptest::prelude::*;
 
@@ -20,40 +23,19 @@ const LOSSES: [(&str, Loss, Plain); 4] = [
     ("ssim", ssim_loss, plain::ssim_loss),
 ];
 
-/// Numbers in (0, 1) from a small generator, so that a failure repeats.
+/// Numbers in [0, 1).
 fn image(seed: u64, shape: (usize, usize, usize, usize)) -> Tensor {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let data: Vec<f64> = (0..shape.0 * shape.1 * shape.2 * shape.3)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 11) as f64 / (1u64 << 53) as f64
-        })
-        .collect();
-    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    let numbers = Numbers(seed).vec(shape.0 * shape.1 * shape.2 * shape.3, 0., 1.);
+    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
 }
 
 fn triple(seed: u64, shape: (usize, usize, usize, usize)) -> [Tensor; 3] {
     [1, 2, 3].map(|k| image(3 * seed + k, shape))
 }
 
-fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
 fn scalar(t: &Tensor) -> f64 {
     assert_eq!(t.dims(), [0usize; 0]);
     t.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
-}
-
-/// ‖a − b‖ / ‖b‖; 0 for two that are zero all over, as a slope is between the two sources.
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.dims(), b.dims());
-    let (a, b) = (values(a), values(b));
-    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-    let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b));
-    if error == 0. { 0. } else { error / norm(&mut b.iter().copied()) }
 }
 
 fn terms(loss: &FusionLoss) -> [(&'static str, &Tensor); 5] {
@@ -73,21 +55,19 @@ fn slope(loss: &Tensor, fused: &Var) -> Tensor {
 /// The tolerances are what two f32 programs that sum in different orders reach, with some room.
 #[test]
 fn the_released_programs_numbers() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/losses.safetensors");
-    let golden: HashMap<String, Tensor> =
-        candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let golden = golden!("losses.safetensors");
     for (dtype, case) in
         [DType::F32, DType::F64].into_iter().flat_map(|d| (0..3).map(move |c| (d, c)))
     {
-        let get = |name: &str| golden[&format!("case{case}.{name}")].to_dtype(dtype).unwrap();
+        let get = |name: &str| golden[&*format!("case{case}.{name}")].to_dtype(dtype).unwrap();
         let fused = Var::from_tensor(&get("fused")).unwrap();
         let weights = LossWeights::default();
         let loss = fusion_loss(&fused, &get("vi"), &get("ir"), &weights).unwrap();
         for (name, got) in terms(&loss) {
-            let error = distance(&got.reshape(1).unwrap(), &get(name));
+            let error = relative(&got.reshape(1).unwrap(), &get(name));
             assert!(error < 1e-6, "{dtype:?} case {case} {name}: {error:e}");
         }
-        let error = distance(&slope(&loss.total, &fused), &get("grad_total_wrt_fused"));
+        let error = relative(&slope(&loss.total, &fused), &get("grad_total_wrt_fused"));
         eprintln!("{dtype:?} case {case}: gradient differs by {error:.1e}");
         assert!(error < 1e-5, "{dtype:?} case {case} gradient: {error:e}");
     }
@@ -95,24 +75,13 @@ fn the_released_programs_numbers() {
 
 #[test]
 fn finite_differences() {
+    // A step of 1e-6 leaves about 1e-9 of rounding and 1e-10 of curvature.
+    let how = Differences { step: 1e-6, tolerance: 3e-8, one_by_one: usize::MAX };
     for shape in [(1, 1, 1, 1), (2, 1, 5, 7), (1, 1, 1, 9), (1, 1, 13, 2)] {
         let [fused, visible, infrared] = triple(7, shape);
-        let fused = Var::from_tensor(&fused).unwrap();
         for (name, loss, _) in LOSSES {
-            let slope = values(&slope(&loss(&fused, &visible, &infrared).unwrap(), &fused));
-            let start = values(&fused);
-            for p in 0..start.len() {
-                let at = |step: f64| {
-                    let mut moved = start.clone();
-                    moved[p] += step;
-                    let moved = Tensor::from_vec(moved, shape, &Device::Cpu).unwrap();
-                    scalar(&loss(&moved, &visible, &infrared).unwrap())
-                };
-                // A step of 1e-6 leaves about 1e-9 of rounding and 1e-10 of curvature.
-                let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
-                let error = (numeric - slope[p]).abs();
-                assert!(error < 1e-7, "{name} {shape:?} [{p}]: {} {numeric}", slope[p]);
-            }
+            let of_fused = |x: &[Tensor]| Ok(loss(&x[0], &visible, &infrared)?);
+            check_gradients(&format!("{name} {shape:?}"), from_ref(&fused), how, of_fused);
         }
     }
 }
@@ -129,7 +98,7 @@ proptest! {
             let ours = loss(&fused, &visible, &infrared).unwrap();
             let theirs = plain(&fused, &visible, &infrared).unwrap();
             prop_assert!((scalar(&ours) - scalar(&theirs)).abs() < 1e-12, "{}", name);
-            let error = distance(&slope(&ours, &fused), &slope(&theirs, &fused));
+            let error = relative(&slope(&ours, &fused), &slope(&theirs, &fused));
             prop_assert!(error < 1e-10, "{} {:e}", name, error);
         }
     }
@@ -165,7 +134,7 @@ fn weights_and_upstream_gradients_scale() {
     assert!((scalar(&loss.total) - 3. * scalar(&loss.ssim)).abs() < 1e-14);
     let alone = ssim_loss(&fused, &visible, &infrared).unwrap();
     let tripled = (slope(&alone, &fused) * 3.).unwrap();
-    assert!(distance(&slope(&loss.total, &fused), &tripled) < 1e-14);
+    assert!(relative(&slope(&loss.total, &fused), &tripled) < 1e-14);
     assert_eq!(scalar(&alone), scalar(&loss.ssim));
 }
 
@@ -179,7 +148,7 @@ fn gradients_reach_what_the_fused_image_was_made_of() {
         let ours = slope(&loss(&fused, &visible, &infrared).unwrap(), &leaf);
         let copy = fused.contiguous().unwrap();
         let theirs = slope(&plain(&copy, &visible, &infrared).unwrap(), &leaf);
-        assert!(distance(&ours, &theirs) < 1e-10, "{name}");
+        assert!(relative(&ours, &theirs) < 1e-10, "{name}");
     }
 }
 
@@ -198,18 +167,11 @@ fn views_of_larger_tensors() {
 fn the_same_bits_for_any_number_of_threads() {
     let [fused, visible, infrared] =
         triple(8, (5, 1, 19, 23)).map(|t| t.to_dtype(DType::F32).unwrap());
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let fused = Var::from_tensor(&fused).unwrap();
-            let weights = LossWeights::default();
-            let loss = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
-            (terms(&loss).map(|(_, t)| scalar(t)), values(&slope(&loss.total, &fused)))
-        })
-    };
-    let one = run(1);
-    assert_eq!(one, run(2));
-    assert_eq!(one, run(3));
+    same_on_any_threads("all losses", || {
+        let fused = Var::from_tensor(&fused).unwrap();
+        let loss = fusion_loss(&fused, &visible, &infrared, &LossWeights::default()).unwrap();
+        (terms(&loss).map(|(_, t)| bits(t)), bits(&slope(&loss.total, &fused)))
+    });
 }
 
 #[test]

@@ -2,15 +2,11 @@
 
 use isfm_metrics::{
     Direction::{Higher, Lower},
-    Error, Feature, Metric, Plane, Sample, Scores, Triple, average_gradient, average_rank,
-    correlation, entropy, fmi, luma_u8, ms_ssim, mse, mutual_information, nabf, psnr, qabf, qcb,
-    qcv, qp, scd, spatial_frequency, ssim, standard_deviation, vif,
+    Error, Metric, Plane, Scores, Triple, average_rank, luma_u8, psnr, qabf, scd, vif,
 };
+use isfm_testing::same_on_any_threads;
 
-fn triple<'a, T: Sample>(v: &'a [T], i: &'a [T], f: &'a [T], w: usize, h: usize) -> Triple<'a, T> {
-    let plane = |data| Plane::new(data, w, h).unwrap();
-    Triple::new(plane(v), plane(i), plane(f)).unwrap()
-}
+use crate::{scores, single, triple};
 
 fn gradient_image(w: usize, h: usize) -> Vec<u8> {
     (0..w * h).map(|p| ((p % w * 7 + p / w * 13) % 256) as u8).collect()
@@ -25,35 +21,6 @@ fn none_is_nan(s: &Scores, what: &str) {
 /// The values of these metrics, all of which must exist.
 fn values<const N: usize>(s: &Scores, metrics: [Metric; N]) -> [f64; N] {
     metrics.map(|m| s.get(m).unwrap_or_else(|| panic!("no {m}")))
-}
-
-/// Each metric by its own function.
-fn single<T: Sample>(t: &Triple<'_, T>, metric: Metric) -> Result<f64, Error> {
-    let fused = &t.fused();
-    Ok(match metric {
-        Metric::En => entropy(fused),
-        Metric::Sd => standard_deviation(fused),
-        Metric::Sf => spatial_frequency(fused),
-        Metric::Ag => average_gradient(fused),
-        Metric::Mi => mutual_information(t),
-        Metric::Scd => scd(t),
-        Metric::Vif => vif(t)?,
-        Metric::Qabf => qabf(t),
-        Metric::Ssim => ssim(t)?,
-        Metric::Cc => correlation(t),
-        Metric::Mse => mse(t),
-        Metric::Psnr => psnr(t),
-        Metric::MsSsim => ms_ssim(t)?,
-        Metric::FmiPixel => fmi(t, Feature::Pixel)?,
-        Metric::FmiGradient => fmi(t, Feature::Gradient)?,
-        Metric::FmiDct => fmi(t, Feature::Dct)?,
-        Metric::FmiWavelet => fmi(t, Feature::Wavelet)?,
-        Metric::Nabf => nabf(t),
-        Metric::Qcv => qcv(t),
-        Metric::Qcb => qcb(t),
-        Metric::Qp => qp(t),
-        other => panic!("{other} has no function here"),
-    })
 }
 
 /// The smallest side for which a metric has a value.
@@ -74,7 +41,7 @@ fn every_size_from_one_pixel() {
     for (w, h) in sizes.into_iter().chain(larger) {
         let a = gradient_image(w, h);
         let b: Vec<u8> = a.iter().rev().copied().collect();
-        let t = triple(&a, &b, &a, w, h);
+        let t = triple([&a, &b, &a], w, h);
         let s = Scores::evaluate(&t);
         none_is_nan(&s, &format!("{w}x{h}"));
         for &metric in Metric::ALL {
@@ -90,7 +57,7 @@ fn every_size_from_one_pixel() {
         }
     }
     let one = [200u8];
-    let t = triple(&one, &one, &one, 1, 1);
+    let t = triple([&one, &one, &one], 1, 1);
     let text = vif(&t).unwrap_err().to_string();
     assert_eq!(text, "VIF of 1x1 images: needs at least 41 pixels each way");
     let s = Scores::evaluate(&t);
@@ -106,7 +73,7 @@ fn constant_images() {
     let (w, h) = (168, 161);
     for (v, i, f) in [(0u8, 0u8, 0u8), (90, 90, 90), (0, 0, 255), (255, 255, 0), (10, 200, 77)] {
         let images = [v, i, f].map(|level| vec![level; w * h]);
-        let s = Scores::evaluate(&triple(&images[0], &images[1], &images[2], w, h));
+        let s = scores([&images[0], &images[1], &images[2]], w, h);
         none_is_nan(&s, &format!("{v} {i} {f}"));
         let zero = [En, Sd, Sf, Ag, Mi, Scd, Cc, Nabf, Qcv, Qp];
         assert_eq!(values(&s, zero), [0.; 10], "{v} {i} {f}");
@@ -120,7 +87,7 @@ fn constant_images() {
     }
     // Fractional grey levels do not sum exactly; the rounding must not look like a signal.
     let images = [0.1f32, 77.7, 200.3].map(|level| vec![level; w * h]);
-    let s = Scores::evaluate(&triple(&images[0], &images[1], &images[2], w, h));
+    let s = scores([&images[0], &images[1], &images[2]], w, h);
     none_is_nan(&s, "fractional");
     assert_eq!(
         values(&s, [Scd, Cc, Qcv, Qcb, Qp, Nabf, FmiGradient]),
@@ -133,14 +100,14 @@ fn constant_images() {
 fn black_images() {
     let (w, h) = (170, 165);
     let (black, other) = (vec![0u8; w * h], gradient_image(w, h));
-    assert_eq!(qabf(&triple(&black, &black, &other, w, h)), 0.);
-    assert_eq!(psnr(&triple(&black, &black, &black, w, h)), f64::INFINITY);
-    assert_eq!(psnr(&triple(&other, &other, &black, w, h)), f64::NEG_INFINITY);
-    let s = Scores::evaluate(&triple(&other, &black, &black, w, h));
+    assert_eq!(qabf(&triple([&black, &black, &other], w, h)), 0.);
+    assert_eq!(psnr(&triple([&black, &black, &black], w, h)), f64::INFINITY);
+    assert_eq!(psnr(&triple([&other, &other, &black], w, h)), f64::NEG_INFINITY);
+    let s = scores([&other, &black, &black], w, h);
     none_is_nan(&s, "one source black");
     assert!(s.get(Metric::Vif).unwrap() < 1.1);
     // No source has a feature that could be kept.
-    let s = Scores::evaluate(&triple(&black, &black, &other, w, h));
+    let s = scores([&black, &black, &other], w, h);
     none_is_nan(&s, "only the fused image is not black");
     assert_eq!(values(&s, [Metric::Qp, Metric::Qcv]), [0., 0.]);
     // Every edge is new, but against weights of next to nothing.
@@ -152,7 +119,7 @@ fn identical_images() {
     use Metric::*;
     let (w, h) = (176, 163);
     let a = gradient_image(w, h);
-    let s = Scores::evaluate(&triple(&a, &a, &a, w, h));
+    let s = scores([&a, &a, &a], w, h);
     none_is_nan(&s, "identical");
     assert_eq!(values(&s, [Mse, Psnr, Scd, Nabf]), [0., f64::INFINITY, 0., 0.]);
     // The spectra of the images come from different transforms.
@@ -170,7 +137,7 @@ fn identical_images() {
     let half: Vec<u8> = a.iter().map(|p| p / 2).collect();
     let up: Vec<u8> = half.iter().map(|p| p + 31).collect();
     let flat = vec![9u8; w * h];
-    close(scd(&triple(&flat, &half, &up, w, h)), 1.);
+    close(scd(&triple([&flat, &half, &up], w, h)), 1.);
 }
 
 #[test]
@@ -179,8 +146,8 @@ fn the_sources_can_be_exchanged() {
     let a = gradient_image(w, h);
     let b: Vec<u8> = a.iter().rev().map(|p| p / 3).collect();
     let f: Vec<u8> = a.iter().zip(&b).map(|(a, b)| a / 2 + b / 2).collect();
-    let one = Scores::evaluate(&triple(&a, &b, &f, w, h));
-    let other = Scores::evaluate(&triple(&b, &a, &f, w, h));
+    let one = scores([&a, &b, &f], w, h);
+    let other = scores([&b, &a, &f], w, h);
     for &metric in Metric::ALL {
         let (x, y) = (one.get(metric).unwrap(), other.get(metric).unwrap());
         // Both spectra come from one transform, so that its rounding depends on the order.
@@ -194,13 +161,7 @@ fn the_same_bits_for_any_number_of_threads() {
     let a = gradient_image(w, h);
     let b: Vec<u8> = a.iter().rev().map(|p| p / 3).collect();
     let f: Vec<u8> = a.iter().zip(&b).map(|(a, b)| a / 2 + b / 2).collect();
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| Scores::evaluate(&triple(&a, &b, &f, w, h)))
-    };
-    let one = run(1);
-    assert_eq!(one, run(2));
-    assert_eq!(one, run(3));
+    same_on_any_threads("all metrics", || scores([&a, &b, &f], w, h));
 }
 
 #[test]
@@ -246,14 +207,14 @@ fn means_over_a_set() {
     assert_eq!(Scores::mean(&[]), None);
     let large = gradient_image(48, 48);
     let dark: Vec<u8> = large.iter().map(|p| p / 2).collect();
-    let a = Scores::evaluate(&triple(&large, &dark, &large, 48, 48));
-    let b = Scores::evaluate(&triple(&large, &dark, &dark, 48, 48));
+    let a = scores([&large, &dark, &large], 48, 48);
+    let b = scores([&large, &dark, &dark], 48, 48);
     let mean = Scores::mean(&[a, b]).unwrap();
     for &metric in Metric::ALL {
         let want = a.get(metric).zip(b.get(metric)).map(|(a, b)| (a + b) / 2.);
         assert_eq!(mean.get(metric), want, "{metric}");
     }
-    let small = Scores::evaluate(&triple(&large[..400], &dark[..400], &large[..400], 20, 20));
+    let small = scores([&large[..400], &dark[..400], &large[..400]], 20, 20);
     let mixed = Scores::mean(&[a, small]).unwrap();
     assert!(mixed.get(Metric::Vif).is_none() && mixed.get(Metric::Ssim).is_some());
 }
@@ -278,7 +239,7 @@ fn only_what_was_asked_for() {
     let (w, h) = (64, 50);
     let a = gradient_image(w, h);
     let b: Vec<u8> = a.iter().map(|p| p / 2).collect();
-    let t = triple(&a, &b, &a, w, h);
+    let t = triple([&a, &b, &a], w, h);
     let all = Scores::evaluate(&t);
     for metrics in
         [Metric::RELEASED, Metric::RANKED, &[Metric::Qcb], &[Metric::Mi, Metric::Sd], &[]]

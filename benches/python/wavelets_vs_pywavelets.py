@@ -1,9 +1,9 @@
 """Times isfm-dwt and PyWavelets side by side on f32 data of one size, and prints ratios.
 
-    pip install PyWavelets numpy && python benches/wavelets_vs_pywavelets.py
+    pip install PyWavelets numpy && python benches/python/wavelets_vs_pywavelets.py
 
 Runs `cargo bench -p isfm-benches --bench wavelet_times` and PyWavelets in turn, several rounds, so
-that both meet the same machine; of each the shortest time counts. PyWavelets has one thread;
+that both meet the same machine; of each the shortest of five runs a round counts, after one that warms up. PyWavelets has one thread;
 isfm-dwt those of RAYON_NUM_THREADS. Haar is also compared with a copy of its input: `of copy` is
 the share of the copy's bandwidth that it reaches, the copy made by as many threads into fresh
 memory, as the transform's result is.
@@ -21,7 +21,7 @@ import pywt
 parser = argparse.ArgumentParser()
 parser.add_argument("--rounds", type=int, default=3)
 rounds = parser.parse_args().rounds
-root = pathlib.Path(__file__).resolve().parent.parent
+root = pathlib.Path(__file__).resolve().parent.parent.parent
 random = numpy.random.default_rng(1)
 x = random.standard_normal((2048, 2048)).astype(numpy.float32)
 line = random.standard_normal(1 << 22).astype(numpy.float32)
@@ -48,8 +48,9 @@ def cases():
 
 
 def best(f):
+    f()
     shortest = float("inf")
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         f()
         shortest = min(shortest, 1e3 * (time.perf_counter() - start))

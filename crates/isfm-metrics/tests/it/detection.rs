@@ -1,23 +1,14 @@
 //! Detection scores against COCO's own program, and what must hold for any boxes.
 
-use std::path::Path;
-
 use isfm_metrics::Error;
 use isfm_metrics::detection::{BoundingBox, Counts, Detection, GroundTruth, Options, evaluate};
 use proptest::prelude::*;
 use serde_json::Value;
 
+use crate::close;
+
 /// Both sides divide and add the same whole numbers in f64; only the order of the sums differs.
 const TOLERANCE: f64 = 1e-12;
-
-fn close(name: &str, got: Option<f64>, want: &Value) {
-    match (got, want.as_f64()) {
-        (Some(got), Some(want)) => {
-            assert!((got - want).abs() < TOLERANCE, "{name}: {got}, not {want}")
-        }
-        (got, want) => assert_eq!(got, want, "{name}"),
-    }
-}
 
 fn bbox(value: &Value) -> BoundingBox {
     let v: Vec<f64> = value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
@@ -30,8 +21,7 @@ fn number(value: &Value) -> usize {
 
 #[test]
 fn the_numbers_are_cocos() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/detection.json");
-    let cases: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases = crate::json("detection.json");
     for case in cases.as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let list = |key: &str| case[key].as_array().unwrap();
@@ -57,14 +47,14 @@ fn the_numbers_are_cocos() {
         let options = Options { max_detections, ..Options::default() };
         let scores = evaluate(&truth, &found, &options).unwrap();
         let expected = &case["expected"];
-        close(name, scores.map(), &expected["map"]);
-        close(name, scores.map50(), &expected["map50"]);
-        close(name, scores.average_recall(), &expected["average_recall"]);
+        close(name, scores.map(), &expected["map"], TOLERANCE);
+        close(name, scores.map50(), &expected["map50"], TOLERANCE);
+        close(name, scores.average_recall(), &expected["average_recall"], TOLERANCE);
         for (class, per_threshold) in expected["ap"].as_array().unwrap().iter().enumerate() {
             for (at, want) in per_threshold.as_array().unwrap().iter().enumerate() {
                 let iou = scores.iou_thresholds()[at];
                 let got = scores.average_precision(class + 1, iou).unwrap();
-                close(&format!("{name}, class {class}, IoU {iou}"), got, want);
+                close(&format!("{name}, class {class}, IoU {iou}"), got, want, TOLERANCE);
             }
         }
         for want in expected["counts"].as_array().unwrap() {

@@ -1,14 +1,14 @@
 //! What was taken apart comes back: any wavelet, border, shape and number of levels.
 
-mod common;
-
 use candle_core::{DType, Tensor};
-use common::{LAYOUTS, MODES, difference, dot, from_nchw, random};
 use isfm_dwt::{
     Border, Layout, Wavelet, WaveletPacket, dwt, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
     waverec, waverec2,
 };
+use isfm_testing::{difference, dot, random};
 use proptest::prelude::*;
+
+use crate::{LAYOUTS, MODES, from_nchw};
 
 fn wavelet() -> impl Strategy<Value = Wavelet> {
     let names: Vec<_> = Wavelet::names().collect();

@@ -1,14 +1,13 @@
 //! Values against plain loops, shapes, bad input, threads.
 
-mod common;
-
 use candle_core::{DType, Device, Tensor, Var};
-use common::{
-    LAYOUTS, difference, from_nchw, odd_filters, padded_haar, random, runs_on, same_bits, values,
-};
 use isfm_dwt::{Border, Error, Layout, Wavelet, dwt2, idwt2, wavedec2, waverec2};
+use isfm_testing::{bits, difference, random, same_bits, same_on_any_threads, values};
 
-/// Spec §3 word for word: [LL | LH | HL | HH] of B×C×H×W.
+use crate::{LAYOUTS, from_nchw, odd_filters, padded_haar, to_nchw};
+
+/// The definition of the released network's transform (`docs/paper-to-code.md`, "Wavelets"):
+/// [LL, LH, HL, HH] of B×C×H×W.
 fn oracle(x: &Tensor) -> [Tensor; 4] {
     let (b, c, height, width) = x.dims4().unwrap();
     let (h, w) = (height / 2, width / 2);
@@ -134,7 +133,7 @@ fn levels_of_odd_sizes() {
 }
 
 fn from_nchw_dims(x: &Tensor, layout: Layout) -> Vec<usize> {
-    common::to_nchw(x, layout).dims().to_vec()
+    to_nchw(x, layout).dims().to_vec()
 }
 
 #[test]
@@ -253,20 +252,11 @@ fn threads_do_not_change_a_bit() {
         for wavelet in [Wavelet::haar(), padded_haar(), odd_filters()] {
             // Large enough for several tasks.
             let x = from_nchw(&random(&[2, 19, 65, 63], 6).to_dtype(DType::F32).unwrap(), layout);
-            let run = |threads| {
-                runs_on(threads, || {
-                    let bands = dwt2(&x, &wavelet, Border::Drop, layout)?;
-                    let back =
-                        idwt2(&bands.approx, &bands.details, &wavelet, Border::Drop, layout)?;
-                    Ok(vec![bands.approx, bands.details, back])
-                })
-            };
-            let one = run(1);
-            for threads in [2, 3] {
-                for (a, b) in one.iter().zip(run(threads)) {
-                    assert!(same_bits(a, &b), "{layout:?} {} {threads}", wavelet.name());
-                }
-            }
+            same_on_any_threads(&format!("{layout:?} {}", wavelet.name()), || {
+                let bands = dwt2(&x, &wavelet, Border::Drop, layout).unwrap();
+                let back = idwt2(&bands.approx, &bands.details, &wavelet, Border::Drop, layout);
+                [bands.approx, bands.details, back.unwrap()].map(|x| bits(&x))
+            });
         }
     }
 }

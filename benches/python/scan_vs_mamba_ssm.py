@@ -4,7 +4,7 @@ NVIDIA GPU, a CUDA toolkit and PyTorch:
 
     pip install torch==2.11.0
     MAMBA_FORCE_BUILD=TRUE pip install --no-build-isolation mamba-ssm==2.3.2.post1
-    python benches/scan_vs_mamba_ssm.py
+    python benches/python/scan_vs_mamba_ssm.py
 
 Prints milliseconds, the median of 20 runs after 5 that warm up: forward, and forward + backward.
 """
