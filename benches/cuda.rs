@@ -16,7 +16,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
 use isfm_model::{Config, Network, initial_weights};
-use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
+use isfm_ssm::ScanParams;
 
 /// Batch, height, width, channels, states and rank: the paper's network at 480x640, and its training
 /// step's.
@@ -43,9 +43,9 @@ fn inputs(
 }
 
 fn scan(v: &[Tensor]) -> Result<Tensor> {
-    let params =
-        Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
-    Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
+    let [dt_projs_weight, dt_projs_bias, a_logs, ds] = [2, 3, 4, 5].map(|i| v[i].clone());
+    let params = ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds };
+    params.over_map(&v[0], &v[1])
 }
 
 /// Times `work` on the device's stream, `count` times in a row.
@@ -101,7 +101,7 @@ extern "C" __global__ void powers(float *out, float x) {
 fn device() -> Option<Device> {
     match Device::new_cuda(0) {
         Ok(device) => {
-            isfm_ops::cuda::keep_freed_memory(&device).unwrap();
+            isfm_ops::keep_freed_device_memory(&device).unwrap();
             Some(device)
         }
         Err(e) => {

@@ -6,6 +6,7 @@ use candle_nn::Conv2dConfig;
 use criterion::{Criterion, criterion_group, criterion_main};
 use isfm_benches::random;
 use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_ops::Epilogue;
 
 const SIDE: usize = 128;
 const CHANNELS: usize = 32;
@@ -27,7 +28,7 @@ fn ops(c: &mut Criterion) {
     group.sample_size(10);
     let weight = random(&[CHANNELS, 1, 3, 3]);
     group.bench_function("isfm", |b| {
-        b.iter(|| isfm_ops::depthwise_conv2d(&x, &weight, None).unwrap());
+        b.iter(|| isfm_ops::depthwise_conv2d(&x, &weight, None, Epilogue::None).unwrap());
     });
     group.bench_function("candle", |b| b.iter(|| candle(&weight, padding(1, CHANNELS))));
     group.finish();
@@ -35,14 +36,18 @@ fn ops(c: &mut Criterion) {
     let mut group = c.benchmark_group("dense 3x3");
     group.sample_size(10);
     let weight = random(&[CHANNELS, CHANNELS, 3, 3]);
-    group.bench_function("isfm", |b| b.iter(|| isfm_ops::conv2d(&x, &weight, None).unwrap()));
+    group.bench_function("isfm", |b| {
+        b.iter(|| isfm_ops::conv2d(&x, &weight, None, Epilogue::None).unwrap())
+    });
     group.bench_function("candle", |b| b.iter(|| candle(&weight, padding(1, 1))));
     group.finish();
 
     let mut group = c.benchmark_group("linear");
     let weight = random(&[2 * CHANNELS, CHANNELS]);
     let rows = x.reshape((SIDE * SIDE, CHANNELS)).unwrap();
-    group.bench_function("isfm", |b| b.iter(|| isfm_ops::linear(&x, &weight, None).unwrap()));
+    group.bench_function("isfm", |b| {
+        b.iter(|| isfm_ops::linear(&x, &weight, None, Epilogue::None).unwrap())
+    });
     group.bench_function("candle", |b| b.iter(|| rows.matmul(&weight.t().unwrap()).unwrap()));
     group.finish();
 

@@ -14,6 +14,7 @@ use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, image, random, random_var};
 use isfm_dwt::{Border, Layout, Wavelet};
 use isfm_model::{Config, Network, Weights, initial_weights};
+use isfm_ops::Epilogue;
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -216,15 +217,21 @@ fn operations(roof: Roofline) -> Outcome<String> {
     row(
         "depth-wise 3×3",
         Some(2.),
-        &|| Ok(isfm_ops::depthwise_conv2d(&x, &depthwise, None)?),
+        &|| Ok(isfm_ops::depthwise_conv2d(&x, &depthwise, None, Epilogue::None)?),
         &|| candle(&depthwise, C),
     )?;
-    row("dense 3×3, 32→32", None, &|| Ok(isfm_ops::conv2d(&x, &dense, None)?), &|| {
-        candle(&dense, 1)
-    })?;
-    row("linear 32→32", Some(2.), &|| Ok(isfm_ops::linear(&x, &square, None)?), &|| {
-        rows.matmul(&square.t()?)
-    })?;
+    row(
+        "dense 3×3, 32→32",
+        None,
+        &|| Ok(isfm_ops::conv2d(&x, &dense, None, Epilogue::None)?),
+        &|| candle(&dense, 1),
+    )?;
+    row(
+        "linear 32→32",
+        Some(2.),
+        &|| Ok(isfm_ops::linear(&x, &square, None, Epilogue::None)?),
+        &|| rows.matmul(&square.t()?),
+    )?;
     row("layer norm", Some(2.), &|| Ok(isfm_ops::layer_norm(&x, &weight, &bias, 1e-5)?), &|| {
         candle_nn::ops::layer_norm(&x, &weight, &bias, 1e-5)
     })?;
@@ -392,9 +399,9 @@ fn training() -> Outcome<String> {
     ] {
         let ours = || {
             let out = if groups == 1 {
-                isfm_ops::conv2d(&x, &weight, None)?
+                isfm_ops::conv2d(&x, &weight, None, Epilogue::None)?
             } else {
-                isfm_ops::depthwise_conv2d(&x, &weight, None)?
+                isfm_ops::depthwise_conv2d(&x, &weight, None, Epilogue::None)?
             };
             out.sqr()?.mean_all()?.backward()
         };
@@ -429,7 +436,7 @@ fn products(roof: Roofline) -> Outcome<String> {
     {
         let x = random(&[1, H, W, cin]);
         let weight = random(&[cout, cin, k, k]);
-        let ours = || Ok(isfm_ops::conv2d(&x, &weight, None)?);
+        let ours = || Ok(isfm_ops::conv2d(&x, &weight, None, Epilogue::None)?);
         let (seconds, times) = if k == 1 {
             let (x, w) = (x.reshape((H * W, cin))?, weight.reshape((cout, cin))?.t()?);
             versus(5, ours, || x.matmul(&w))?
@@ -449,7 +456,7 @@ fn products(roof: Roofline) -> Outcome<String> {
 
 /// Where a forward pass spends its time, stage by stage.
 fn stages(quick: bool) -> Outcome<String> {
-    use isfm_blocks::{ModalitySpecificExtractor, Source};
+    use isfm_blocks::{Accumulator, Source, modality_specific_extractor};
     let mut table = Table::new(
         "preset, size, runs | extractors | band averages | frequency layers | fusion layers | \
          reconstruction | sum | of it the scans",
@@ -466,12 +473,13 @@ fn stages(quick: bool) -> Outcome<String> {
         let runs = if preset == "small" { 4 } else { 2 };
 
         let extractor =
-            |source| ModalitySpecificExtractor::new(source, &ss2d, config.depths[0], vb.clone());
+            |source| modality_specific_extractor(source, &ss2d, config.depths[0], vb.clone());
         let (visible, infrared) = (extractor(Source::Visible)?, extractor(Source::Infrared)?);
         let picture = image(1, h, w).reshape((1, h, w, 1))?;
-        let features = || Ok((visible.forward(&picture)?, infrared.forward(&picture)?));
+        let features =
+            || -> Result<_> { Ok((visible.forward(&picture)?, infrared.forward(&picture)?)) };
         let extracting = stage(runs, features)?;
-        let (visible, infrared) = features().map_err(|e: isfm_blocks::Error| e)?;
+        let (visible, infrared) = features()?;
         let averaging = stage(runs, || isfm_blocks::band_averages(&visible, &infrared))?;
         let bands = isfm_blocks::band_averages(&visible, &infrared)?;
         let (visible, infrared) = (visible.deep, infrared.deep);
@@ -485,11 +493,11 @@ fn stages(quick: bool) -> Outcome<String> {
 
         let last = isfm_blocks::reconstruction(2 * layers * dim, vb.pp("conv_final_fuse"))?;
         let reconstructing = stage(runs, || {
-            let mut sum = None;
+            let mut sum = Accumulator::default();
             for index in 0..2 * layers {
-                sum = Some(last.add(sum, &visible, index)?);
+                sum = last.add(sum, &visible, index)?;
             }
-            sum.map(|sum| last.finish(sum)).transpose()
+            last.finish(sum)
         })?;
 
         let scan = Scan::new(h, w, config.d_inner(), config.d_state)?;
@@ -511,8 +519,8 @@ fn stages(quick: bool) -> Outcome<String> {
 }
 
 /// [`best`] of a stage, which keeps buffers for its length as a whole forward pass does.
-fn stage<T>(runs: usize, mut work: impl FnMut() -> isfm_blocks::Result<T>) -> Result<f64> {
-    best(runs, || isfm_ops::cpu::recycling(&mut work).map_err(candle_core::Error::wrap))
+fn stage<T>(runs: usize, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
+    best(runs, || isfm_ops::internal::recycling(&mut work))
 }
 
 fn scaling(quick: bool) -> Outcome<String> {

@@ -28,7 +28,7 @@ fn best<T, E>(mut f: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
     Ok((shortest, result))
 }
 
-fn scan(x: &Tensors) -> isfm_ssm::Result<Tensor> {
+fn scan(x: &Tensors) -> candle_core::Result<Tensor> {
     let options = ScanOptions {
         d_skip: Some(&x["d"]),
         delta_bias: Some(&x["bias"]),
@@ -57,8 +57,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, x) in inputs {
             vars.insert(name, Var::from_tensor(&x)?.into_inner());
         }
-        let (both, gradients) =
-            best(|| Ok::<_, isfm_ssm::Error>((scan(&vars)? * &weights)?.sum_all()?.backward()?))?;
+        let (both, gradients) = best(|| {
+            Ok::<_, candle_core::Error>((scan(&vars)? * &weights)?.sum_all()?.backward()?)
+        })?;
         times += &format!(", \"forward + backward\": {both:.4}");
         for (name, var) in vars {
             let gradient = gradients.get(&var).ok_or_else(|| format!("no gradient of {name}"))?;

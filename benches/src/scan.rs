@@ -1,5 +1,5 @@
 use candle_core::{D, Result, Tensor, Var};
-use isfm_ssm::{Scan2dParams, selective_scan_2d_with};
+use isfm_ssm::ScanParams;
 
 use crate::random;
 
@@ -9,10 +9,7 @@ pub struct Scan {
     pub x: Tensor,
     /// 1×H×W×4×(R + 2N).
     pub x_dbl: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    a_logs: Tensor,
-    ds: Tensor,
+    params: ScanParams,
     /// One for every step, channel, state and direction: the scan's floor.
     pub exponentials: f64,
 }
@@ -21,18 +18,20 @@ impl Scan {
     /// Of a map of `h`×`w`×`d` with `n` states.
     ///
     /// # Errors
-    /// None but Candle's own.
+    /// If Candle reports one.
     pub fn new(h: usize, w: usize, d: usize, n: usize) -> Result<Self> {
         let rank = d.div_ceil(32);
         // Inputs that an operation of this workspace made, as in a network: in large pages.
-        let made = |shape: &[usize]| -> Result<Tensor> { Ok(isfm_ops::silu(&random(shape))?) };
+        let made = |shape: &[usize]| -> Result<Tensor> { isfm_ops::silu(&random(shape)) };
         Ok(Self {
             x: made(&[1, h, w, d])?,
             x_dbl: made(&[1, h, w, 4, rank + 2 * n])?,
-            weight: random(&[4, d, rank]),
-            bias: random(&[4, d]),
-            a_logs: (random(&[4 * d, n]).abs()?),
-            ds: random(&[4 * d]),
+            params: ScanParams {
+                dt_projs_weight: random(&[4, d, rank]),
+                dt_projs_bias: random(&[4, d]),
+                a_logs: random(&[4 * d, n]).abs()?,
+                ds: random(&[4 * d]),
+            },
             exponentials: (4 * h * w * d * n) as f64,
         })
     }
@@ -40,21 +39,15 @@ impl Scan {
     /// The scan of other inputs of the same shapes.
     ///
     /// # Errors
-    /// None but Candle's own.
+    /// If Candle reports one.
     pub fn run(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
-        let params = Scan2dParams {
-            dt_projs_weight: &self.weight,
-            dt_projs_bias: &self.bias,
-            a_logs: &self.a_logs,
-            ds: &self.ds,
-        };
-        Ok(selective_scan_2d_with(x, x_dbl, &params)?)
+        self.params.over_map(x, x_dbl)
     }
 
     /// The scan.
     ///
     /// # Errors
-    /// None but Candle's own.
+    /// If Candle reports one.
     pub fn forward(&self) -> Result<Tensor> {
         self.run(&self.x, &self.x_dbl)
     }
@@ -62,7 +55,7 @@ impl Scan {
     /// The same with inputs that ask for their gradients.
     ///
     /// # Errors
-    /// None but Candle's own.
+    /// If Candle reports one.
     pub fn tracked(self) -> Result<Self> {
         let x = Var::from_tensor(&self.x)?.into_inner();
         let x_dbl = Var::from_tensor(&self.x_dbl)?.into_inner();
@@ -72,11 +65,11 @@ impl Scan {
     /// The same by Candle's own operations, step by step.
     ///
     /// # Errors
-    /// None but Candle's own.
+    /// If Candle reports one.
     pub fn plain(&self) -> Result<Tensor> {
         let (_, h, w, d) = self.x.dims4()?;
-        let n = self.a_logs.dim(1)?;
-        let rank = self.weight.dim(2)?;
+        let ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds } = &self.params;
+        let (n, rank) = (a_logs.dim(1)?, dt_projs_weight.dim(2)?);
         let rows = |t: &Tensor, k: usize| -> Result<Tensor> {
             let t = if k % 2 == 1 { t.transpose(0, 1)? } else { t.clone() };
             t.contiguous()?.flatten(0, 1)
@@ -85,10 +78,11 @@ impl Scan {
         let mut sum = u.zeros_like()?;
         for k in 0..4 {
             let (u, proj) = (rows(&u, k)?, rows(&proj.narrow(2, k, 1)?.squeeze(2)?, k)?);
-            let dt = proj.narrow(1, 0, rank)?.matmul(&self.weight.get(k)?.t()?.contiguous()?)?;
-            let dt = (dt.broadcast_add(&self.bias.get(k)?)?.exp()? + 1.)?.log()?;
-            let a = self.a_logs.narrow(0, k * d, d)?.exp()?.neg()?;
-            let skip = u.broadcast_mul(&self.ds.narrow(0, k * d, d)?)?;
+            let dt =
+                proj.narrow(1, 0, rank)?.matmul(&dt_projs_weight.get(k)?.t()?.contiguous()?)?;
+            let dt = (dt.broadcast_add(&dt_projs_bias.get(k)?)?.exp()? + 1.)?.log()?;
+            let a = a_logs.narrow(0, k * d, d)?.exp()?.neg()?;
+            let skip = u.broadcast_mul(&ds.narrow(0, k * d, d)?)?;
             let mut state = Tensor::zeros((d, n), u.dtype(), u.device())?;
             let mut out = Vec::with_capacity(h * w);
             for step in 0..h * w {

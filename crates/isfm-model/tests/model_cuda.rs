@@ -137,9 +137,7 @@ fn operations_agree_with_the_cpu() {
         let two = || [x(), x()];
         agrees("silu_gate", &ALL, SUM, &two(), &|v| ops::silu_gate(&v[0], &v[1]));
         agrees("sigmoid_gate", &ALL, SUM, &two(), &|v| ops::sigmoid_gate(&v[0], &v[1]));
-        agrees("weighted_sum", &ALL, SUM, &two(), &|v| {
-            ops::weighted_sum(&v[0], 0.5, &v[1], -0.25)
-        });
+        agrees("weighted_sum", &ALL, SUM, &two(), &|v| ops::weighted_sum(&v[0], 0.5, &v[1], -0.25));
         for scale in [vec![c], vec![b, c]] {
             let inputs = [x(), input(&scale, -1., 1.), x()];
             agrees("scale_add", &ALL, SUM, &inputs, &|v| ops::scale_add(&v[0], &v[1], &v[2]));
@@ -212,8 +210,7 @@ fn scan_inputs(b: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> [I
 
 fn scan(v: &[Tensor]) -> Result<Tensor> {
     let [dt_projs_weight, dt_projs_bias, a_logs, ds] = [2, 3, 4, 5].map(|i| v[i].clone());
-    let params =
-        ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds };
+    let params = ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds };
     params.over_map(&v[0], &v[1])
 }
 

@@ -6,6 +6,7 @@ use isfm_kernels::haar::{self, Bands};
 use isfm_kernels::pointwise::{self, Gate};
 use isfm_kernels::window::{self, Depthwise};
 use isfm_kernels::{Arg, Map, Type, norm, resize, sums};
+use isfm_ops::Epilogue;
 
 use crate::host::{TYPES, Work, close, host, numbers, oracle, plan, round};
 
@@ -211,7 +212,7 @@ fn depthwise_convolution_agrees_with_the_cpu() {
             let (b, dy) = (numbers(t, c, 3, -1., 1.), numbers(t, n, 4, -1., 1.));
             let (want, grads) =
                 oracle(&[(&x, &shape), (&w, &[c, 1, k, k]), (&b, &[c])], &dy, |v| {
-                    Ok(isfm_ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]))?)
+                    Ok(isfm_ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)?)
                 });
             let what = format!("depth-wise {dims:?} {k}");
             let plain = Depthwise { bias: true, ..Depthwise::default() };
@@ -448,7 +449,7 @@ fn dense_convolution_agrees_with_the_cpu() {
             let (b, dy) = (numbers(t, outputs, 3, -1., 1.), numbers(t, results, 4, -1., 1.));
             let (want, grads) =
                 oracle(&[(&x, &shape), (&w, &[outputs, c, k, k]), (&b, &[outputs])], &dy, |v| {
-                    Ok(isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]))?)
+                    Ok(isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)?)
                 });
             let what = format!("dense {dims:?} to {outputs}, {k}");
             let active = plan(conv::conv(t, map, outputs, k, Some(Start::Bias), true));

@@ -2,7 +2,7 @@
 
 use isfm_kernels::Type;
 use isfm_kernels::scan::{Path, Scan};
-use isfm_ssm::{Scan2dParams, ScanOptions, selective_scan_2d_with};
+use isfm_ssm::{ScanOptions, ScanParams};
 
 use crate::host::{TYPES, close, host, numbers, oracle, plan};
 
@@ -32,9 +32,8 @@ fn check_cross(t: Type, s: &Scan) {
     let values = [&x, &proj, &weight, &bias, &a, &skip];
     let inputs: Vec<_> = values.iter().zip(shapes).map(|(v, s)| (v.as_slice(), s)).collect();
     let (want, grads) = oracle(&inputs, &grad, |v| {
-        let params =
-            Scan2dParams { dt_projs_weight: &v[2], dt_projs_bias: &v[3], a_logs: &v[4], ds: &v[5] };
-        Ok(selective_scan_2d_with(&v[0], &v[1], &params)?)
+        let [dt_projs_weight, dt_projs_bias, a_logs, ds] = [2, 3, 4, 5].map(|i| v[i].clone());
+        ScanParams { dt_projs_weight, dt_projs_bias, a_logs, ds }.over_map(&v[0], &v[1])
     });
 
     let params = [&weight[..], &bias, &a, &skip].concat();
