@@ -36,7 +36,7 @@ pub struct ScanOptions<'a> {
     pub initial_state: Option<&'a Tensor>,
 }
 
-/// Mamba's selective scan along L, differentiable in every input (spec of the recurrence:
+/// Mamba's selective scan along L, differentiable in every input (the recurrence:
 /// Gu and Dao, "Mamba", 2023, Algorithm 2):
 ///
 /// h_t = exp(δ_t A) h_{t−1} + δ_t B_t u_t, y_t = Σₙ C_t h_t + d_skip·u_t,
