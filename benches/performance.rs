@@ -13,7 +13,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, image, random, random_var};
 use isfm_dwt::{Border, Layout, Wavelet};
-use isfm_model::{Config, Network, Weights, initial_weights};
+use isfm_model::{Config, Network, Preset, Weights, initial_weights};
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -265,7 +265,7 @@ fn forward(network: &Network, visible: &Tensor, infrared: &Tensor) -> Result<Ten
 }
 
 fn network(preset: &str) -> Outcome<(Config, Network)> {
-    let config = Config::preset(preset)?;
+    let config = Config::from(preset.parse::<Preset>()?);
     let network = Network::from_weights(&config, &initial_weights(&config, 1, &Device::Cpu)?)?;
     Ok((config, network))
 }
@@ -360,7 +360,7 @@ fn networks(page: &mut String, roof: Roofline, quick: bool) -> Outcome<()> {
             exponentials / 1e9
         )?;
     }
-    let config = Config::preset("small")?;
+    let config = Config::from(Preset::Small);
     let weights = initial_weights(&config, 1, &Device::Cpu)?;
     let connected = weights
         .iter()
@@ -445,7 +445,7 @@ fn stages(page: &mut String, quick: bool) -> Outcome<()> {
     )?;
     let sizes: &[_] = &[("small", 480, 640), ("paper", 256, 256)];
     for &(preset, h, w) in if quick { &sizes[..1] } else { sizes } {
-        let config = Config::preset(preset)?;
+        let config = Config::from(preset.parse::<Preset>()?);
         let weights = initial_weights(&config, 1, &Device::Cpu)?;
         let tensors = weights.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);

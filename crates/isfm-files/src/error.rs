@@ -39,10 +39,43 @@ pub enum Error {
         /// The first names of each.
         names: [String; 2],
     },
+    /// A file that cannot be opened or read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that holds no weights, or broken ones, or others than it should.
+    #[error("weights {origin}: {message}")]
+    Weights {
+        /// The file, or what stands for it.
+        origin: String,
+        /// All that is wrong with it.
+        message: String,
+    },
     /// Two folders with no pair but such as could be made in several ways.
     #[error("no pairs: {0}")]
     Ambiguous(Ambiguous),
 }
 
+impl Error {
+    /// [`Error::Weights`].
+    pub fn weights(origin: &str, message: String) -> Self {
+        Self::Weights { origin: origin.to_string(), message }
+    }
+}
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// With the text of the source too, since Candle's error keeps only a text.
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match std::error::Error::source(&error) {
+            Some(source) => Self::Msg(format!("{error}: {source}")),
+            None => Self::Msg(error.to_string()),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod atomic;
+pub mod checkpoint;
 mod error;
 pub mod pairs;
 

@@ -1,6 +1,7 @@
 //! The crate's tests.
 
 mod atomic;
+mod checkpoint;
 mod pairs;
 
 use std::path::Path;
