@@ -15,7 +15,7 @@ use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
-use isfm_model::{Config, Network, initial_weights};
+use isfm_model::{Config, Network, Preset, initial_weights};
 use isfm_ssm::ScanParams;
 
 /// Batch, height, width, channels, states and rank: the paper's network at 480x640, and its training
@@ -153,8 +153,8 @@ fn scans(c: &mut Criterion) {
 }
 
 /// A network with random weights.
-fn network(preset: &str, dtype: DType, device: &Device) -> isfm_model::Result<Network> {
-    let config = Config::preset(preset)?;
+fn network(preset: Preset, dtype: DType, device: &Device) -> isfm_model::Result<Network> {
+    let config = Config::from(preset);
     let mut weights = initial_weights(&config, 1, device)?;
     for t in weights.values_mut() {
         *t = t.to_dtype(dtype)?;
@@ -164,7 +164,7 @@ fn network(preset: &str, dtype: DType, device: &Device) -> isfm_model::Result<Ne
 
 fn networks(c: &mut Criterion) {
     let Some(device) = device() else { return };
-    for preset in ["small", "paper"] {
+    for preset in [Preset::Small, Preset::Paper] {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let network = network(preset, dtype, &device).unwrap();
             let image = || Tensor::rand(0f32, 1., (1, 1, 480, 640), &device)?.to_dtype(dtype);
@@ -185,8 +185,8 @@ fn networks(c: &mut Criterion) {
 /// Forward and backward of a training step, without losses and the update of weights.
 fn gradients(c: &mut Criterion) {
     let Some(device) = device() else { return };
-    for preset in ["small", "paper"] {
-        let config = Config::preset(preset).unwrap();
+    for preset in [Preset::Small, Preset::Paper] {
+        let config = Config::from(preset);
         let mut weights = initial_weights(&config, 1, &device).unwrap();
         let vars: Vec<Var> = weights.values().map(|t| Var::from_tensor(t).unwrap()).collect();
         for (t, var) in weights.values_mut().zip(&vars) {

@@ -3,22 +3,28 @@
 use candle_core::{Device, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isfm_benches::image;
-use isfm_model::{Config, Network, Weights, initial_weights};
+use isfm_model::{Config, Network, Preset, Weights, initial_weights};
 
 fn forward(c: &mut Criterion) {
     let mut group = c.benchmark_group("network forward");
     group.sample_size(10);
-    for (preset, height, width) in
-        [("small", 128, 128), ("small", 256, 256), ("small", 480, 640), ("paper", 128, 128)]
-    {
-        let config = Config::preset(preset).unwrap();
+    for (preset, height, width) in [
+        (Preset::Small, 128, 128),
+        (Preset::Small, 256, 256),
+        (Preset::Small, 480, 640),
+        (Preset::Paper, 128, 128),
+    ] {
+        let config = Config::from(preset);
         let weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
         let network = Network::from_weights(&config, &weights).unwrap();
         let (visible, infrared) = (image(1, height, width), image(1, height, width));
         group.throughput(Throughput::Elements((height * width) as u64));
-        group.bench_function(BenchmarkId::new(preset, format!("{width}x{height}")), |b| {
-            b.iter(|| network.forward(&visible, &infrared).unwrap());
-        });
+        group.bench_function(
+            BenchmarkId::new(preset.to_string(), format!("{width}x{height}")),
+            |b| {
+                b.iter(|| network.forward(&visible, &infrared).unwrap());
+            },
+        );
     }
     group.finish();
 }
@@ -26,7 +32,7 @@ fn forward(c: &mut Criterion) {
 fn training(c: &mut Criterion) {
     let mut group = c.benchmark_group("training step");
     group.sample_size(10);
-    let config = Config::preset("small").unwrap();
+    let config = Config::from(Preset::Small);
     let weights = initial_weights(&config, 1, &Device::Cpu).unwrap();
     let variables = weights.iter().map(|(name, w)| (name.clone(), Var::from_tensor(w).unwrap()));
     let variables: Vec<_> = variables.collect();

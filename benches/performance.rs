@@ -13,7 +13,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, image, random, random_var};
 use isfm_dwt::{Border, Layout, Wavelet};
-use isfm_model::{Config, Network, Weights, initial_weights};
+use isfm_model::{Config, Network, Preset, Weights, initial_weights};
 use isfm_ops::Epilogue;
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -284,7 +284,7 @@ fn forward(network: &Network, visible: &Tensor, infrared: &Tensor) -> Result<Ten
 }
 
 fn network(preset: &str) -> Outcome<(Config, Network)> {
-    let config = Config::preset(preset)?;
+    let config = Config::from(preset.parse::<Preset>()?);
     let network = Network::from_weights(&config, &initial_weights(&config, 1, &Device::Cpu)?)?;
     Ok((config, network))
 }
@@ -375,7 +375,7 @@ fn networks(roof: Roofline, quick: bool) -> Outcome<String> {
 /// Forward and backward: a training step of the network, its scans by Candle's own operations, and
 /// its two heaviest operations beside Candle's.
 fn training() -> Outcome<String> {
-    let config = Config::preset("small")?;
+    let config = Config::from(Preset::Small);
     let weights = initial_weights(&config, 1, &Device::Cpu)?;
     let connected = weights
         .iter()
@@ -463,7 +463,7 @@ fn stages(quick: bool) -> Outcome<String> {
     );
     let sizes: &[_] = &[("small", 480, 640), ("paper", 256, 256)];
     for &(preset, h, w) in if quick { &sizes[..1] } else { sizes } {
-        let config = Config::preset(preset)?;
+        let config = Config::from(preset.parse::<Preset>()?);
         let weights = initial_weights(&config, 1, &Device::Cpu)?;
         let tensors = weights.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);

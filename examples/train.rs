@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
-use isfm_model::{Checkpoint, Config};
+use isfm_model::{Checkpoint, Config, Preset};
 use isfm_train::{Outcome, PairFolder, RunOptions, State, TrainConfig, Trainer};
 
 /// Train an ISFM network on pairs of visible and infrared images.
@@ -90,7 +90,7 @@ fn main() -> Result<()> {
         false => None,
     };
     let model = match (&args.preset, &args.config, &stored) {
-        (Some(name), _, _) => Config::preset(name)?,
+        (Some(name), _, _) => name.parse::<Preset>()?.into(),
         (None, Some(path), _) => Config::read(path)?,
         (None, None, Some(state)) => state.model.clone(),
         (None, None, None) => bail!("needs --preset or --config"),

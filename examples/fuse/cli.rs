@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use isfm::{Config, Isfm};
+use isfm::{Config, Isfm, Preset};
 
 use crate::device::device;
 use crate::{paint, pairs, sheet};
@@ -95,7 +95,7 @@ fn network(args: &Args) -> Result<Isfm> {
     if let Some(path) = &args.config {
         builder = builder.config(Config::read(path)?);
     } else if let Some(name) = &args.preset {
-        builder = builder.config(Config::preset(name)?);
+        builder = builder.config(name.parse::<Preset>()?.into());
     }
     if let Some(path) = &args.weights {
         builder = builder.weights(path);

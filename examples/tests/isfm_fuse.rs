@@ -74,13 +74,9 @@ fn two_files_become_a_third() {
         assert_eq!(isfm::read_image(&out).unwrap(), first, "{more:?}");
     }
     assert!(go(text(&folder.path().join("o.jpg")), &["--tile", "32"]).unwrap().is_empty());
-    // A configuration as test cases have it, with more in it than the network's shape.
     let config = folder.path().join("c.json");
-    let small = isfm_model::Config::preset("small").unwrap();
-    let mut json = serde_json::to_value(&small).unwrap();
-    json["batch"] = 2.into();
-    json["height"] = 24.into();
-    std::fs::write(&config, json.to_string()).unwrap();
+    let small = isfm_model::Config::from(isfm_model::Preset::Small);
+    std::fs::write(&config, serde_json::to_string(&small).unwrap()).unwrap();
     assert!(go(text(&out), &["--config", text(&config)]).unwrap().is_empty());
 
     let out = text(&out);

@@ -1,5 +1,9 @@
 //! The network's configuration and its presets.
 
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
 use isfm_ssm::Ss2dConfig;
 use serde::{Deserialize, Serialize};
 
@@ -7,17 +11,18 @@ use crate::{Error, Result};
 
 /// The shape of an ISFM network. Everything else (D, R, channel counts) is derived.
 ///
-/// In JSON every field may be left out and then has the paper's value; the keys `batch`, `height`
-/// and `width`, which test cases carry beside the configuration, are ignored; any other key is an
-/// error.
+/// In JSON every field may be left out and then has the paper's value; any other key is an error.
+/// [`Config::from_json`] also checks the values, as building a network does.
 ///
 /// ```
-/// let config: isfm_model::Config = serde_json::from_str(r#"{"embed_dim": 32, "depths": [1, 1]}"#)?;
+/// use isfm_model::{Config, Preset};
+/// let config = Config::from_json(r#"{"embed_dim": 32, "depths": [1, 1]}"#)?;
 /// assert_eq!((config.d_state, config.dt_rank()), (16, 2));
-/// # Ok::<(), serde_json::Error>(())
+/// assert_eq!(Config::from("paper".parse::<Preset>()?), Config::default());
+/// # Ok::<(), isfm_model::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Json")]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// C: channels of the feature maps; a multiple of 4 (the gating squeezes to C/4).
     pub embed_dim: usize,
@@ -37,82 +42,76 @@ impl Default for Config {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Json {
-    embed_dim: usize,
-    depths: Vec<usize>,
-    d_state: usize,
-    expand: usize,
-    #[serde(rename = "batch")]
-    _batch: serde::de::IgnoredAny,
-    #[serde(rename = "height")]
-    _height: serde::de::IgnoredAny,
-    #[serde(rename = "width")]
-    _width: serde::de::IgnoredAny,
+/// A configuration with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// The embedded weights'.
+    Small,
+    /// Between the two, for training on one GPU.
+    Base,
+    /// The paper's, of 9.15 M parameters.
+    Paper,
 }
 
-impl Default for Json {
-    fn default() -> Self {
-        let Config { embed_dim, depths, d_state, expand } = Config::default();
-        let ignored = serde::de::IgnoredAny;
-        Self {
-            embed_dim,
-            depths,
-            d_state,
-            expand,
-            _batch: ignored,
-            _height: ignored,
-            _width: ignored,
-        }
+impl Preset {
+    /// All of them, smallest first.
+    pub const ALL: [Self; 3] = [Self::Small, Self::Base, Self::Paper];
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Small => "small",
+            Self::Base => "base",
+            Self::Paper => "paper",
+        })
     }
 }
 
-impl TryFrom<Json> for Config {
-    type Error = Error;
+impl FromStr for Preset {
+    type Err = Error;
 
-    fn try_from(json: Json) -> Result<Self> {
-        let Json { embed_dim, depths, d_state, expand, .. } = json;
-        let config = Self { embed_dim, depths, d_state, expand };
-        config.validate()?;
-        Ok(config)
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|preset| preset.to_string() == name);
+        found.ok_or_else(|| Error::UnknownPreset(name.to_string()))
     }
 }
 
-const PRESETS: [(&str, usize, usize, usize); 3] =
-    // Name, C, K (of depth 1 each), N.
-    [("small", 16, 2, 8), ("base", 48, 3, 16), ("paper", 128, 4, 16)];
+impl From<Preset> for Config {
+    fn from(preset: Preset) -> Self {
+        let (embed_dim, layers, d_state) = match preset {
+            Preset::Small => (16, 2, 8),
+            Preset::Base => (48, 3, 16),
+            Preset::Paper => (128, 4, 16),
+        };
+        Self { embed_dim, depths: vec![1; layers], d_state, expand: 2 }
+    }
+}
 
 impl Config {
-    /// The names [`Config::preset`] knows, smallest first.
-    pub fn presets() -> impl Iterator<Item = &'static str> {
-        PRESETS.iter().map(|p| p.0)
-    }
-
-    /// A named configuration: `small` (the embedded weights'), `base` (between the two, for
-    /// training on one GPU), `paper` (9.15 M parameters).
+    /// Reads a configuration from JSON.
     ///
     /// # Errors
-    /// [`Error::UnknownPreset`] for any other name.
-    pub fn preset(name: &str) -> Result<Self> {
-        let found = PRESETS.iter().find(|p| p.0 == name);
-        let &(_, embed_dim, layers, d_state) =
-            found.ok_or_else(|| Error::UnknownPreset(name.to_string()))?;
-        Ok(Self { embed_dim, depths: vec![1; layers], d_state, expand: 2 })
+    /// If it is not JSON, has an unknown key or a value out of range.
+    pub fn from_json(text: &str) -> Result<Self> {
+        // An object first: serde would take an empty array for a struct of defaults.
+        let object = serde_json::from_str::<serde_json::Map<_, _>>(text)?;
+        let config: Self = serde_json::from_value(object.into())?;
+        config.validate()?;
+        Ok(config)
     }
 
     /// Reads a configuration from a JSON file.
     ///
     /// # Errors
-    /// If the file cannot be read, is not JSON, has an unknown key or a value out of range.
-    pub fn read(path: impl AsRef<std::path::Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-        // An object first: serde would take an empty array for a struct of defaults.
-        let object = serde_json::from_str::<serde_json::Map<_, _>>(&text);
-        object
-            .and_then(|object| serde_json::from_value(object.into()))
-            .map_err(|e| Error::ConfigFile { path: path.to_path_buf(), message: e.to_string() })
+    /// If the file cannot be read, or as [`Config::from_json`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::from_json(&text)
+                .map_err(|source| Error::ConfigFile { path, source: Box::new(source) }),
+            Err(source) => Err(isfm_files::Error::Read { path, source }.into()),
+        }
     }
 
     /// Refuses what cannot be a network: a width that is no multiple of 4, no layers, a zero, or a

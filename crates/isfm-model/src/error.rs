@@ -1,4 +1,8 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use isfm_files::checkpoint::Difference;
+
+use crate::{Config, Preset};
 
 /// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
@@ -14,44 +18,48 @@ pub enum Error {
         /// What would be right.
         needed: String,
     },
+    /// A configuration that is not JSON, or has keys or types that are not a configuration's.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
     /// A configuration file that cannot be understood.
-    #[error("configuration file {}: {message}", path.display())]
+    #[error("cannot use the configuration file {}", path.display())]
     ConfigFile {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        message: String,
+        source: Box<Error>,
     },
     /// A preset's name that is not one.
-    #[error("unknown preset {0:?}: {known}", known = crate::Config::presets().collect::<Vec<_>>().join(", "))]
+    #[error("unknown preset {0:?}, needs {known}", known = Preset::ALL.map(|p| p.to_string()).join(", "))]
     UnknownPreset(String),
-    /// A file that could not be opened, read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// "read" or "write".
-        action: &'static str,
+    /// A file that cannot be read, or that holds no weights or broken ones.
+    #[error(transparent)]
+    File(#[from] isfm_files::Error),
+    /// A file that cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file that holds no weights, or broken ones.
-    #[error("weights {origin}: {message}")]
-    Weights {
-        /// The file, or what stands for it.
-        origin: String,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// Weights that do not fit the configuration, every difference named.
-    #[error("weights {origin} do not fit the configuration ({config}):{differences}")]
+    /// Weights that do not fit the configuration.
+    #[error(
+        "weights {origin} do not fit the configuration ({}):\n  {difference}{}",
+        json(config),
+        looks.as_ref().map_or(String::new(), |looks| {
+            format!("\n  they look like the configuration {}", json(looks))
+        })
+    )]
     Mismatch {
         /// The file, or what stands for it.
         origin: String,
         /// The configuration they were held against.
-        config: String,
-        /// Missing, unexpected and mis-shaped tensors, one a line.
-        differences: String,
+        config: Config,
+        /// Every difference.
+        difference: Box<Difference>,
+        /// The configuration that they look like, if any.
+        looks: Option<Box<Config>>,
     },
     /// Input images of a shape the network cannot take.
     #[error("{what} is {got:?}, needs {needed}")]
@@ -68,10 +76,8 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
-impl Error {
-    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::Io { action, path: path.to_path_buf(), source }
-    }
+fn json(config: &Config) -> String {
+    serde_json::to_string(config).unwrap_or_else(|_| format!("{config:?}"))
 }
 
 /// The result of this crate's functions.

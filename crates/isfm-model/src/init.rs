@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::weights::Weights;
 use crate::{Config, Network, Result};
 
-/// The initial weights of `config` (spec §2, "Initial values"), by their released names, in f32.
+/// The initial weights of `config`, of the released program's distributions, by their released
+/// names, in f32.
 ///
 /// Each tensor has a random stream of its own, chosen by the seed and its name, so that the values
 /// depend on nothing else. (Candle's own generator cannot be seeded on the CPU.)

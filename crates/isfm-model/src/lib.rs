@@ -8,7 +8,7 @@ mod network;
 mod weights;
 
 pub use checkpoint::Checkpoint;
-pub use config::Config;
+pub use config::{Config, Preset};
 pub use error::{Error, Result};
 pub use init::initial_weights;
 pub use network::{Network, ParameterCounts, Stages, tensor_shapes};

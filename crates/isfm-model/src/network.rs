@@ -1,4 +1,4 @@
-//! The network itself (the paper's Fig. 2).
+//! The network itself, equations 1 to 22 of the paper (`docs/paper-to-code.md` says where each is).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -69,10 +69,7 @@ impl Network {
     /// As [`Network::new`].
     pub fn from_weights(config: &Config, weights: &Weights) -> Result<Self> {
         let Some(first) = weights.values().next() else {
-            return Err(Error::Weights {
-                origin: "given".to_string(),
-                message: "there are none".to_string(),
-            });
+            return Err(isfm_files::Error::weights("given", "there are none".into()).into());
         };
         let (dtype, device) = (first.dtype(), first.device().clone());
         let tensors: HashMap<_, _> = weights.iter().map(|(k, v)| (k.clone(), v.clone())).collect();

@@ -1,61 +1,32 @@
 //! Sets of named tensors, and holding one against a configuration.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
-use candle_core::Tensor;
+use isfm_files::checkpoint::{Difference, Tensors};
 
 use crate::{Config, Error, Result, tensor_shapes};
 
 /// Tensors by their released names, in a fixed order.
-pub type Weights = BTreeMap<String, Tensor>;
+pub type Weights = Tensors;
 
-/// Names listed for each kind of difference before the rest are only counted.
-const LISTED: usize = 12;
-
-/// Tensors that released checkpoints hold and the network does not use: the wavelet's constant
+/// Whether the network uses a tensor of a released checkpoint: all but the wavelet's constant
 /// filters and a layer norm that is never called.
-pub(crate) fn is_unused(name: &str) -> bool {
+pub(crate) fn is_used(name: &str) -> bool {
     let constant = |part: &str| part == "dwt" || part == "idwt";
-    name.split('.').any(constant) || name.starts_with("norm.")
+    !name.split('.').any(constant) && !name.starts_with("norm.")
 }
 
 /// Checks that `weights` are exactly those of `config`, and names every difference at once.
 pub(crate) fn check(origin: &str, config: &Config, weights: &Weights) -> Result<()> {
-    let expected = tensor_shapes(config)?;
-    let missing = expected.keys().filter(|name| !weights.contains_key(*name));
-    let unexpected = weights.keys().filter(|name| !expected.contains_key(*name));
-    let misshaped = weights.iter().filter_map(|(name, tensor)| {
-        let needed = expected.get(name)?;
-        (tensor.dims() != needed).then(|| format!("{name} ({:?}, needs {needed:?})", tensor.dims()))
-    });
-    let mut differences = String::new();
-    list(&mut differences, "missing", missing.cloned().collect());
-    list(&mut differences, "unexpected", unexpected.cloned().collect());
-    list(&mut differences, "of another shape", misshaped.collect());
-    if differences.is_empty() {
+    let difference = Difference::between(weights, &tensor_shapes(config)?);
+    if difference.is_empty() {
         return Ok(());
     }
-    if let Some(looks) = infer_config(weights).filter(|looks| looks != config) {
-        let _ = write!(differences, "\n  they look like the configuration {}", json(&looks));
-    }
-    let origin = origin.to_string();
-    Err(Error::Mismatch { origin, config: json(config), differences })
-}
-
-fn list(out: &mut String, what: &str, names: Vec<String>) {
-    if names.is_empty() {
-        return;
-    }
-    let shown = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
-    let _ = write!(out, "\n  {} {what}: {shown}", names.len());
-    if names.len() > LISTED {
-        let _ = write!(out, " and {} more", names.len() - LISTED);
-    }
-}
-
-fn json(config: &Config) -> String {
-    serde_json::to_string(config).unwrap_or_else(|_| format!("{config:?}"))
+    let looks = infer_config(weights).filter(|looks| looks != config);
+    Err(Error::Mismatch {
+        origin: origin.to_string(),
+        config: config.clone(),
+        difference: Box::new(difference),
+        looks: looks.map(Box::new),
+    })
 }
 
 /// The configuration that the tensors' names and shapes speak of, if they are an ISFM network's.

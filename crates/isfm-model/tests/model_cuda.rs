@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2};
-use isfm_model::{Config, Network, initial_weights};
+use isfm_model::{Config, Network, Preset, initial_weights};
 use isfm_ops::{self as ops, Epilogue};
 use isfm_ssm::{ScanOptions, ScanParams, selective_scan_with_state};
 
@@ -337,7 +337,7 @@ fn sizes_beyond_a_kernel_are_refused_by_name() {
 fn the_network_agrees_with_the_cpu() {
     let Some(gpu) = gpu() else { return };
     let work = || -> Result<()> {
-        let config = Config::preset("small").map_err(candle_core::Error::wrap)?;
+        let config = Config::from(Preset::Small);
         let weights =
             initial_weights(&config, 1, &Device::Cpu).map_err(candle_core::Error::wrap)?;
         let image = |seed| -> Result<Tensor> {

@@ -154,11 +154,7 @@ fn tiny_odd() {
 
 #[test]
 fn tiny_depth2() {
-    let case = case("tiny_depth2");
-    case.check_stages();
-    if case.numbers.keys().any(|k| k.starts_with("grad.")) {
-        case.check_gradients();
-    }
+    case("tiny_depth2").check_stages();
 }
 
 #[test]

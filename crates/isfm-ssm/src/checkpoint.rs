@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 
-use candle_core::{DType, Device, Error, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use isfm_files::checkpoint::{self, Difference, Tensors, bare_name};
 
 use crate::{Mamba, MambaConfig, MambaLm, MambaLmConfig, MambaStack, mamba, mamba_lm, mamba_stack};
 
@@ -26,14 +26,14 @@ use crate::{Mamba, MambaConfig, MambaLm, MambaLmConfig, MambaStack, mamba, mamba
 /// ```
 #[derive(Clone, Debug)]
 pub struct MambaCheckpoint {
-    tensors: BTreeMap<String, Tensor>,
+    tensors: Tensors,
     config: MambaLmConfig,
 }
 
 impl MambaCheckpoint {
-    /// Reads a `.safetensors` file or a `state_dict` that `torch.save` wrote in its zip form
-    /// (`.bin`, `.pt`, `.pth`); which of the two it is, the content says. Without `config` the
-    /// sizes are those of the tensors.
+    /// Reads a file of the forms that [`isfm_files::checkpoint::read`] takes: `.safetensors`, or a
+    /// `state_dict` that `torch.save` wrote in its zip form (`.bin`, `.pt`, `.pth`). Without
+    /// `config` the sizes are those of the tensors.
     ///
     /// # Errors
     /// If the file cannot be read or is not one of the two, or it holds other tensors than the
@@ -44,26 +44,8 @@ impl MambaCheckpoint {
         device: &Device,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let origin = path.display().to_string();
-        let broken = |message: String| Error::msg(format!("{origin}: {message}"));
-        let mut magic = Vec::with_capacity(4);
-        std::fs::File::open(path)
-            .and_then(|file| file.take(4).read_to_end(&mut magic))
-            .map_err(|e| broken(format!("cannot be read ({e})")))?;
-        let tensors = if magic.starts_with(b"PK") {
-            read_torch(path, device).map_err(broken)?
-        } else if magic.starts_with(&[0x80]) {
-            let message = "PyTorch's old format; save it again with a PyTorch of 1.6 or later";
-            return Err(broken(message.to_string()));
-        } else {
-            let all = candle_core::safetensors::load(path, device).map_err(|e| {
-                broken(format!(
-                    "not a safetensors file, nor one of torch.save's, or truncated ({e})"
-                ))
-            })?;
-            all.into_iter().collect()
-        };
-        Self::from_tensors(&origin, tensors, config)
+        let file = checkpoint::read(path, device, |_| true)?;
+        Self::from_tensors(&path.display().to_string(), file.tensors, config)
     }
 
     /// As [`MambaCheckpoint::read`], from tensors that are in memory already, or were read from
@@ -76,8 +58,10 @@ impl MambaCheckpoint {
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         config: Option<&MambaLmConfig>,
     ) -> Result<Self> {
-        let broken = |message: String| Error::msg(format!("{origin}: {message}"));
-        let mut all = BTreeMap::new();
+        let broken = |message: String| -> candle_core::Error {
+            isfm_files::Error::weights(origin, message).into()
+        };
+        let mut all = Tensors::new();
         for (name, tensor) in tensors {
             let short = short_name(&name);
             let tensor = tensor
@@ -103,7 +87,7 @@ impl MambaCheckpoint {
 
     /// All tensors under the names above; to train further, set the variables of a `VarMap` to
     /// them.
-    pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
+    pub fn tensors(&self) -> &Tensors {
         &self.tensors
     }
 
@@ -147,8 +131,7 @@ type Checked<T> = std::result::Result<T, String>;
 
 /// A released name as this crate says it.
 fn short_name(name: &str) -> String {
-    // "module." is what PyTorch's DataParallel puts before every name.
-    let name = name.strip_prefix("module.").unwrap_or(name);
+    let name = bare_name(name);
     let name = name.strip_prefix("backbone.").unwrap_or(name);
     match name {
         "embeddings.weight" => "embedding.weight".to_string(),
@@ -156,31 +139,8 @@ fn short_name(name: &str) -> String {
     }
 }
 
-/// Reads a `torch.save` zip: a `state_dict`, bare or under one of the usual keys.
-fn read_torch(path: &Path, device: &Device) -> Checked<Vec<(String, Tensor)>> {
-    use candle_core::pickle::PthTensors;
-    let bare = PthTensors::new(path, None)
-        .map_err(|e| format!("not a torch.save file, or truncated ({e})"))?;
-    let keyed = || {
-        let file = |key| PthTensors::new(path, Some(key)).ok();
-        ["state_dict", "model"].into_iter().filter_map(file).find(|f| !f.tensor_infos().is_empty())
-    };
-    let file = if bare.tensor_infos().is_empty() { keyed() } else { Some(bare) };
-    let file = file.ok_or("a zip file without a state_dict")?;
-    let mut tensors = Vec::with_capacity(file.tensor_infos().len());
-    for name in file.tensor_infos().keys() {
-        let tensor = file.get(name).and_then(|t| t.map(|t| t.to_device(device)).transpose());
-        match tensor {
-            Ok(Some(tensor)) => tensors.push((name.clone(), tensor)),
-            Ok(None) => return Err(format!("{name}: not in the file")),
-            Err(e) => return Err(format!("{name}: {e}")),
-        }
-    }
-    Ok(tensors)
-}
-
 /// The sizes that the tensors of layer 0 speak of.
-fn infer(tensors: &BTreeMap<String, Tensor>) -> Checked<MambaLmConfig> {
+fn infer(tensors: &Tensors) -> Checked<MambaLmConfig> {
     let mixer = |name: &str| format!("layers.0.mixer.{name}");
     let dims = |name: String, rank: usize| match tensors.get(&name) {
         Some(t) if t.rank() == rank => Ok(t.dims().to_vec()),
@@ -219,7 +179,7 @@ fn infer(tensors: &BTreeMap<String, Tensor>) -> Checked<MambaLmConfig> {
 }
 
 /// Whether the projection to the vocabulary is the embedding: absent, or stored a second time.
-fn is_tied(tensors: &BTreeMap<String, Tensor>) -> bool {
+fn is_tied(tensors: &Tensors) -> bool {
     let (embedding, head) = (tensors.get("embedding.weight"), tensors.get("lm_head.weight"));
     let (Some(embedding), Some(head)) = (embedding, head) else {
         return head.is_none();
@@ -231,38 +191,21 @@ fn is_tied(tensors: &BTreeMap<String, Tensor>) -> bool {
 }
 
 /// Names all that is missing, unexpected or of another shape.
-fn check(tensors: &BTreeMap<String, Tensor>, config: &MambaLmConfig) -> Checked<()> {
+fn check(tensors: &Tensors, config: &MambaLmConfig) -> Checked<()> {
     config.block.validate().map_err(|e| e.to_string())?;
     let mut needed = needed(config);
     if !needed.contains_key("lm_head.weight") && tensors.contains_key("lm_head.weight") {
         // Released files store a tied projection again.
         needed.insert("lm_head.weight".to_string(), vec![config.vocab_size, config.block.d_model]);
     }
-    let list = |names: Vec<String>| {
-        const SHOWN: usize = 12;
-        let rest = names.len().saturating_sub(SHOWN);
-        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        format!("{}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
-    };
-    let missing = needed.keys().filter(|n| !tensors.contains_key(*n)).cloned();
-    let unexpected = tensors.keys().filter(|n| !needed.contains_key(*n)).cloned();
-    let mis_shaped = needed.iter().filter_map(|(name, dims)| {
-        let got = tensors.get(name)?.dims();
-        (got != dims).then(|| format!("{name} is {got:?}, needs {dims:?}"))
-    });
-    let mut wrong: Vec<String> = [
-        ("missing", missing.collect::<Vec<_>>()),
-        ("unexpected", unexpected.collect()),
-        ("mis-shaped", mis_shaped.collect()),
-    ]
-    .into_iter()
-    .filter(|(_, names)| !names.is_empty())
-    .map(|(what, names)| format!("{what}: {}", list(names)))
-    .collect();
-    if wrong.is_empty() && config.tie_embeddings && !is_tied(tensors) {
-        wrong.push("lm_head.weight is not the embedding, to which it should be tied".to_string());
+    let difference = Difference::between(tensors, &needed);
+    if !difference.is_empty() {
+        return Err(format!("the tensors do not fit the configuration:\n  {difference}"));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+    if config.tie_embeddings && !is_tied(tensors) {
+        return Err("lm_head.weight is not the embedding, to which it should be tied".to_string());
+    }
+    Ok(())
 }
 
 /// The tensors of a model, with their shapes.

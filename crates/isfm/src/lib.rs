@@ -14,7 +14,7 @@ mod tiling;
 pub use error::{Error, Result, Side};
 pub use files::{read_image, write_image};
 pub use fuse::{Borders, Builder, Isfm};
-pub use isfm_model::{Checkpoint, Config};
+pub use isfm_model::{Checkpoint, Config, Preset};
 #[cfg(feature = "cuda")]
 pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;

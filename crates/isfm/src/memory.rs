@@ -24,12 +24,16 @@ fn maps(config: &Config) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use isfm_model::Preset;
+
     use super::*;
 
     #[test]
     fn the_estimate_is_a_little_above_what_was_measured() {
-        for (preset, measured) in [("small", 1354.), ("base", 3137.), ("paper", 6804.)] {
-            let estimate = maps(&Config::preset(preset).unwrap()) as f64;
+        for (preset, measured) in
+            [(Preset::Small, 1354.), (Preset::Base, 3137.), (Preset::Paper, 6804.)]
+        {
+            let estimate = maps(&preset.into()) as f64;
             let above = estimate / measured;
             assert!((1.05..1.3).contains(&above), "{preset}: {estimate} for {measured}");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use common::{checkpoint, colour_image, config, grey_image};
 use image::{ColorType, DynamicImage};
-use isfm::{Checkpoint, Config, Error, Isfm, read_image, write_image};
+use isfm::{Checkpoint, Config, Error, Isfm, Preset, read_image, write_image};
 
 fn chain(error: &dyn std::error::Error) -> String {
     let inner = error.source().map(|e| format!(": {}", chain(e)));
@@ -167,12 +167,12 @@ fn damaged_weights_are_found_out_in_use() {
 #[test]
 fn the_embedded_weights_are_the_small_preset_s() {
     let fuser = Isfm::embedded().unwrap();
-    assert_eq!(fuser.config(), &Config::preset("small").unwrap());
-    let small = Isfm::builder().config(Config::preset("small").unwrap()).build().unwrap();
+    assert_eq!(fuser.config(), &Preset::Small.into());
+    let small = Isfm::builder().config(Preset::Small.into()).build().unwrap();
     let (visible, infrared) = (colour_image(20, 14, 1), grey_image(20, 14, 2));
     let fused = fuser.fuse(&visible, &infrared).unwrap();
     assert_eq!(fused, small.fuse(&visible, &infrared).unwrap());
-    let error = Isfm::builder().config(Config::preset("paper").unwrap()).build().unwrap_err();
+    let error = Isfm::builder().config(Preset::Paper.into()).build().unwrap_err();
     assert!(matches!(error, Error::NotEmbedded { .. }), "{error}");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/embedded.safetensors");
     assert!(std::fs::metadata(file).unwrap().len() < 2 << 20);

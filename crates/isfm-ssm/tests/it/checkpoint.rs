@@ -137,7 +137,7 @@ fn all_that_is_wrong_is_named_at_once() {
             "model.safetensors",
             "missing: layers.1.mixer.D, norm_f.weight",
             "unexpected: layers.0.mixer.A_b_log",
-            "mis-shaped: layers.1.mixer.conv1d.weight is [32, 1, 3], needs [32, 1, 4]",
+            "1 mis-shaped: layers.1.mixer.conv1d.weight is [32, 1, 3], needs [32, 1, 4]",
         ],
     );
     let larger = MambaLmConfig { n_layer: 64, ..config() };
@@ -176,7 +176,7 @@ fn broken_files_are_refused() {
     refused(read(&tensors[..tensors.len() / 2]), &["truncated"]);
     refused(
         MambaCheckpoint::read(folder.path().join("none"), None, &Device::Cpu),
-        &["none", "cannot be read"],
+        &["none", "cannot read"],
     );
-    refused(MambaCheckpoint::read(folder.path(), None, &Device::Cpu), &["cannot be read"]);
+    refused(MambaCheckpoint::read(folder.path(), None, &Device::Cpu), &["cannot read"]);
 }

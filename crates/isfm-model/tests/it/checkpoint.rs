@@ -1,11 +1,14 @@
 //! Reading and writing weights, and everything that can be wrong with a file.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use isfm_model::{Checkpoint, Config, Error, initial_weights};
+use isfm_model::{Checkpoint, Config, Error, Preset, initial_weights};
 use proptest::prelude::*;
+
+use crate::numbers;
 
 fn small() -> Checkpoint {
     let config = Config { embed_dim: 8, depths: vec![1, 2], d_state: 4, expand: 3 };
@@ -18,8 +21,8 @@ fn read(path: &Path, config: Option<&Config>) -> Result<Checkpoint, Error> {
     Checkpoint::read(path, config, &Device::Cpu)
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 #[test]
@@ -44,10 +47,10 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn writing_needs_a_folder_and_whole_weights() {
+fn writing_needs_a_place_and_whole_weights() {
     let mut checkpoint = small();
-    let error = checkpoint.write("no/such/folder/w.safetensors", DType::F32).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    let error = checkpoint.write("Cargo.toml/no/folder/w.safetensors", DType::F32).unwrap_err();
+    assert!(matches!(error, Error::Write { .. }), "{error}");
     checkpoint.weights.pop_first();
     let folder = tempfile::tempdir().unwrap();
     let error = checkpoint.write(folder.path().join("w"), DType::F32).unwrap_err();
@@ -74,7 +77,7 @@ fn every_difference_is_named_in_one_error() {
     for part in [
         "2 missing: conv1_before.0.bias, conv_final_fuse.2.bias",
         "1 unexpected: conv_final_fuse.9.bias",
-        "1 of another shape: conv2_before.0.bias ([1], needs [8])",
+        "1 mis-shaped: conv2_before.0.bias is [1], needs [8]",
     ] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
@@ -85,10 +88,72 @@ fn weights_of_another_configuration_say_which() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     small().write(&path, DType::F32).unwrap();
-    let error = read(&path, Some(&Config::preset("small").unwrap())).unwrap_err().to_string();
+    let error = read(&path, Some(&Preset::Small.into())).unwrap_err().to_string();
     let said =
         r#"look like the configuration {"embed_dim":8,"depths":[1,2],"d_state":4,"expand":3}"#;
     assert!(error.contains(said), "{error}");
+}
+
+/// A fixture of `torch.save`'s, its dictionary under `key` in another one, beside an epoch's number.
+fn under_key(fixture: &Path, key: &str) -> Vec<u8> {
+    let mut from = zip::ZipArchive::new(std::fs::File::open(fixture).unwrap()).unwrap();
+    let mut to = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for i in 0..from.len() {
+        let mut entry = from.by_index(i).unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        if name.ends_with("data.pkl") {
+            // Of pickle's protocol 2: a dictionary, key, value, set, key, value, set, the end.
+            let length = [key.len() as u8, 0, 0, 0];
+            let inner = &bytes[2..bytes.len() - 1];
+            let start = [b"\x80\x02}X\x05\0\0\0epochK\x03sX", &length[..], key.as_bytes()];
+            bytes = [&start.concat(), inner, b"s."].concat();
+        }
+        to.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        to.write_all(&bytes).unwrap();
+    }
+    to.finish().unwrap().into_inner()
+}
+
+#[test]
+fn dictionaries_under_the_usual_keys_are_read_by_all_readers() {
+    let isfm = fixture("tests/fixtures/tiny_pth.pth");
+    let mamba = fixture("../isfm-ssm/tests/fixtures/mamba_state_dict.bin");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.pth");
+    for key in ["state_dict", "model_state_dict", "model", "params", "params_ema", "module", "net"]
+    {
+        std::fs::write(&path, under_key(&isfm, key)).unwrap();
+        let (got, want) = (read(&path, None), read(&isfm, None).unwrap());
+        assert_eq!(got.unwrap().config, want.config, "{key}");
+        std::fs::write(&path, under_key(&mamba, key)).unwrap();
+        let read = |path| isfm_ssm::MambaCheckpoint::read(path, None, &Device::Cpu);
+        let (got, want) = (read(&path), read(&mamba).unwrap());
+        assert_eq!(got.unwrap().config(), want.config(), "{key}");
+    }
+}
+
+/// A safetensors file begins with the length of its header, here one that looks like the first
+/// bytes of PyTorch's old format and of a zip file.
+#[test]
+fn any_length_of_header_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let mut checkpoint = small();
+    for magic in [b"\x80\x4b", b"PK"] {
+        let mut bytes = Vec::new();
+        for _ in 0..2 {
+            bytes = checkpoint.to_safetensors(DType::F16).unwrap();
+            let length = u16::from_le_bytes([bytes[0], bytes[1]]);
+            let padding = u16::from_le_bytes(*magic).wrapping_sub(length);
+            let comment = checkpoint.metadata.get_mut("made by").unwrap();
+            comment.push_str(&"-".repeat(usize::from(padding)));
+        }
+        assert!(bytes.starts_with(magic));
+        std::fs::write(&path, bytes).unwrap();
+        read(&path, None).unwrap();
+    }
 }
 
 #[test]
@@ -105,36 +170,27 @@ fn values_that_are_not_finite_are_refused() {
 #[test]
 fn files_that_are_no_weights_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    };
+    let path = folder.path().join("file");
     let whole = small().to_safetensors(DType::F32).unwrap();
-    let pth = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_pth.pth");
-    let pth = std::fs::read(pth).unwrap();
-    let empty_zip = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    let cases: [(PathBuf, &str); 9] = [
-        (folder.path().join("missing.safetensors"), "cannot read"),
-        (folder.path().to_path_buf(), "cannot read"),
-        (write("empty.safetensors", b""), "not a safetensors file"),
-        (write("text.pth", b"hello, I am not a checkpoint"), "not a safetensors file"),
-        (write("half.safetensors", &whole[..whole.len() / 2]), "truncated"),
-        (write("header.safetensors", &whole[..100]), "truncated"),
-        (write("half.pth", &pth[..pth.len() / 2]), "truncated"),
-        (write("zip.pth", empty_zip), "zip file without a state_dict"),
-        (write("old.pth", b"\x80\x02\x8a\x0a"), "old format"),
-    ];
-    for (path, said) in cases {
+    let pth = std::fs::read(fixture("tests/fixtures/tiny_pth.pth")).unwrap();
+    for (bytes, said) in [
+        (&whole[..whole.len() / 2], "truncated"),
+        (&whole[..100], "truncated"),
+        (&pth[..pth.len() / 2], "truncated"),
+        (b"hello, I am not a checkpoint", "not a safetensors file"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no tensors in it"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
         let error = read(&path, None).unwrap_err().to_string();
-        assert!(error.contains(said), "{}: {error}", path.display());
+        assert!(error.contains(said) && error.contains("file"), "{said}: {error}");
     }
-    let config = folder.path().join("config.json");
-    for text in ["", "{", "[]", r#"{"embed_dim": "many"}"#] {
-        std::fs::write(&config, text).unwrap();
-        assert!(matches!(Config::read(&config), Err(Error::ConfigFile { .. })), "{text}");
+    let error = read(&folder.path().join("missing"), None).unwrap_err();
+    assert!(matches!(error, Error::File(isfm_files::Error::Read { .. })), "{error}");
+    for text in ["", "{", "[]", r#"{"embed_dim": "many"}"#, r#"{"embed_dim": 0}"#] {
+        std::fs::write(&path, text).unwrap();
+        assert!(matches!(Config::read(&path), Err(Error::ConfigFile { .. })), "{text}");
     }
-    assert!(matches!(Config::read(folder.path().join("none.json")), Err(Error::Io { .. })));
+    assert!(matches!(Config::read(folder.path().join("none.json")), Err(Error::File(_))));
 }
 
 proptest! {
@@ -146,8 +202,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("damaged");
         let mut bytes = if pth {
-            let pth = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny_pth.pth");
-            std::fs::read(pth).unwrap()
+            std::fs::read(fixture("tests/fixtures/tiny_pth.pth")).unwrap()
         } else {
             small().to_safetensors(DType::F16).unwrap()
         };

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
-use isfm_model::{Config, Error, Network, ParameterCounts, initial_weights, tensor_shapes};
+use isfm_model::{Config, Error, Network, ParameterCounts, Preset, initial_weights, tensor_shapes};
+
+use crate::numbers;
 
 fn parse(json: &str) -> Result<Config, String> {
-    serde_json::from_str(json).map_err(|e| e.to_string())
+    Config::from_json(json).map_err(|e| e.to_string())
 }
 
 #[test]
 fn the_paper_has_table_vii_parameters() {
-    let paper = Config::preset("paper").unwrap();
+    let paper = Config::from(Preset::Paper);
     assert_eq!(paper, Config::default());
     let counts = ParameterCounts::of(&paper).unwrap();
     let want = ParameterCounts {
@@ -28,7 +30,7 @@ fn the_paper_has_table_vii_parameters() {
 #[test]
 fn names_and_shapes_are_the_released_checkpoints() {
     let listed: BTreeMap<String, Vec<usize>> =
-        include_str!("fixtures/checkpoint_keys_dim128_k4.txt")
+        include_str!("../fixtures/checkpoint_keys_dim128_k4.txt")
             .lines()
             .filter(|line| !line.contains("dwt.") && !line.starts_with("norm."))
             .map(|line| {
@@ -43,9 +45,8 @@ fn names_and_shapes_are_the_released_checkpoints() {
 
 #[test]
 fn json_takes_defaults_and_refuses_nonsense() {
-    let config = parse(r#"{"embed_dim": 16, "depths": [1], "batch": 1, "height": 16, "width": 9}"#);
     let want = Config { embed_dim: 16, depths: vec![1], ..Config::default() };
-    assert_eq!(config, Ok(want.clone()));
+    assert_eq!(parse(r#"{"embed_dim": 16, "depths": [1]}"#), Ok(want.clone()));
     assert_eq!(parse("{}"), Ok(Config::default()));
     assert_eq!(parse(&serde_json::to_string(&want).unwrap()), Ok(want));
     for (json, said) in [
@@ -57,8 +58,10 @@ fn json_takes_defaults_and_refuses_nonsense() {
         (r#"{"d_state": 0}"#, "d_state"),
         (r#"{"expand": 9}"#, "expand is 9"),
         (r#"{"embed_dims": 16}"#, "embed_dims"),
+        (r#"{"batch": 1}"#, "batch"),
         (r#"{"embed_dim": -4}"#, "-4"),
-        ("[", "EOF"),
+        ("{", "EOF"),
+        ("[]", "expected a map"),
     ] {
         let error = parse(json).unwrap_err();
         assert!(error.contains(said), "{json}: {error}");
@@ -67,15 +70,12 @@ fn json_takes_defaults_and_refuses_nonsense() {
 
 #[test]
 fn presets_are_known_by_name() {
-    for name in Config::presets() {
-        Config::preset(name).unwrap().validate().unwrap();
+    for preset in Preset::ALL {
+        assert_eq!(preset.to_string().parse::<Preset>().unwrap(), preset);
+        Config::from(preset).validate().unwrap();
     }
-    let error = Config::preset("huge").unwrap_err().to_string();
+    let error = "huge".parse::<Preset>().unwrap_err().to_string();
     assert!(error.contains("small") && error.contains("paper"), "{error}");
-}
-
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
 #[test]

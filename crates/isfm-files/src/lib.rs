@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+mod atomic;
+pub mod checkpoint;
+mod error;
+pub mod pairs;
+
+pub use atomic::{is_unfinished, write_atomically};
+pub use error::{Error, Result};
+pub use pairs::{PICTURE_EXTENSIONS, Pairing, is_picture};
