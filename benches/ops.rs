@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use candle_nn::Conv2dConfig;
 use criterion::{Criterion, criterion_group, criterion_main};
 use isfm_benches::random;
-use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_dwt::{Border, DataFormat, Wavelet};
 use isfm_ops::Epilogue;
 
 const SIDE: usize = 128;
@@ -69,7 +69,7 @@ fn ops(c: &mut Criterion) {
     let mut group = c.benchmark_group("one-level Haar");
     group.bench_function("isfm", |b| {
         b.iter(|| {
-            isfm_dwt::dwt2(&x, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast).unwrap()
+            isfm_dwt::dwt2(&x, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast).unwrap()
         });
     });
     group.bench_function("copy of the same tensor", |b| b.iter(|| x.copy().unwrap()));

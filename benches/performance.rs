@@ -12,7 +12,7 @@ use candle_nn::VarBuilder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, image, random, random_var};
-use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_dwt::{Border, DataFormat, Wavelet};
 use isfm_model::{Config, Network, Preset, Weights, initial_weights};
 use isfm_ops::Epilogue;
 
@@ -201,7 +201,7 @@ fn operations(roof: Roofline) -> Outcome<String> {
     let square = random(&[C, C]);
     let (weight, bias) = (random(&[C]), random(&[C]));
     let haar = Wavelet::haar();
-    let bands = || Ok(isfm_dwt::dwt2(&x, &haar, Border::Drop, Layout::ChannelsLast)?.approx);
+    let bands = || Ok(isfm_dwt::dwt2(&x, &haar, Border::Drop, DataFormat::ChannelsLast)?.approx);
 
     let mut table = Table::new("operation | of copy bandwidth | time | Candle's own | ratio");
     // `maps` is how many maps the operation must read and write; none if arithmetic is the limit.

@@ -6,10 +6,12 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use isfm_benches::random;
-use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2, iswt2, swt2, wavedec, wavedec2, waverec2};
+use isfm_dwt::{
+    Border, DataFormat, Wavelet, dwt2, idwt2, iswt2, swt2, wavedec, wavedec2, waverec2,
+};
 use rayon::prelude::*;
 
-const LAYOUT: Layout = Layout::ChannelsFirst;
+const LAYOUT: DataFormat = DataFormat::ChannelsFirst;
 
 /// The shortest of five runs after one that warms up, in milliseconds.
 fn best<T>(mut f: impl FnMut() -> T) -> f64 {

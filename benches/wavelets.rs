@@ -4,10 +4,10 @@
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isfm_benches::random;
-use isfm_dwt::{Border, Layout, Wavelet, dwt, dwt2, swt2, wavedec2, waverec2};
+use isfm_dwt::{Border, DataFormat, Wavelet, dwt, dwt2, swt2, wavedec2, waverec2};
 
 const SIDE: usize = 1024;
-const LAYOUT: Layout = Layout::ChannelsFirst;
+const LAYOUT: DataFormat = DataFormat::ChannelsFirst;
 
 /// The four filters of one level as a convolution's weight, 4×1×taps×taps, and Candle's padding
 /// for `Border::Zero`.

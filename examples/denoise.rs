@@ -13,9 +13,9 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use clap::Parser;
 use image::{Rgb, RgbImage, imageops};
-use isfm_dwt::{Border, Layout, Wavelet, iswt2, swt2, wavedec2, waverec2};
+use isfm_dwt::{Border, DataFormat, Wavelet, iswt2, swt2, wavedec2, waverec2};
 
-const LAYOUT: Layout = Layout::ChannelsLast;
+const LAYOUT: DataFormat = DataFormat::ChannelsLast;
 const BORDER: Border = Border::Symmetric;
 
 /// Removes noise from a picture by wavelet shrinkage.

@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
-use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_dwt::{Border, DataFormat, Wavelet};
 use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
 use isfm_ops::{Epilogue, avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, weighted_sum};
 
@@ -36,7 +36,7 @@ pub fn band_averages(visible: &Features, infrared: &Features) -> Result<Frequenc
     let deep = add(&visible.deep, &infrared.deep)?;
     let shallow = add(&visible.shallow, &infrared.shallow)?;
     let mean = weighted_sum(&deep, 0.25, &shallow, 0.25)?;
-    let bands = isfm_dwt::dwt2(&mean, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?;
+    let bands = isfm_dwt::dwt2(&mean, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?;
     Ok(Frequencies { low: bands.approx, high: bands.details })
 }
 
@@ -172,7 +172,7 @@ impl MffLayer {
         let low = self.low.forward(&bands.low)?;
         let high = self.high.forward(&bands.high)?;
         let haar = Wavelet::haar();
-        let mut x = isfm_dwt::idwt2(&low, &high, &haar, Border::Drop, Layout::ChannelsLast)?;
+        let mut x = isfm_dwt::idwt2(&low, &high, &haar, Border::Drop, DataFormat::ChannelsLast)?;
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod axis;
+mod data_format;
 mod error;
 mod filters;
 mod haar;
-mod layout;
 mod levels;
 mod line;
 mod op;
@@ -16,8 +16,8 @@ mod transform2d;
 mod wavelet;
 
 pub use axis::Border;
+pub use data_format::DataFormat;
 pub use error::{Error, Result};
-pub use layout::Layout;
 pub use packet::WaveletPacket;
 pub use transform1d::{dwt, idwt, iswt, swt, wavedec, waverec};
 pub use transform2d::{Subbands, dwt2, idwt2, iswt2, swt2, wavedec2, waverec2};

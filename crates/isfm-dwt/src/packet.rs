@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use crate::axis::Border;
-use crate::layout::Layout;
+use crate::data_format::DataFormat;
 use crate::transform1d::{dwt, idwt};
 use crate::transform2d::{dwt2, idwt2};
 use crate::wavelet::Wavelet;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 enum Over {
     Line { dim: usize },
-    Plane { layout: Layout },
+    Plane { format: DataFormat },
 }
 
 /// A wavelet packet: a signal or map taken apart by [`dwt`] or [`dwt2`] along any tree, not only on
@@ -64,9 +64,9 @@ impl WaveletPacket {
     ///
     /// # Errors
     /// Unless `x` has four dimensions.
-    pub fn new2(x: &Tensor, wavelet: &Wavelet, border: Border, layout: Layout) -> Result<Self> {
+    pub fn new2(x: &Tensor, wavelet: &Wavelet, border: Border, format: DataFormat) -> Result<Self> {
         x.dims4()?;
-        Ok(Self::over(x, wavelet, border, Over::Plane { layout }))
+        Ok(Self::over(x, wavelet, border, Over::Plane { format }))
     }
 
     fn over(x: &Tensor, wavelet: &Wavelet, border: Border, over: Over) -> Self {
@@ -134,8 +134,8 @@ impl WaveletPacket {
                 let (approx, detail) = dwt(data, &self.wavelet, self.border, dim)?;
                 vec![approx, detail]
             }
-            Over::Plane { layout } => {
-                let bands = dwt2(data, &self.wavelet, self.border, layout)?;
+            Over::Plane { format } => {
+                let bands = dwt2(data, &self.wavelet, self.border, format)?;
                 vec![bands.approx.clone(), bands.lh()?, bands.hl()?, bands.hh()?]
             }
         };
@@ -179,9 +179,9 @@ impl WaveletPacket {
         let parts: Vec<_> = self.leaves[children.clone()].iter().map(|(_, x)| x).collect();
         let mut data = match self.over {
             Over::Line { dim } => idwt(parts[0], parts[1], &self.wavelet, self.border, dim)?,
-            Over::Plane { layout } => {
-                let details = Tensor::cat(&parts[1..], layout.channel_dim())?;
-                idwt2(parts[0], &details, &self.wavelet, self.border, layout)?
+            Over::Plane { format } => {
+                let details = Tensor::cat(&parts[1..], format.channel_dim())?;
+                idwt2(parts[0], &details, &self.wavelet, self.border, format)?
             }
         };
         let shape = self.shapes.remove(path).unwrap_or_else(|| data.dims().to_vec());

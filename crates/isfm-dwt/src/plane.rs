@@ -1,6 +1,6 @@
 //! The 2-D transform on the CPU: analysis (a map to its four bands) and synthesis (its transpose).
 //!
-//! Both layouts are planes of rows of pixels (see [`Maps::pixel`]); only the detail bands lie
+//! Both formats are planes of rows of pixels (see [`Maps::pixel`]); only the detail bands lie
 //! differently: side by side in each pixel, or in planes of their own. A task is a row of output,
 //! so that results do not depend on the number of threads.
 
@@ -12,8 +12,8 @@ use isfm_ops::simd::{Kernel, Real, Simd, dispatch};
 use rayon::prelude::*;
 
 use crate::axis::{Axis, Sampling, Table};
+use crate::data_format::{DataFormat, Maps};
 use crate::haar::{HaarAnalysis, HaarSynthesis};
-use crate::layout::{Layout, Maps};
 use crate::line::{Line, Scratch, merge, split, split_wanted};
 use crate::op::{Parts, TASK, Transform, zeroed};
 use crate::wavelet::Bank;
@@ -68,13 +68,13 @@ fn rows_mut<'a, T>(bands: &Maps, parts: Parts<&'a mut [T]>) -> Vec<Row<&'a mut [
         }
     }
     if let Some(details) = parts.details {
-        match bands.layout {
-            Layout::ChannelsLast => {
+        match bands.format {
+            DataFormat::ChannelsLast => {
                 for (row, d) in rows.iter_mut().zip(details.chunks_mut(3 * bands.row())) {
                     row.details = DetailRow::Interleaved(d);
                 }
             }
-            Layout::ChannelsFirst => {
+            DataFormat::ChannelsFirst => {
                 let (w, band) = (bands.width, bands.elements() / bands.batch);
                 let images = rows.chunks_mut(band / w).zip(details.chunks_mut(3 * band));
                 for (rows, image) in images {
@@ -94,9 +94,9 @@ fn rows_mut<'a, T>(bands: &Maps, parts: Parts<&'a mut [T]>) -> Vec<Row<&'a mut [
 /// One plane of all four bands.
 fn plane_of<'a, E>(bands: &Maps, parts: Parts<&'a [E]>, plane: usize) -> Row<&'a [E]> {
     let size = bands.height * bands.row();
-    let details = parts.details.map_or(DetailRow::Absent, |d| match bands.layout {
-        Layout::ChannelsLast => DetailRow::Interleaved(&d[3 * plane * size..][..3 * size]),
-        Layout::ChannelsFirst => {
+    let details = parts.details.map_or(DetailRow::Absent, |d| match bands.format {
+        DataFormat::ChannelsLast => DetailRow::Interleaved(&d[3 * plane * size..][..3 * size]),
+        DataFormat::ChannelsFirst => {
             let (image, channel) = (plane / bands.channels, plane % bands.channels);
             DetailRow::Planes([0, 1, 2].map(|k| {
                 let plane = (3 * image + k) * bands.channels + channel;
@@ -139,9 +139,9 @@ unsafe impl Transform for PlaneTransform {
     }
 
     fn haar_map(&self) -> Option<isfm_kernels::Map> {
-        let Maps { batch, height, width, channels, layout } = self.maps;
+        let Maps { batch, height, width, channels, format } = self.maps;
         let map = isfm_kernels::Map { batch, height, width, channels };
-        (self.is_haar() && layout == Layout::ChannelsLast).then_some(map)
+        (self.is_haar() && format == DataFormat::ChannelsLast).then_some(map)
     }
 
     fn approx(&self) -> Shape {

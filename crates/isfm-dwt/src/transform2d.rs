@@ -3,7 +3,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::axis::{Border, Sampling};
-use crate::layout::{Layout, Maps};
+use crate::data_format::{DataFormat, Maps};
 use crate::levels::{check_levels, check_stationary, fit, no_coefficients};
 use crate::op::{analysis, require_float, synthesis};
 use crate::plane::PlaneTransform;
@@ -17,8 +17,8 @@ pub struct Subbands {
     pub approx: Tensor,
     /// LH, HL, HH, in this order (PyWavelets' cH, cV, cD): 3C channels.
     pub details: Tensor,
-    /// The layout of both.
-    pub layout: Layout,
+    /// The format of both.
+    pub format: DataFormat,
 }
 
 impl Subbands {
@@ -52,11 +52,11 @@ impl Subbands {
     /// If the two tensors do not fit together.
     pub fn packed(&self) -> Result<Tensor> {
         let bands = [&self.approx, &self.details];
-        Ok(Tensor::cat(&bands, self.layout.channel_dim())?)
+        Ok(Tensor::cat(&bands, self.format.channel_dim())?)
     }
 
     fn detail(&self, k: usize) -> Result<Tensor> {
-        let dim = self.layout.channel_dim();
+        let dim = self.format.channel_dim();
         let channels = self.approx.dim(dim)?;
         Ok(self.details.narrow(dim, k * channels, channels)?)
     }
@@ -70,22 +70,22 @@ impl Subbands {
 /// borders included.
 ///
 /// # Shapes
-/// `x` is B×H×W×C or B×C×H×W by `layout`; each band has [`Border::outputs`] of H and W:
+/// `x` is B×H×W×C or B×C×H×W by `format`; each band has [`Border::outputs`] of H and W:
 /// ⌊H/2⌋×⌊W/2⌋ with [`Border::Drop`].
 ///
 /// # Errors
 /// [`Error::Shape`] unless `x` has four dimensions and at least one position (2×2 with
 /// [`Border::Drop`]); [`Error::DType`] for element types other than `F16`, `F32` and `F64`.
-pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, layout: Layout) -> Result<Subbands> {
+pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, format: DataFormat) -> Result<Subbands> {
     const OP: &str = "dwt2";
-    let maps = maps(OP, "x", x, layout)?;
+    let maps = maps(OP, "x", x, format)?;
     let least = border.fewest();
     if maps.height < least || maps.width < least {
         return Err(Error::Shape {
             op: OP,
             what: "x",
             got: format!("{:?}", x.dims()),
-            needed: format!("{} with H and W at least {least}", layout.name()),
+            needed: format!("{} with H and W at least {least}", format.name()),
         });
     }
     let outputs = |n| border.outputs(n, wavelet.taps());
@@ -96,7 +96,7 @@ pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, layout: Layout) -> Re
         bands: maps.resized(outputs(maps.height), outputs(maps.width)),
     };
     let (approx, details) = analysis(transform, x)?;
-    Ok(Subbands { approx, details, layout })
+    Ok(Subbands { approx, details, format })
 }
 
 /// The inverse of [`dwt2`], and for an orthogonal wavelet such as Haar with [`Border::Drop`] or
@@ -117,17 +117,17 @@ pub fn idwt2(
     details: &Tensor,
     wavelet: &Wavelet,
     border: Border,
-    layout: Layout,
+    format: DataFormat,
 ) -> Result<Tensor> {
     const OP: &str = "idwt2";
-    let bands = maps(OP, "approx", approx, layout)?;
+    let bands = maps(OP, "approx", approx, format)?;
     let inputs = |m| border.inputs(m, wavelet.taps());
     let (Some(height), Some(width)) = (inputs(bands.height), inputs(bands.width)) else {
         return Err(Error::Shape {
             op: OP,
             what: "approx",
             got: format!("{:?}", approx.dims()),
-            needed: format!("{} with H and W large enough for the filters", layout.name()),
+            needed: format!("{} with H and W large enough for the filters", format.name()),
         });
     };
     same(OP, &bands, approx, details)?;
@@ -152,16 +152,16 @@ pub fn wavedec2(
     x: &Tensor,
     wavelet: &Wavelet,
     border: Border,
-    layout: Layout,
+    format: DataFormat,
     levels: usize,
 ) -> Result<Vec<Tensor>> {
     const OP: &str = "wavedec2";
-    let Maps { height, width, .. } = maps(OP, "x", x, layout)?;
+    let Maps { height, width, .. } = maps(OP, "x", x, format)?;
     check_levels(OP, border, &[height, width], levels)?;
     let mut coefficients = Vec::with_capacity(levels + 1);
     let mut approx = x.clone();
     for _ in 0..levels {
-        let bands = dwt2(&approx, wavelet, border, layout)?;
+        let bands = dwt2(&approx, wavelet, border, format)?;
         coefficients.push(bands.details);
         approx = bands.approx;
     }
@@ -186,20 +186,20 @@ pub fn waverec2(
     coefficients: &[Tensor],
     wavelet: &Wavelet,
     border: Border,
-    layout: Layout,
+    format: DataFormat,
 ) -> Result<Tensor> {
     const OP: &str = "waverec2";
     let Some((approx, details)) = coefficients.split_first() else {
         return Err(no_coefficients(OP));
     };
-    let (rows, columns) = layout.plane_dims();
+    let (rows, columns) = format.plane_dims();
     let mut approx = approx.clone();
     for details in details {
-        let size = maps(OP, "details", details, layout)?;
-        maps(OP, "approx", &approx, layout)?;
+        let size = maps(OP, "details", details, format)?;
+        maps(OP, "approx", &approx, format)?;
         approx = fit(OP, &approx, rows, size.height)?;
         approx = fit(OP, &approx, columns, size.width)?;
-        approx = idwt2(&approx, details, wavelet, border, layout)?;
+        approx = idwt2(&approx, details, wavelet, border, format)?;
     }
     Ok(approx)
 }
@@ -214,9 +214,14 @@ pub fn waverec2(
 ///
 /// # Errors
 /// [`Error::Levels`] unless height and width are multiples of 2^`levels`; otherwise as [`dwt2`].
-pub fn swt2(x: &Tensor, wavelet: &Wavelet, layout: Layout, levels: usize) -> Result<Vec<Tensor>> {
+pub fn swt2(
+    x: &Tensor,
+    wavelet: &Wavelet,
+    format: DataFormat,
+    levels: usize,
+) -> Result<Vec<Tensor>> {
     const OP: &str = "swt2";
-    let maps = maps(OP, "x", x, layout)?;
+    let maps = maps(OP, "x", x, format)?;
     check_stationary(OP, &[maps.height, maps.width], levels)?;
     let mut coefficients = Vec::with_capacity(levels + 1);
     let mut approx = x.clone();
@@ -242,12 +247,12 @@ pub fn swt2(x: &Tensor, wavelet: &Wavelet, layout: Layout, levels: usize) -> Res
 /// # Errors
 /// [`Error::Shape`] without coefficients or for shapes that do not fit together;
 /// [`Error::Levels`] as [`swt2`].
-pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, layout: Layout) -> Result<Tensor> {
+pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, format: DataFormat) -> Result<Tensor> {
     const OP: &str = "iswt2";
     let Some((approx, details)) = coefficients.split_first() else {
         return Err(no_coefficients(OP));
     };
-    let maps = maps(OP, "approx", approx, layout)?;
+    let maps = maps(OP, "approx", approx, format)?;
     check_stationary(OP, &[maps.height, maps.width], details.len())?;
     // Even and odd shifts each reconstruct all, along either axis.
     let bank = Arc::new(wavelet.reconstruction().scaled(0.5));
@@ -266,15 +271,15 @@ pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, layout: Layout) -> Resu
 }
 
 /// The sizes of a 4-D tensor of an element type with kernels.
-fn maps(op: &'static str, what: &'static str, x: &Tensor, layout: Layout) -> Result<Maps> {
+fn maps(op: &'static str, what: &'static str, x: &Tensor, format: DataFormat) -> Result<Maps> {
     require_float(op, x)?;
     match x.dims4() {
-        Ok(dims) => Ok(Maps::new(layout, dims)),
+        Ok(dims) => Ok(Maps::new(format, dims)),
         Err(_) => Err(Error::Shape {
             op,
             what,
             got: format!("{:?}", x.dims()),
-            needed: format!("4 dimensions, {}", layout.name()),
+            needed: format!("4 dimensions, {}", format.name()),
         }),
     }
 }
@@ -283,7 +288,7 @@ fn maps(op: &'static str, what: &'static str, x: &Tensor, layout: Layout) -> Res
 fn same(op: &'static str, bands: &Maps, approx: &Tensor, details: &Tensor) -> Result<()> {
     let needed = Maps { channels: 3 * bands.channels, ..*bands };
     let same_type = details.dtype() == approx.dtype();
-    if same_type && maps(op, "details", details, bands.layout)? == needed {
+    if same_type && maps(op, "details", details, bands.format)? == needed {
         return Ok(());
     }
     Err(Error::Shape {

@@ -1,7 +1,7 @@
 //! Every instruction set gives the values of the portable code.
 
 use candle_core::DType;
-use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2};
+use isfm_dwt::{Border, DataFormat, Wavelet, dwt2, idwt2};
 use isfm_ops::simd::{Level, set_level};
 use isfm_testing::{difference, random, same_bits};
 
@@ -12,13 +12,15 @@ fn levels_agree() {
     const S: f64 = std::f64::consts::FRAC_1_SQRT_2;
     let (lo, hi) = ([0., S, S, 0.], [0., -S, S, 0.]);
     let padded = Wavelet::from_filters("padded", &lo, &hi, &lo, &[0., S, -S, 0.]).unwrap();
-    for layout in [Layout::ChannelsLast, Layout::ChannelsFirst] {
+    for layout in [DataFormat::ChannelsLast, DataFormat::ChannelsFirst] {
         for wavelet in [Wavelet::haar(), padded.clone(), Wavelet::named("db4").unwrap()] {
             for dims in [[2, 3, 5, 7], [1, 16, 4, 6], [1, 37, 3, 4], [1, 2, 2, 83]] {
                 let x = random(&dims, 1).to_dtype(DType::F32).unwrap();
                 let x = match layout {
-                    Layout::ChannelsFirst => x,
-                    Layout::ChannelsLast => x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap(),
+                    DataFormat::ChannelsFirst => x,
+                    DataFormat::ChannelsLast => {
+                        x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+                    }
                 };
                 let run = |level| {
                     set_level(Some(level)).unwrap();

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use isfm_dwt::{Border, Layout, Wavelet, dwt2, idwt2};
+use isfm_dwt::{Border, DataFormat, Wavelet, dwt2, idwt2};
 use isfm_model::{Config, Network, Preset, initial_weights};
 use isfm_ops::{self as ops, Epilogue};
 use isfm_ssm::{ScanOptions, ScanParams, selective_scan_with_state};
@@ -187,11 +187,12 @@ fn operations_agree_with_the_cpu() {
         }
         if h > 1 {
             agrees("dwt2", &ALL, SUM, &[x()], &|v| {
-                Ok(dwt2(&v[0], &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?.packed()?)
+                Ok(dwt2(&v[0], &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?
+                    .packed()?)
             });
             let bands = [input(&[b, h, w, c], -1., 1.), input(&[b, h, w, 3 * c], -1., 1.)];
             agrees("idwt2", &ALL, SUM, &bands, &|v| {
-                Ok(idwt2(&v[0], &v[1], &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?)
+                Ok(idwt2(&v[0], &v[1], &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?)
             });
         }
     }

@@ -386,7 +386,7 @@ fn resize_agrees_with_the_cpu() {
 
 #[test]
 fn haar_agrees_with_the_cpu() {
-    use isfm_dwt::{Border, Layout, Wavelet, dwt2};
+    use isfm_dwt::{Border, DataFormat, Wavelet, dwt2};
     let Some(host) = host() else { return };
     for t in TYPES {
         for dims in [(1, 2, 2, 1), (2, 3, 5, 3), (1, 4, 6, 33), (2, 7, 2, 5), (1, 12, 9, 2)] {
@@ -394,7 +394,7 @@ fn haar_agrees_with_the_cpu() {
             let x = numbers(t, shape.iter().product(), 1, -2., 2.);
             for bands in [Bands::Approx, Bands::Details, Bands::Both] {
                 let f = |x: &Tensor| -> Result<Tensor> {
-                    let s = dwt2(x, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast)?;
+                    let s = dwt2(x, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?;
                     let [low, high] = [s.approx.flatten_all()?, s.details.flatten_all()?];
                     match bands {
                         Bands::Approx => Ok(low),

@@ -4,7 +4,7 @@ use std::slice::from_ref;
 
 use candle_core::{DType, Result, Tensor, Var};
 use isfm_dwt::{
-    Border, Layout, Subbands, Wavelet, WaveletPacket, dwt, dwt2, idwt, idwt2, iswt, iswt2, swt,
+    Border, DataFormat, Subbands, Wavelet, WaveletPacket, dwt, dwt2, idwt, idwt2, iswt, iswt2, swt,
     swt2, wavedec, wavedec2, waverec, waverec2,
 };
 use isfm_testing::{Differences, check_gradients, difference, dot, golden, random};
@@ -89,13 +89,13 @@ fn inside_a_graph() {
     let x = random(&[1, 4, 4, 2], 1);
     check(&[x], |x| {
         let inner = (x[0].sqr()? * 0.5)?;
-        let bands = dwt2(&inner, &Wavelet::haar(), DROP, Layout::ChannelsLast)?;
+        let bands = dwt2(&inner, &Wavelet::haar(), DROP, DataFormat::ChannelsLast)?;
         let out = idwt2(
             &bands.approx,
             &bands.hl()?.repeat((1, 1, 1, 3))?,
             &Wavelet::haar(),
             DROP,
-            Layout::ChannelsLast,
+            DataFormat::ChannelsLast,
         )?;
         // Linear, so that the whole stays quadratic and differences exact.
         out.mul(&random(out.dims(), 9))?.sum_all()
@@ -244,8 +244,8 @@ fn where_pytorch_wavelets_is_wrong() {
     }
 }
 
-fn layout() -> impl Strategy<Value = Layout> {
-    prop_oneof![Just(Layout::ChannelsLast), Just(Layout::ChannelsFirst)]
+fn layout() -> impl Strategy<Value = DataFormat> {
+    prop_oneof![Just(DataFormat::ChannelsLast), Just(DataFormat::ChannelsFirst)]
 }
 
 fn wavelet() -> impl Strategy<Value = Wavelet> {

@@ -7,9 +7,9 @@ mod reconstruction;
 mod signals;
 
 use candle_core::Tensor;
-use isfm_dwt::{Border, Layout, Wavelet};
+use isfm_dwt::{Border, DataFormat, Wavelet};
 
-const LAYOUTS: [Layout; 2] = [Layout::ChannelsLast, Layout::ChannelsFirst];
+const LAYOUTS: [DataFormat; 2] = [DataFormat::ChannelsLast, DataFormat::ChannelsFirst];
 
 /// PyWavelets' modes.
 const MODES: [(&str, Border); 6] = [
@@ -22,18 +22,18 @@ const MODES: [(&str, Border); 6] = [
 ];
 
 /// B×C×H×W to the layout.
-fn from_nchw(x: &Tensor, layout: Layout) -> Tensor {
+fn from_nchw(x: &Tensor, layout: DataFormat) -> Tensor {
     match layout {
-        Layout::ChannelsFirst => x.clone(),
-        Layout::ChannelsLast => x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap(),
+        DataFormat::ChannelsFirst => x.clone(),
+        DataFormat::ChannelsLast => x.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap(),
     }
 }
 
 /// The layout to B×C×H×W.
-fn to_nchw(x: &Tensor, layout: Layout) -> Tensor {
+fn to_nchw(x: &Tensor, layout: DataFormat) -> Tensor {
     match layout {
-        Layout::ChannelsFirst => x.clone(),
-        Layout::ChannelsLast => x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(),
+        DataFormat::ChannelsFirst => x.clone(),
+        DataFormat::ChannelsLast => x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap(),
     }
 }
 

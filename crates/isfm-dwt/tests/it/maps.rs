@@ -1,7 +1,7 @@
 //! Values against plain loops, shapes, bad input, threads.
 
 use candle_core::{DType, Device, Tensor, Var};
-use isfm_dwt::{Border, Error, Layout, Wavelet, dwt2, idwt2, wavedec2, waverec2};
+use isfm_dwt::{Border, DataFormat, Error, Wavelet, dwt2, idwt2, wavedec2, waverec2};
 use isfm_testing::{bits, difference, random, same_bits, same_on_any_threads, values};
 
 use crate::{LAYOUTS, from_nchw, odd_filters, padded_haar, to_nchw};
@@ -126,13 +126,13 @@ fn levels_of_odd_sizes() {
         // What no level dropped comes back exactly: 16 and 8 are whole blocks of 8.
         let levels = wavedec2(&x, &haar, Border::Drop, layout, 3).unwrap();
         let back = waverec2(&levels, &haar, Border::Drop, layout).unwrap();
-        let (rows, columns) = if layout == Layout::ChannelsLast { (1, 2) } else { (2, 3) };
+        let (rows, columns) = if layout == DataFormat::ChannelsLast { (1, 2) } else { (2, 3) };
         let whole = |x: &Tensor| x.narrow(rows, 0, 16).unwrap().narrow(columns, 0, 8).unwrap();
         assert!(difference(&whole(&back), &whole(&x)) < 1e-14);
     }
 }
 
-fn from_nchw_dims(x: &Tensor, layout: Layout) -> Vec<usize> {
+fn from_nchw_dims(x: &Tensor, layout: DataFormat) -> Vec<usize> {
     to_nchw(x, layout).dims().to_vec()
 }
 
@@ -142,7 +142,7 @@ fn waverec2_crops_what_is_one_too_large() {
     let haar = Wavelet::haar();
     let coarse = [random(&[1, 3, 2, 1], 1), random(&[1, 3, 2, 3], 2)];
     let fine = random(&[1, 5, 4, 3], 3);
-    let layout = Layout::ChannelsLast;
+    let layout = DataFormat::ChannelsLast;
     let approx = idwt2(&coarse[0], &coarse[1], &haar, Border::Drop, layout).unwrap();
     let cropped = approx.narrow(1, 0, 5).unwrap();
     let want = idwt2(&cropped, &fine, &haar, Border::Drop, layout).unwrap();
@@ -153,22 +153,22 @@ fn waverec2_crops_what_is_one_too_large() {
 #[test]
 fn no_levels() {
     let x = random(&[1, 1, 1, 1], 0);
-    let levels = wavedec2(&x, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast, 0).unwrap();
+    let levels = wavedec2(&x, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast, 0).unwrap();
     assert_eq!(levels.len(), 1);
-    let back = waverec2(&levels, &Wavelet::haar(), Border::Drop, Layout::ChannelsLast).unwrap();
+    let back = waverec2(&levels, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast).unwrap();
     assert!(same_bits(&back, &x));
 }
 
 #[test]
 fn bad_input_is_an_error_that_says_so() {
     let haar = Wavelet::haar();
-    let layout = Layout::ChannelsLast;
+    let layout = DataFormat::ChannelsLast;
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     for (dims, layout) in [
         (vec![1, 1, 1, 1], layout),
         (vec![1, 1, 8, 4], layout),
         (vec![1, 8, 1, 4], layout),
-        (vec![1, 8, 8, 1], Layout::ChannelsFirst),
+        (vec![1, 8, 8, 1], DataFormat::ChannelsFirst),
         (vec![1, 0, 8, 1], layout),
         (vec![8, 8], layout),
         (vec![], layout),

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Tensor};
 use isfm_dwt::{
-    Layout, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
+    DataFormat, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
     waverec, waverec2,
 };
 use isfm_testing::{Golden, difference, golden, values};
@@ -57,7 +57,7 @@ fn reversed(x: &Tensor, dim: usize) -> Tensor {
 }
 
 /// Approximation and details, B×3C×H×W, as PyWavelets' arrays: LL, LH, HL, HH of all channels.
-fn bands(levels: &[Tensor], layout: Layout) -> Vec<Tensor> {
+fn bands(levels: &[Tensor], layout: DataFormat) -> Vec<Tensor> {
     levels.iter().map(|x| to_nchw(x, layout)).collect()
 }
 
@@ -229,7 +229,8 @@ fn two_levels_of_maps_and_back() {
                     let levels = wavedec2(&x, &wavelet, border, layout, 2).unwrap();
                     let got = bands(&levels, layout);
                     f.check(&format!("wavedec2.{name}.{mode}"), &got, 4. * tolerance);
-                    let (_, columns) = if layout == Layout::ChannelsLast { (1, 2) } else { (2, 3) };
+                    let (_, columns) =
+                        if layout == DataFormat::ChannelsLast { (1, 2) } else { (2, 3) };
                     let mixed: Vec<_> = levels.iter().map(|c| reversed(c, columns)).collect();
                     let back = waverec2(&mixed, &wavelet, border, layout).unwrap();
                     let back = to_nchw(&back, layout);
@@ -250,7 +251,7 @@ fn stationary_maps_and_back() {
                 let x = from_nchw(&f.maps(8, 12, dtype), layout);
                 let levels = swt2(&x, &wavelet, layout, 2).unwrap();
                 f.check(&format!("swt2.{name}"), &bands(&levels, layout), 4. * tolerance);
-                let columns = if layout == Layout::ChannelsLast { 2 } else { 3 };
+                let columns = if layout == DataFormat::ChannelsLast { 2 } else { 3 };
                 let mixed: Vec<_> = levels.iter().map(|c| reversed(c, columns)).collect();
                 let back = to_nchw(&iswt2(&mixed, &wavelet, layout).unwrap(), layout);
                 f.check(&format!("iswt2.{name}"), &[back], 8. * tolerance);

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use isfm_dwt::{
-    Border, Layout, Wavelet, WaveletPacket, dwt, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
-    waverec, waverec2,
+    Border, DataFormat, Wavelet, WaveletPacket, dwt, idwt, iswt, iswt2, swt, swt2, wavedec,
+    wavedec2, waverec, waverec2,
 };
 use isfm_testing::{difference, dot, random};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn border() -> impl Strategy<Value = Border> {
     proptest::sample::select(MODES.map(|(_, border)| border).to_vec())
 }
 
-fn layout() -> impl Strategy<Value = Layout> {
+fn layout() -> impl Strategy<Value = DataFormat> {
     proptest::sample::select(LAYOUTS.to_vec())
 }
 

@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use isfm_dwt::{
-    Border, Error, Layout, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2,
+    Border, DataFormat, Error, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2,
     wavedec, waverec,
 };
 use isfm_testing::{bits, difference, random, same_bits, same_on_any_threads, values};
@@ -135,14 +135,15 @@ fn stationary_transforms_shift_along() {
 fn packet_trees_grow_and_shrink() {
     let haar = Wavelet::haar();
     let x = random(&[1, 8, 8, 2], 1);
-    let mut tree = WaveletPacket::new2(&x, &haar, Border::Symmetric, Layout::ChannelsLast).unwrap();
+    let mut tree =
+        WaveletPacket::new2(&x, &haar, Border::Symmetric, DataFormat::ChannelsLast).unwrap();
     let paths = |tree: &WaveletPacket| {
         tree.leaves().map(|(p, _)| p.to_string()).collect::<Vec<_>>().join(" ")
     };
     tree.split("").unwrap();
     tree.split("v").unwrap();
     assert_eq!(paths(&tree), "a h va vh vv vd d");
-    let bands = dwt2(&x, &haar, Border::Symmetric, Layout::ChannelsLast).unwrap();
+    let bands = dwt2(&x, &haar, Border::Symmetric, DataFormat::ChannelsLast).unwrap();
     assert!(same_bits(tree.get("d").unwrap(), &bands.hh().unwrap()));
     assert!(tree.get("v").is_none());
     assert!(matches!(tree.merge(""), Err(Error::Node { .. })));
@@ -160,7 +161,8 @@ fn packet_trees_grow_and_shrink() {
     assert!(difference(&tree.reconstruct().unwrap(), &x) < 1e-14);
     assert!(WaveletPacket::new(&x, &haar, Border::Zero, 4).is_err());
     assert!(
-        WaveletPacket::new2(&random(&[4], 1), &haar, Border::Zero, Layout::ChannelsLast).is_err()
+        WaveletPacket::new2(&random(&[4], 1), &haar, Border::Zero, DataFormat::ChannelsLast)
+            .is_err()
     );
 }
 
@@ -203,13 +205,13 @@ fn bad_input_is_an_error_that_says_so() {
     let e = swt(&zeros(&[12]), &db4, 0, 3).unwrap_err();
     assert!(matches!(e, Error::Levels { op: "swt", levels: 3, most: 2, .. }), "{e}");
     assert!(swt(&zeros(&[0]), &db4, 0, 1).is_err());
-    let e = swt2(&zeros(&[1, 8, 6, 1]), &db4, Layout::ChannelsLast, 2).unwrap_err();
+    let e = swt2(&zeros(&[1, 8, 6, 1]), &db4, DataFormat::ChannelsLast, 2).unwrap_err();
     assert_eq!(e.to_string(), "swt2: 2 levels of 8x6, needs at most 1");
     assert!(iswt(&[], &db4, 0).is_err());
     assert!(iswt(&[zeros(&[4]), zeros(&[2])], &db4, 0).is_err());
     assert!(iswt(&[zeros(&[3]), zeros(&[3])], &db4, 0).is_err());
     let pair = [zeros(&[1, 4, 4, 1]), zeros(&[1, 4, 4, 1])];
-    assert!(iswt2(&pair, &db4, Layout::ChannelsLast).is_err());
+    assert!(iswt2(&pair, &db4, DataFormat::ChannelsLast).is_err());
 
     let e = Wavelet::named("db21").unwrap_err();
     assert!(e.to_string().contains("\"db21\""), "{e}");

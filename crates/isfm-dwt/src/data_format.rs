@@ -1,13 +1,13 @@
 /// Where the channels of a 4-D tensor are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Layout {
+pub enum DataFormat {
     /// B×H×W×C.
     ChannelsLast,
     /// B×C×H×W.
     ChannelsFirst,
 }
 
-impl Layout {
+impl DataFormat {
     /// The dimension that counts channels.
     pub(crate) fn channel_dim(self) -> usize {
         match self {
@@ -36,7 +36,7 @@ impl Layout {
 /// The sizes of a stack of feature maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Maps {
-    pub(crate) layout: Layout,
+    pub(crate) format: DataFormat,
     pub(crate) batch: usize,
     pub(crate) channels: usize,
     pub(crate) height: usize,
@@ -44,18 +44,18 @@ pub(crate) struct Maps {
 }
 
 impl Maps {
-    pub(crate) fn new(layout: Layout, dims: (usize, usize, usize, usize)) -> Self {
-        let (batch, height, width, channels) = match layout {
-            Layout::ChannelsLast => dims,
-            Layout::ChannelsFirst => (dims.0, dims.2, dims.3, dims.1),
+    pub(crate) fn new(format: DataFormat, dims: (usize, usize, usize, usize)) -> Self {
+        let (batch, height, width, channels) = match format {
+            DataFormat::ChannelsLast => dims,
+            DataFormat::ChannelsFirst => (dims.0, dims.2, dims.3, dims.1),
         };
-        Self { layout, batch, channels, height, width }
+        Self { format, batch, channels, height, width }
     }
 
     pub(crate) fn dims(&self) -> (usize, usize, usize, usize) {
-        match self.layout {
-            Layout::ChannelsLast => (self.batch, self.height, self.width, self.channels),
-            Layout::ChannelsFirst => (self.batch, self.channels, self.height, self.width),
+        match self.format {
+            DataFormat::ChannelsLast => (self.batch, self.height, self.width, self.channels),
+            DataFormat::ChannelsFirst => (self.batch, self.channels, self.height, self.width),
         }
     }
 
@@ -67,11 +67,11 @@ impl Maps {
         self.batch * self.channels * self.height * self.width
     }
 
-    /// Elements that lie together at one position: both layouts are then planes × H × W × pixel.
+    /// Elements that lie together at one position: both formats are then planes × H × W × pixel.
     pub(crate) fn pixel(&self) -> usize {
-        match self.layout {
-            Layout::ChannelsLast => self.channels,
-            Layout::ChannelsFirst => 1,
+        match self.format {
+            DataFormat::ChannelsLast => self.channels,
+            DataFormat::ChannelsFirst => 1,
         }
     }
 
