@@ -206,7 +206,7 @@ fn finish(chain: Chain, fused: Value, scanned: [Tensor; 2]) -> Result<Tensor> {
     let [fused] = chain.maps([fused])?;
     // One is enough for the scans elsewhere; here is where memory peaks.
     let [first, _] = scanned;
-    recycle(first);
+    recycle(first, &fused);
     Ok(fused)
 }
 

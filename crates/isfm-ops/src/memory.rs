@@ -83,9 +83,11 @@ pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
 }
 
 /// Keeps the memory of a map for the next one of its size, where this thread is inside
-/// [`recycling`]; drops it otherwise. As with [`into_elements`], no other tensor may share it.
-pub fn recycle(map: Tensor) {
-    if IDLE.with_borrow(|idle| idle.depth > 0) && map.device().is_cpu() && !map.track_op() {
+/// [`recycling`]; drops it otherwise. As with [`into_elements`], no other tensor may share it. What
+/// was made of the map is `result`: if a gradient may be asked of that, its graph holds the map.
+pub fn recycle(map: Tensor, result: &Tensor) {
+    let held = map.track_op() || result.track_op();
+    if IDLE.with_borrow(|idle| idle.depth > 0) && map.device().is_cpu() && !held {
         fn keep<E: Real>(map: Tensor) {
             if let Ok(buffer) = into_elements::<E>(map) {
                 IDLE.with_borrow_mut(|idle| idle.buffers.push(Box::new(buffer)));

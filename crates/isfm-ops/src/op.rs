@@ -217,7 +217,7 @@ impl<O: Op> Adapter<O> {
         fn input<'a, E: Real>(&(storage, layout): &Source<'a>) -> Result<Input<'a, E>> {
             Ok(Input { data: slice(storage, layout)?, shape: layout.shape() })
         }
-        self.0.cpu(&inputs.iter().map(input).collect::<Result<Vec<Input<'_, E>>>>()?)
+        self.computed(&inputs.iter().map(input).collect::<Result<Vec<_>>>()?)
     }
 
     fn widened<H: Half>(&self, inputs: &[Source<'_>]) -> Result<Vec<f32>> {
@@ -225,7 +225,18 @@ impl<O: Op> Adapter<O> {
         let wide = inputs.iter().map(wide).collect::<Result<Vec<Vec<f32>>>>()?;
         let inputs = wide.iter().zip(inputs);
         let inputs = inputs.map(|(data, (_, layout))| Input { data, shape: layout.shape() });
-        self.0.cpu(&inputs.collect::<Vec<_>>())
+        self.computed(&inputs.collect::<Vec<_>>())
+    }
+
+    /// As many elements as the shape has: Candle would read past fewer.
+    fn computed<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
+        let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
+        let (name, shape) = (self.0.name(), self.0.shape(&shapes)?);
+        let out = self.0.cpu(inputs)?;
+        if out.len() == shape.elem_count() {
+            return Ok(out);
+        }
+        Err(Error::msg(format!("{name}: {} elements for a result of {shape:?}", out.len())))
     }
 
     #[cfg(feature = "cuda")]

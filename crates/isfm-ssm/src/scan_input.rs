@@ -82,8 +82,8 @@ impl ScanInput {
         let x_dbl = chain.linear(x, &scan.x_proj_matrix()?, None);
         let [x, x_dbl] = chain.maps([x, x_dbl])?;
         let y = scan.scan_projected(&x, &x_dbl)?;
-        recycle(x);
-        recycle(x_dbl);
+        recycle(x, &y);
+        recycle(x_dbl, &y);
         Ok(y)
     }
 }

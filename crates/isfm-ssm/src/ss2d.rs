@@ -175,7 +175,7 @@ impl Ss2d {
         let y = chain.linear(y, self.out_proj.weight(), self.out_proj.bias());
         let y = around.map_or(y, |(_, skip)| chain.scale_add(x, skip, y));
         let [y] = chain.maps([y])?;
-        recycle(scanned);
+        recycle(scanned, &y);
         Ok(y)
     }
 }

@@ -71,8 +71,12 @@ impl Chain {
             }
         }
         let (batch, height, width, _) = inputs.first()?.dims4().ok()?;
-        let one_size = |t: &Tensor| t.dims()[..3] == [batch, height, width] && t.elem_count() > 0;
-        let fits = inputs.iter().all(one_size) && !channels.contains(&0);
+        let dtype = inputs[0].dtype();
+        let alike = |t: &Tensor| match *t.dims() {
+            [b, h, w, _] => (b, h, w) == (batch, height, width) && t.dtype() == dtype,
+            _ => false,
+        };
+        let fits = inputs.iter().all(|t| alike(t) && t.elem_count() > 0) && !channels.contains(&0);
         fits.then_some(Plan { inputs, channels, window, batch, height, width })
     }
 
@@ -398,9 +402,13 @@ impl Places {
         let mut group: Vec<usize> = (0..chain.steps.len()).collect();
         let mut end = last.clone();
         for i in range.clone() {
+            // A step that reads another value while it changes one needs two places.
             let changed = match chain.steps[i] {
-                Step::Norm { x, .. } | Step::SiluGate { x, .. } | Step::Add { x, .. } => x.step,
-                Step::LinearAdd { y, .. } | Step::ScaleAdd { y, .. } => y.step,
+                Step::Norm { x, .. } => x.step,
+                Step::SiluGate { x, z } if x != z => x.step,
+                Step::Add { x, y } if x != y => x.step,
+                Step::LinearAdd { x, y, .. } if x != y => y.step,
+                Step::ScaleAdd { y, .. } => y.step,
                 _ => continue,
             };
             let here = range.contains(&changed) && !matches!(chain.steps[changed], Step::Input(_));

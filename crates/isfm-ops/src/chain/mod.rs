@@ -46,7 +46,7 @@ pub struct Value {
 }
 
 /// Steps from maps B×H×W×C to others of the same B, H and W.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Chain {
     /// Tells its values from those of other chains.
     id: u64,
@@ -60,7 +60,7 @@ impl Default for Chain {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Step {
     Input(Tensor),
     Norm {

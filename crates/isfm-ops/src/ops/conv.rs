@@ -99,7 +99,7 @@ pub fn conv2d_accumulate(
         Tensor::from_vec(out, &dims, &Device::Cpu)
     }
     let all = [x, weight].into_iter().chain(bias).chain(&sum);
-    if untracked(all) && x.device().is_cpu() && x.elem_count() > 0 {
+    if untracked(all) && x.device().is_cpu() && x.elem_count() * weight.elem_count() > 0 {
         let sizes = check_sizes(x, weight, bias)?;
         if let Some(sum) = &sum {
             check::like(OP, "the sum", sum, &sizes.dims, x.dtype())?;

@@ -87,6 +87,24 @@ impl Tensors {
         (chain, [y])
     }
 
+    /// Steps that read one value twice, its last time.
+    fn twice(&self) -> [(Chain, [Value; 1]); 4] {
+        let with = |step: &dyn Fn(&mut Chain, Value) -> Value| {
+            let mut chain = Chain::new();
+            let x = chain.input(&self.maps[0]);
+            let x = chain.norm(x, &self.norm);
+            let x = step(&mut chain, x);
+            (chain, [x])
+        };
+        let square = self.narrow.matmul(&self.widen).unwrap();
+        [
+            with(&|chain, x| chain.add(x, x)),
+            with(&|chain, x| chain.silu_gate(x, x)),
+            with(&|chain, x| chain.linear_add(x, &square, x)),
+            with(&|chain, x| chain.scale_add(x, &self.skip, x)),
+        ]
+    }
+
     fn all(&self) -> Result<Vec<Tensor>> {
         let (chain, wanted) = self.pixels();
         let mut all = chain.maps(wanted)?.to_vec();
@@ -94,6 +112,9 @@ impl Tensors {
         all.extend(chain.maps(wanted)?);
         let (chain, wanted) = self.tangled();
         all.extend(chain.maps(wanted)?);
+        for (chain, wanted) in self.twice() {
+            all.extend(chain.maps(wanted)?);
+        }
         let (chain, [_, value, _]) = self.pixels();
         all.push(chain.mean(value)?);
         let (chain, [_, value]) = self.window();
@@ -129,7 +150,7 @@ fn a_tracked_chain_keeps_the_graph() {
     }
     // All but the input that is a result itself.
     let tracked = tensors.all().unwrap().iter().filter(|map| map.track_op()).count();
-    assert_eq!(tracked, 7);
+    assert_eq!(tracked, 11);
 }
 
 #[test]
@@ -164,6 +185,24 @@ fn steps_that_do_not_fit_are_named() {
     let x = chain.input(&map);
     let x = chain.add(x, a);
     assert!(chain.maps([x]).unwrap_err().to_string().contains("another chain"));
+}
+
+/// Inputs that never meet need not be alike; then the chain runs op by op.
+#[test]
+fn inputs_may_differ() {
+    let random = |dims: &[usize]| random(dims, 1);
+    let (a, b) = (random(&[1, 4, 5, 6]), random(&[1, 4, 5, 6, 2]));
+    let norm = |c: usize| LayerNorm::new(random(&[c]), random(&[c]), 1e-2);
+    let mut chain = Chain::new();
+    let (x, y) = (chain.input(&a), chain.input(&b));
+    let (x, y) = (chain.norm(x, &norm(6)), chain.norm(y, &norm(2)));
+    let [x, y] = chain.maps([x, y]).unwrap();
+    assert!(x.dims() == a.dims() && y.dims() == b.dims());
+    let mut chain = Chain::new();
+    let (x, y) = (chain.input(&a), chain.input(&a.to_dtype(DType::F32).unwrap()));
+    let (x, y) = (chain.add(x, x), chain.add(y, y));
+    let [x, y] = chain.maps([x, y]).unwrap();
+    assert!(x.dtype() == DType::F64 && y.dtype() == DType::F32);
 }
 
 #[test]

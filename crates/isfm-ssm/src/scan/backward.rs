@@ -212,8 +212,7 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { io, task, dy, kept, out, set, half } = self;
-        let Task { b, k, channels, table, chunk, block, scratch, sums } = task;
-        let (b, k) = (*b, *k);
+        let (b, k, channels) = (task.b, task.k, task.channels.clone());
         let spec = io.spec;
         let proj = out.projs[channels.start / channels_of_a_range(spec)];
         let steps = spec.steps(k, half);
@@ -221,24 +220,23 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
         for number in (0..steps.len().div_ceil(CHUNK)).rev() {
             let start = steps.start + number * CHUNK;
             let next = start.saturating_sub(CHUNK).max(steps.start)..start;
-            chunk.walk(spec, b, k, start..steps.end.min(start + CHUNK), next);
+            task.chunk.walk(spec, b, k, start..steps.end.min(start + CHUNK), next);
             let from = spec.kept_at(b, k, first_chunk + number);
             let kept = &kept[from..from + spec.states() * spec.padded()];
-            scratch.proj.fill(S::E::of(0.));
+            task.scratch.proj.fill(S::E::of(0.));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 let others = [dy.as_ptr(), out.u.place()];
                 let ahead = Ahead { io, others, at };
-                prepare(s, &io, table, at, chunk, block);
-                gather_dy(s, at, chunk, dy, scratch);
+                prepare(s, &io, &task.table, at, &task.chunk, &mut task.block);
+                task.gather_dy(s, at, dy);
                 let big = if S::LANES >= 16 { 8 } else { 4 };
                 let kept = &kept[channels.start + at.column..];
-                state_groups!(spec.states(), big, |G, first| adjoint::<S, G>(
-                    s, &io, first, at.column, table, kept, chunk, block, scratch, sums, &ahead
-                ));
-                finish(s, &io, at, table, chunk, block, scratch, sums, out, set);
+                state_groups!(spec.states(), big, |G, first| task
+                    .adjoint::<S, G>(s, &io, at, first, kept, &ahead));
+                task.finish(s, &io, at, out, set);
             }
-            let rows = scratch.proj.chunks_exact(spec.proj_width());
-            for (&at, row) in chunk.here.projs().iter().zip(rows) {
+            let rows = task.scratch.proj.chunks_exact(spec.proj_width());
+            for (&at, row) in task.chunk.here.projs().iter().zip(rows) {
                 // SAFETY: the rows of one group and range are written by its task only.
                 let to = unsafe { proj.part(at, row.len()) };
                 to.copy_from_slice(row);
@@ -247,189 +245,185 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
     }
 }
 
-#[inline(always)]
-fn gather_dy<S: Simd>(s: S, at: Lanes, chunk: &Chunk, dy: &[S::E], scratch: &mut Scratch<S::E>) {
-    let zero = s.splat(S::E::of(0.));
-    for (t, row) in chunk.here.maps().iter().enumerate() {
-        let row = row + at.global;
-        let o = t * S::LANES;
-        s.store(s.load_partial(&dy[row..row + at.live]), &mut scratch.dy[o..]);
-        s.store(zero, &mut scratch.gb[o..]);
-        s.store(zero, &mut scratch.gah[o..]);
-    }
-}
-
-/// Recomputes `G` states over a chunk, then walks it backwards with their gradients.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn adjoint<S: Simd, const G: usize>(
-    s: S,
-    io: &Inputs<'_, S::E>,
-    first: usize,
-    column: usize,
-    table: &Table<S::E>,
-    kept: &[S::E],
-    chunk: &Chunk,
-    block: &Block<S::E>,
-    scratch: &mut Scratch<S::E>,
-    sums: &mut Sums<S::E>,
-    ahead: &Ahead<'_, S::E>,
-) {
-    let zero = s.splat(S::E::of(0.));
-    let (spec, lanes) = (io.spec, S::LANES);
-    let width = spec.proj_width();
-    let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
-    let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
-    let (mut state, mut a, mut carry) = ([zero; G], [zero; G], [zero; G]);
-    unroll!(i < G => 16, {
-        state[i] = s.load(&kept[(first + i) * spec.padded()..]);
-        let at = (first + i) * table.width + column;
-        a[i] = s.load(&table.a[at..]);
-        carry[i] = s.load(&sums.carry[at..]);
-    });
-    let limit = s.load(&table.limit[column..]);
-    for t in 0..chunk.len() {
-        if first == 0 {
-            ahead.step(chunk, t);
+impl<E: Real> Task<E> {
+    #[inline(always)]
+    fn gather_dy<S: Simd<E = E>>(&mut self, s: S, at: Lanes, dy: &[E]) {
+        let Self { chunk, scratch, .. } = self;
+        let zero = s.splat(E::of(0.));
+        for (t, row) in chunk.here.maps().iter().enumerate() {
+            let row = row + at.global;
+            let o = t * S::LANES;
+            s.store(s.load_partial(&dy[row..row + at.live]), &mut scratch.dy[o..]);
+            s.store(zero, &mut scratch.gb[o..]);
+            s.store(zero, &mut scratch.gah[o..]);
         }
-        let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]), limit);
-        let w = s.load(&block.w[t * lanes..]);
-        let b = &chunk.row(io, t)[b0..][..G];
-        let decay = &mut decay[t * G * lanes..][..G * lanes];
-        let carried = &mut carried[t * G * lanes..][..G * lanes];
-        unroll!(i < G => 16, {
-            let e = lanes::decay(s, scaled, a[i]);
-            let eh = s.mul(e, state[i]);
-            state[i] = s.fma(w, s.splat(b[i]), eh);
-            s.store(e, &mut decay[i * lanes..]);
-            s.store(eh, &mut carried[i * lanes..]);
-        });
     }
-    let mut da = [zero; G];
-    for t in (0..chunk.len()).rev() {
-        let o = t * lanes;
-        let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
-        let delta = s.load(&block.delta[o..]);
-        let row = chunk.row(io, t);
-        let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
-        let decay = &decay[o * G..][..G * lanes];
-        let carried = &carried[o * G..][..G * lanes];
-        let (mut to_b, mut to_c) = ([zero; 4], [zero; 4]);
-        let mut quarters = [s.quarter([zero; 4], 0); 4];
-        let mut sum_gb = [s.load(&gb[o..]), zero];
-        let mut sum_gah = [s.load(&gah[o..]), zero];
+
+    /// Recomputes `G` states over a chunk, then walks it backwards with their gradients.
+    #[inline(always)]
+    fn adjoint<S: Simd<E = E>, const G: usize>(
+        &mut self,
+        s: S,
+        io: &Inputs<'_, E>,
+        at: Lanes,
+        first: usize,
+        kept: &[E],
+        ahead: &Ahead<'_, E>,
+    ) {
+        let Self { table, chunk, block, scratch, sums, .. } = self;
+        let column = at.column;
+        let zero = s.splat(E::of(0.));
+        let (spec, lanes) = (io.spec, S::LANES);
+        let width = spec.proj_width();
+        let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
+        let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
+        let (mut state, mut a, mut carry) = ([zero; G], [zero; G], [zero; G]);
         unroll!(i < G => 16, {
-            let l = i * lanes;
-            let b = s.splat(b[i]);
-            let g = s.fma(dy, s.splat(c[i]), carry[i]);
-            let eh = s.load(&carried[l..]);
-            let h = s.fma(w, b, eh);
-            to_b[i % 4] = s.mul(g, w);
-            to_c[i % 4] = s.mul(dy, h);
-            if i % 4 == 3 || i + 1 == G {
-                quarters[i / 4 % 2] = s.quarter(to_b, i % 4 + 1);
-                quarters[2 + i / 4 % 2] = s.quarter(to_c, i % 4 + 1);
+            state[i] = s.load(&kept[(first + i) * spec.padded()..]);
+            let at = (first + i) * table.width + column;
+            a[i] = s.load(&table.a[at..]);
+            carry[i] = s.load(&sums.carry[at..]);
+        });
+        let limit = s.load(&table.limit[column..]);
+        for t in 0..chunk.len() {
+            if first == 0 {
+                ahead.step(chunk, t);
             }
-            sum_gb[i % 2] = s.fma(g, b, sum_gb[i % 2]);
-            let q = s.mul(g, eh);
-            sum_gah[i % 2] = s.fma(a[i], q, sum_gah[i % 2]);
-            da[i] = s.fma(delta, q, da[i]);
-            carry[i] = s.mul(s.load(&decay[l..]), g);
-        });
-        s.store(s.add(sum_gb[0], sum_gb[1]), &mut gb[o..]);
-        s.store(s.add(sum_gah[0], sum_gah[1]), &mut gah[o..]);
-        let sums = s.sum_quarters(quarters);
-        let row = &mut dproj[t * width..][..width];
-        for (to, sum) in row[b0..][..G].iter_mut().zip(&sums[..8]) {
-            *to += *sum;
+            let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]), limit);
+            let w = s.load(&block.w[t * lanes..]);
+            let b = &chunk.row(io, t)[b0..][..G];
+            let decay = &mut decay[t * G * lanes..][..G * lanes];
+            let carried = &mut carried[t * G * lanes..][..G * lanes];
+            unroll!(i < G => 16, {
+                let e = lanes::decay(s, scaled, a[i]);
+                let eh = s.mul(e, state[i]);
+                state[i] = s.fma(w, s.splat(b[i]), eh);
+                s.store(e, &mut decay[i * lanes..]);
+                s.store(eh, &mut carried[i * lanes..]);
+            });
         }
-        for (to, sum) in row[c0..][..G].iter_mut().zip(&sums[8..]) {
-            *to += *sum;
-        }
-    }
-    unroll!(i < G => 16, {
-        let at = (first + i) * table.width + column;
-        s.store(carry[i], &mut sums.carry[at..]);
-        let total = s.add(s.load(&sums.a[at..]), da[i]);
-        s.store(total, &mut sums.a[at..]);
-    });
-}
-
-/// From the sums over states to the gradients of `u`, dt, its factors and weights, bias and skip.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn finish<S: Simd>(
-    s: S,
-    io: &Inputs<'_, S::E>,
-    at: Lanes,
-    table: &Table<S::E>,
-    chunk: &Chunk,
-    block: &Block<S::E>,
-    scratch: &mut Scratch<S::E>,
-    sums: &mut Sums<S::E>,
-    out: Out<'_, S::E>,
-    set: bool,
-) {
-    let (spec, lanes) = (io.spec, S::LANES);
-    let width = spec.proj_width();
-    let (zero, one) = (s.splat(S::E::of(0.)), s.splat(S::E::of(1.)));
-    let twenty = s.splat(S::E::of(20.));
-    let skip = s.load(&table.skip[at.column..]);
-    let (mut dskip, mut dbias) = (zero, zero);
-    for (t, row) in chunk.here.maps().iter().enumerate() {
-        let o = t * lanes;
-        let (dy, u) = (s.load(&scratch.dy[o..]), s.load(&block.u[o..]));
-        let (gb, gah) = (s.load(&scratch.gb[o..]), s.load(&scratch.gah[o..]));
-        let du = s.fma(skip, dy, s.mul(s.load(&block.delta[o..]), gb));
-        dskip = s.fma(dy, u, dskip);
-        let mut draw = s.fma(u, gb, gah);
-        if spec.has_softplus() {
-            let raw = s.load(&block.raw[o..]);
-            draw = s.mul(draw, s.select_gt(raw, twenty, one, s.sigmoid(raw)));
-        }
-        dbias = s.add(dbias, draw);
-        let row = row + at.global;
-        // SAFETY: these channels at this position are this task's alone: the opposite direction
-        // is in its other half now, and other groups have other columns.
-        let to = unsafe { out.u.part(row, at.live) };
-        let du = if set { du } else { s.add(s.load_partial(to), du) };
-        s.store_partial(du, to);
-        if spec.dt_rank() == 0 {
-            // SAFETY: as above.
-            s.store_partial(draw, unsafe { out.dt.part(row, at.live) });
-        }
-        // No longer needed; the factors' loop reads dt's gradient from here.
-        s.store(draw, &mut scratch.gah[o..]);
-    }
-    for (total, part) in [(&mut sums.skip, dskip), (&mut sums.bias, dbias)] {
-        let v = s.add(s.load(&total[at.column..]), part);
-        s.store(v, &mut total[at.column..]);
-    }
-    for r in 0..spec.dt_rank() {
-        let column = r * table.width + at.column;
-        let weight = s.load(&table.dt_weight[column..]);
-        let mut dweight = zero;
-        for t0 in (0..chunk.len()).step_by(16) {
-            let n = 16.min(chunk.len() - t0);
+        let mut da = [zero; G];
+        for t in (0..chunk.len()).rev() {
+            let o = t * lanes;
+            let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
+            let delta = s.load(&block.delta[o..]);
+            let row = chunk.row(io, t);
+            let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
+            let decay = &decay[o * G..][..G * lanes];
+            let carried = &carried[o * G..][..G * lanes];
+            let (mut to_b, mut to_c) = ([zero; 4], [zero; 4]);
             let mut quarters = [s.quarter([zero; 4], 0); 4];
-            for (q, quarter) in quarters.iter_mut().enumerate().take(n.div_ceil(4)) {
-                let mut rows = [zero; 4];
-                let t = t0 + 4 * q;
-                unroll!(i < 4 => 16, {
-                    if t + i < chunk.len() {
-                        let draw = s.load(&scratch.gah[(t + i) * lanes..]);
-                        rows[i] = s.mul(draw, weight);
-                        dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);
-                    }
-                });
-                *quarter = s.quarter(rows, 4);
+            let mut sum_gb = [s.load(&gb[o..]), zero];
+            let mut sum_gah = [s.load(&gah[o..]), zero];
+            unroll!(i < G => 16, {
+                let l = i * lanes;
+                let b = s.splat(b[i]);
+                let g = s.fma(dy, s.splat(c[i]), carry[i]);
+                let eh = s.load(&carried[l..]);
+                let h = s.fma(w, b, eh);
+                to_b[i % 4] = s.mul(g, w);
+                to_c[i % 4] = s.mul(dy, h);
+                if i % 4 == 3 || i + 1 == G {
+                    quarters[i / 4 % 2] = s.quarter(to_b, i % 4 + 1);
+                    quarters[2 + i / 4 % 2] = s.quarter(to_c, i % 4 + 1);
+                }
+                sum_gb[i % 2] = s.fma(g, b, sum_gb[i % 2]);
+                let q = s.mul(g, eh);
+                sum_gah[i % 2] = s.fma(a[i], q, sum_gah[i % 2]);
+                da[i] = s.fma(delta, q, da[i]);
+                carry[i] = s.mul(s.load(&decay[l..]), g);
+            });
+            s.store(s.add(sum_gb[0], sum_gb[1]), &mut gb[o..]);
+            s.store(s.add(sum_gah[0], sum_gah[1]), &mut gah[o..]);
+            let sums = s.sum_quarters(quarters);
+            let row = &mut dproj[t * width..][..width];
+            for (to, sum) in row[b0..][..G].iter_mut().zip(&sums[..8]) {
+                *to += *sum;
             }
-            let rows = scratch.proj[t0 * width..].chunks_exact_mut(width);
-            for (row, sum) in rows.zip(&s.sum_quarters(quarters)[..n]) {
-                row[r] += *sum;
+            for (to, sum) in row[c0..][..G].iter_mut().zip(&sums[8..]) {
+                *to += *sum;
             }
         }
-        let total = s.add(s.load(&sums.dt_weight[column..]), dweight);
-        s.store(total, &mut sums.dt_weight[column..]);
+        unroll!(i < G => 16, {
+            let at = (first + i) * table.width + column;
+            s.store(carry[i], &mut sums.carry[at..]);
+            let total = s.add(s.load(&sums.a[at..]), da[i]);
+            s.store(total, &mut sums.a[at..]);
+        });
+    }
+
+    /// From the sums over states to the gradients of `u`, dt, its factors and weights, bias and skip.
+    #[inline(always)]
+    fn finish<S: Simd<E = E>>(
+        &mut self,
+        s: S,
+        io: &Inputs<'_, E>,
+        at: Lanes,
+        out: Out<'_, E>,
+        set: bool,
+    ) {
+        let Self { table, chunk, block, scratch, sums, .. } = self;
+        let (spec, lanes) = (io.spec, S::LANES);
+        let width = spec.proj_width();
+        let (zero, one) = (s.splat(E::of(0.)), s.splat(E::of(1.)));
+        let twenty = s.splat(E::of(20.));
+        let skip = s.load(&table.skip[at.column..]);
+        let (mut dskip, mut dbias) = (zero, zero);
+        for (t, row) in chunk.here.maps().iter().enumerate() {
+            let o = t * lanes;
+            let (dy, u) = (s.load(&scratch.dy[o..]), s.load(&block.u[o..]));
+            let (gb, gah) = (s.load(&scratch.gb[o..]), s.load(&scratch.gah[o..]));
+            let du = s.fma(skip, dy, s.mul(s.load(&block.delta[o..]), gb));
+            dskip = s.fma(dy, u, dskip);
+            let mut draw = s.fma(u, gb, gah);
+            if spec.has_softplus() {
+                let raw = s.load(&block.raw[o..]);
+                draw = s.mul(draw, s.select_gt(raw, twenty, one, s.sigmoid(raw)));
+            }
+            dbias = s.add(dbias, draw);
+            let row = row + at.global;
+            // SAFETY: these channels at this position are this task's alone: the opposite direction
+            // is in its other half now, and other groups have other columns.
+            let to = unsafe { out.u.part(row, at.live) };
+            let du = if set { du } else { s.add(s.load_partial(to), du) };
+            s.store_partial(du, to);
+            if spec.dt_rank() == 0 {
+                // SAFETY: as above.
+                s.store_partial(draw, unsafe { out.dt.part(row, at.live) });
+            }
+            // No longer needed; the factors' loop reads dt's gradient from here.
+            s.store(draw, &mut scratch.gah[o..]);
+        }
+        for (total, part) in [(&mut sums.skip, dskip), (&mut sums.bias, dbias)] {
+            let v = s.add(s.load(&total[at.column..]), part);
+            s.store(v, &mut total[at.column..]);
+        }
+        for r in 0..spec.dt_rank() {
+            let column = r * table.width + at.column;
+            let weight = s.load(&table.dt_weight[column..]);
+            let mut dweight = zero;
+            for t0 in (0..chunk.len()).step_by(16) {
+                let n = 16.min(chunk.len() - t0);
+                let mut quarters = [s.quarter([zero; 4], 0); 4];
+                for (q, quarter) in quarters.iter_mut().enumerate().take(n.div_ceil(4)) {
+                    let mut rows = [zero; 4];
+                    let t = t0 + 4 * q;
+                    unroll!(i < 4 => 16, {
+                        if t + i < chunk.len() {
+                            let draw = s.load(&scratch.gah[(t + i) * lanes..]);
+                            rows[i] = s.mul(draw, weight);
+                            dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);
+                        }
+                    });
+                    *quarter = s.quarter(rows, 4);
+                }
+                let rows = scratch.proj[t0 * width..].chunks_exact_mut(width);
+                for (row, sum) in rows.zip(&s.sum_quarters(quarters)[..n]) {
+                    row[r] += *sum;
+                }
+            }
+            let total = s.add(s.load(&sums.dt_weight[column..]), dweight);
+            s.store(total, &mut sums.dt_weight[column..]);
+        }
     }
 }

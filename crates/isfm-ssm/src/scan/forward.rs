@@ -100,7 +100,7 @@ struct Run<'a, 'io, E> {
     task: &'a mut Task<E>,
     y: Shared<'io, E>,
     kept: Option<Shared<'io, E>>,
-    /// Whether these are the first outputs at their positions; otherwise they are added.
+    /// As in [`Out`].
     set: bool,
     half: usize,
 }
@@ -111,14 +111,13 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
         let Self { io, task, y: out, kept, set, half } = self;
-        let Task { b, k, channels, table, h, chunk, block, y } = task;
-        let (b, k) = (*b, *k);
+        let (b, k, channels) = (task.b, task.k, task.channels.clone());
         let spec = io.spec;
         let steps = spec.steps(k, half);
         for (i, start) in steps.clone().step_by(CHUNK).enumerate() {
             let number = spec.first_chunk(k, half) + i;
             let end = steps.end.min(start + CHUNK);
-            chunk.walk(spec, b, k, start..end, end..steps.end.min(end + CHUNK));
+            task.chunk.walk(spec, b, k, start..end, end..steps.end.min(end + CHUNK));
             for at in Lanes::blocks(spec, k, channels.clone(), S::LANES) {
                 if let Some(kept) = kept {
                     for n in 0..spec.states() {
@@ -128,89 +127,91 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                             + at.column;
                         // SAFETY: these channels of this sequence are this task's alone.
                         let row = unsafe { kept.part(to, S::LANES) };
-                        s.store(s.load(&h[n * table.width + at.column..]), row);
+                        s.store(s.load(&task.h[n * task.table.width + at.column..]), row);
                     }
                 }
-                prepare(s, &io, table, at, chunk, block);
+                prepare(s, &io, &task.table, at, &task.chunk, &mut task.block);
                 // As many states at once as the registers hold.
                 let big = if S::LANES >= 16 { 16 } else { 4 };
                 let others = [out.place(), std::ptr::null()];
                 let ahead = Ahead { io, others, at };
-                state_groups!(spec.states(), big, |G, first| recur::<S, G>(
+                state_groups!(spec.states(), big, |G, first| task.recur::<S, G>(
                     s,
                     &io,
-                    first,
                     at,
-                    table,
-                    h,
-                    chunk,
-                    block,
-                    y,
+                    first,
                     &ahead,
-                    (out, set)
+                    Out { y: out, set }
                 ));
             }
         }
     }
 }
 
-/// The recurrence of `G` states over a chunk. The first group starts the outputs in `y`, the others
-/// add their share, and the last one writes them to their places in `out`.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn recur<S: Simd, const G: usize>(
-    s: S,
-    io: &Inputs<'_, S::E>,
-    first: usize,
-    at: Lanes,
-    table: &Table<S::E>,
-    h: &mut [S::E],
-    chunk: &Chunk,
-    block: &Block<S::E>,
-    y: &mut [S::E],
-    ahead: &Ahead<'_, S::E>,
-    (out, set): (Shared<'_, S::E>, bool),
-) {
-    let spec = io.spec;
-    let zero = s.splat(S::E::of(0.));
-    let (mut state, mut a) = ([zero; G], [zero; G]);
-    unroll!(i < G => 16, {
-        let at = (first + i) * table.width + at.column;
-        state[i] = s.load(&h[at..]);
-        a[i] = s.load(&table.a[at..]);
-    });
-    let (limit, skip) = (s.load(&table.limit[at.column..]), s.load(&table.skip[at.column..]));
-    let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
-    let last = first + G == spec.states();
-    let inputs = block.delta.chunks_exact(S::LANES).zip(block.w.chunks_exact(S::LANES));
-    let inputs = inputs.zip(block.u.chunks_exact(S::LANES)).zip(y.chunks_exact_mut(S::LANES));
-    for (t, (((delta, w), u), y)) in inputs.take(chunk.len()).enumerate() {
-        if first == 0 {
-            ahead.step(chunk, t);
-        }
-        let row = chunk.row(io, t);
-        let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
-        let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
-        let start = if first == 0 { s.mul(skip, s.load(u)) } else { s.load(y) };
-        let mut sums = [start, zero];
+/// Where a scan's outputs go.
+#[derive(Clone, Copy)]
+struct Out<'a, E> {
+    y: Shared<'a, E>,
+    /// Whether these are the first outputs at their positions; otherwise they are added.
+    set: bool,
+}
+
+impl<E: Real> Task<E> {
+    /// The recurrence of `G` states over a chunk. The first group starts the outputs in `y`, the
+    /// others add their share, and the last one writes them to their places in `out`.
+    #[inline(always)]
+    fn recur<S: Simd<E = E>, const G: usize>(
+        &mut self,
+        s: S,
+        io: &Inputs<'_, E>,
+        at: Lanes,
+        first: usize,
+        ahead: &Ahead<'_, E>,
+        out: Out<'_, E>,
+    ) {
+        let Self { table, h, chunk, block, y, .. } = self;
+        let (h, y) = (&mut h[..], &mut y[..]);
+        let spec = io.spec;
+        let zero = s.splat(E::of(0.));
+        let (mut state, mut a) = ([zero; G], [zero; G]);
         unroll!(i < G => 16, {
-            let decay = lanes::decay(s, scaled, a[i]);
-            state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
-            sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
+            let at = (first + i) * table.width + at.column;
+            state[i] = s.load(&h[at..]);
+            a[i] = s.load(&table.a[at..]);
         });
-        let v = s.add(sums[0], sums[1]);
-        if !last {
-            s.store(v, y);
-            continue;
+        let (limit, skip) = (s.load(&table.limit[at.column..]), s.load(&table.skip[at.column..]));
+        let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
+        let last = first + G == spec.states();
+        let inputs = block.delta.chunks_exact(S::LANES).zip(block.w.chunks_exact(S::LANES));
+        let inputs = inputs.zip(block.u.chunks_exact(S::LANES)).zip(y.chunks_exact_mut(S::LANES));
+        for (t, (((delta, w), u), y)) in inputs.take(chunk.len()).enumerate() {
+            if first == 0 {
+                ahead.step(chunk, t);
+            }
+            let row = chunk.row(io, t);
+            let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
+            let (scaled, w) = (lanes::scaled(s, s.load(delta), limit), s.load(w));
+            let start = if first == 0 { s.mul(skip, s.load(u)) } else { s.load(y) };
+            let mut sums = [start, zero];
+            unroll!(i < G => 16, {
+                let decay = lanes::decay(s, scaled, a[i]);
+                state[i] = s.fma(decay, state[i], s.mul(w, s.splat(b[i])));
+                sums[i % 2] = s.fma(state[i], s.splat(c[i]), sums[i % 2]);
+            });
+            let v = s.add(sums[0], sums[1]);
+            if !last {
+                s.store(v, y);
+                continue;
+            }
+            let to = chunk.here.maps[t] + at.global;
+            // SAFETY: the opposite direction is in its other half now, so these positions of these
+            // channels are this task's alone.
+            let row = unsafe { out.y.part(to, at.live) };
+            let v = if out.set { v } else { s.add(s.load_partial(row), v) };
+            s.store_partial(v, row);
         }
-        let to = chunk.here.maps[t] + at.global;
-        // SAFETY: the opposite direction is in its other half now, so these positions of these
-        // channels are this task's alone.
-        let row = unsafe { out.part(to, at.live) };
-        let v = if set { v } else { s.add(s.load_partial(row), v) };
-        s.store_partial(v, row);
+        unroll!(i < G => 16, {
+            s.store(state[i], &mut h[(first + i) * table.width + at.column..]);
+        });
     }
-    unroll!(i < G => 16, {
-        s.store(state[i], &mut h[(first + i) * table.width + at.column..]);
-    });
 }
