@@ -57,8 +57,7 @@ fn gate(x: &Tensor, z: &Tensor, gate: Gate) -> Result<Tensor> {
     apply(gate, &[x, z])
 }
 
-/// [`silu`] of a map whose memory no other tensor shares: where the values stand, if nobody will ask
-/// for a gradient.
+/// [`silu`] of a map whose storage no other tensor shares; in place if the map is not tracked.
 ///
 /// # Errors
 /// As [`silu`].
@@ -75,7 +74,7 @@ pub fn silu_in_place(x: Tensor) -> Result<Tensor> {
     with_float!(x.dtype(), E => update::<E>(x), else silu(&x))
 }
 
-/// SiLU where the values stand.
+/// SiLU in place.
 pub(crate) struct SiluRows<'a, E>(pub(crate) &'a mut [E]);
 
 impl<E: Real> Kernel<E> for SiluRows<'_, E> {

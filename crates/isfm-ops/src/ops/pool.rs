@@ -79,7 +79,7 @@ impl Dims {
         (&x[row / self.height * size..][..size], row % self.height)
     }
 
-    /// Places along an axis of size `n` that the window at `i` covers.
+    /// Positions along an axis of size `n` that the window at `i` covers.
     #[inline(always)]
     fn span(self, i: usize, n: usize) -> Range<usize> {
         i.saturating_sub(self.k / 2)..i.saturating_add(self.k / 2).saturating_add(1).min(n)
@@ -242,8 +242,8 @@ impl<E: Real, R: Reduce> Kernel<E> for PoolLine<'_, E, R> {
     }
 }
 
-/// Finds where each window's maximum lies, then lets every pixel collect from the windows whose
-/// maximum it is: no two tasks write to one place.
+/// Finds the position of each window's maximum, then sums for every pixel the gradients of the
+/// windows whose maximum it is, so that no two tasks write to the same element.
 struct MaxPoolGradient {
     k: usize,
 }

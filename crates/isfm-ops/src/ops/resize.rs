@@ -44,7 +44,7 @@ pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor
     apply(Resize { from: (h, w), to: (height, width), adjoint: false }, &[x])
 }
 
-/// What one place of a result takes from an axis: places and their weights.
+/// For each position along an axis of the result, the positions that it reads and their weights.
 type Terms<E> = Vec<Vec<(usize, E)>>;
 
 /// For each of the `to` places, the two neighbours among `from` places. In f64: rounding in f32
@@ -62,7 +62,7 @@ fn interpolation<E: Real>(from: usize, to: usize) -> Terms<E> {
         .collect()
 }
 
-/// The same terms, by the place they come from.
+/// The same terms by the position that they read.
 fn transposed<E: Real>(terms: &Terms<E>, from: usize) -> Terms<E> {
     let mut out = vec![Vec::new(); from];
     for (i, terms) in terms.iter().enumerate() {
