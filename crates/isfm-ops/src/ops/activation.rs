@@ -15,7 +15,7 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// - returns the same
 ///
 /// # Errors
-/// If the elements are not `F32` or `F64`.
+/// If the elements are not `F32` or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     check::types("silu", x, &[])?;
     if x.elem_count() == 0 {
@@ -31,7 +31,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or element types differ, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn silu_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
     gate(x, z, Gate::Silu)
 }
@@ -43,7 +44,8 @@ pub fn silu_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or element types differ, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn sigmoid_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
     gate(x, z, Gate::Sigmoid)
 }

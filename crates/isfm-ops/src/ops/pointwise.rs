@@ -17,7 +17,8 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or the element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or the element types differ, or the elements are not `F32` or `F64` (on CUDA
+/// `F32`, `F16` or `BF16`).
 pub fn weighted_sum(x: &Tensor, alpha: f64, y: &Tensor, beta: f64) -> Result<Tensor> {
     const OP: &str = "weighted_sum";
     check::types(OP, x, &[("y", y)])?;
@@ -71,7 +72,8 @@ impl Op for WeightedSum {
 /// - returns the shape of `x`
 ///
 /// # Errors
-/// If a shape does not fit, or the element types differ or are not `F32` or `F64`.
+/// If a shape does not fit, or the element types differ or are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Result<Tensor> {
     const OP: &str = "scale_add";
     check::types(OP, x, &[("scale", scale), ("y", y)])?;

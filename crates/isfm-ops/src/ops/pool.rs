@@ -19,7 +19,8 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// - returns B×H×W×C
 ///
 /// # Errors
-/// If `x` has not four axes, k is even, or the elements are not `F32` or `F64`.
+/// If `x` has not four axes, k is even, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn avg_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
     check::types("avg_pool2d", x, &[])?;
     check::map("avg_pool2d", x)?;
@@ -39,8 +40,8 @@ pub fn avg_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
 /// - returns B×H×W×C
 ///
 /// # Errors
-/// If `x` has not four axes, k is even, a map has 2³² pixels or more, or the elements are not
-/// `F32` or `F64`.
+/// If `x` has not four axes, k is even, a map has 2³² pixels or more, or the elements are not `F32`
+/// or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn max_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
     const OP: &str = "max_pool2d";
     check::types(OP, x, &[])?;

@@ -18,7 +18,7 @@ const OP: &str = "resize_bilinear";
 ///
 /// # Errors
 /// If `x` has not four axes, a size is 0 on one side only, the result is too large to address, or
-/// the elements are not `F32` or `F64`.
+/// the elements are not `F32` or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     check::types(OP, x, &[])?;
     let (b, h, w, c) = check::map(OP, x)?;
