@@ -351,7 +351,7 @@ ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, con
   u32 stage = 0, block = 0, tap_row = 0, tap_column = 0;
   for (u32 step = 0; step < steps; ++step) {
     copies_wait<STAGES - 2>();
-    // What is fetched now takes the room of what has been used by all.
+    // What is fetched now overwrites what all threads have used.
     __syncthreads();
     const u32 column = a_line + tap_column;
     const T *a = left + (NEAR ? block % 2 : stage) * LEFT + (first_row + tap_row) * WIDTH * DEPTH;
@@ -367,7 +367,7 @@ ISFM_INLINE void conv_mma(const ConvSizes &s, const T *map, const T *packed, con
       for (u32 j = 0; j < COLUMNS / 32; ++j)
         load_matrices(columns[j],
                       b + 16 * DEPTH * j + vector(b_line, b_line, 2 * half + lane / 8 % 2));
-      // Behind the first reads, which everything waits for.
+      // After the first reads, on which everything depends.
       if (half == 0) {
         const u32 slice = SIDE * tap_row + tap_column;
         if (NEAR && slice < Sizes::SLICES && (block + 1) * DEPTH < s.inputs)

@@ -74,8 +74,8 @@ fn conv_plan(
     let (height, width) = (map.height as u32, map.width as u32);
     let (from_map, silu) = ((start == Some(Start::Map)).into(), silu.into());
     let sizes = ConvSizes { height, width, inputs, outputs, k: window, pixels, from_map, silu };
-    // Few outputs would leave most of a wide block idle. Windows of 3x3 over whole blocks of
-    // channels are taken together.
+    // Few outputs would leave most of a wide block idle. For 3x3 windows over multiples of 32
+    // channels a tile with its rim is loaded once for all nine taps.
     let near = window == 3 && inputs.is_multiple_of(32);
     let (name, columns, threads) = match t {
         Type::F32 if outputs <= 16 => ("conv_narrow", 16, 64),
@@ -99,7 +99,7 @@ fn conv_plan(
 /// As [`conv`].
 pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, Limit> {
     const OP: &str = "conv2d";
-    /// Weights for one output, and outputs, of a block; pixels of a row that are taken together.
+    /// Weights of one output and outputs that a block has; pixels of a row in one step.
     const SIDES: [u32; 2] = [128, 64];
     const RUN: usize = 16;
     /// Blocks that fill a large GPU, and the most memory for partial sums, in elements.

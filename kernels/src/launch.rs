@@ -1,4 +1,4 @@
-//! What a launcher needs to know: buffers, and kernels with their arguments, one after another.
+//! Plans: buffers, and launches of kernels with their arguments, in order.
 
 use crate::Module;
 
@@ -235,8 +235,8 @@ const THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 1 << 13;
 
 /// The product of `factors`, as operation `op` names and the kernels count it, or the limit. A
-/// factor of 0 makes it 0, but does not make up for others: the product of some of the factors can
-/// be counted too.
+/// factor of 0 makes it 0, but the product of the other factors must still be within the limit, so
+/// that the product of any of them can be counted.
 pub(crate) fn count(op: &'static str, what: &'static str, factors: &[usize]) -> Result<u32, Limit> {
     let product = factors.iter().fold(1usize, |n, &f| n.saturating_mul(f.max(1)));
     at_most(op, what, product, MOST)?;

@@ -74,7 +74,7 @@ ISFM_INLINE void layer_norm_packs(const T *x, const T *weight, const T *bias, T 
   constexpr u32 V = 16 / sizeof(T);
   using Row = NormRow<T, V, LANES, PACKS>;
   const Row row(columns);
-  // For long rows there are no registers to keep them in.
+  // Long rows do not fit into registers.
   constexpr bool KEEP = PACKS <= 2;
   Pack<T, V> next[PACKS], packed[2][PACKS];
   float w[PACKS][V], b[PACKS][V];
@@ -87,7 +87,7 @@ ISFM_INLINE void layer_norm_packs(const T *x, const T *weight, const T *bias, T 
   }
   u32 r = blockIdx.x * Row::ROWS + threadIdx.x / LANES;
   row.load(x + (size_t)r * columns, r < rows, next);
-  // As many rounds for all lanes of a warp, which sum together.
+  // All lanes of a warp take the same number of rounds, since they sum together.
   for (u32 first = blockIdx.x * Row::ROWS; first < rows; first += gridDim.x * Row::ROWS) {
     float value[PACKS][V];
     ISFM_UNROLL
@@ -150,7 +150,7 @@ ISFM_INLINE void layer_norm_backward_packs(float *shared, const T *x, const T *w
     ISFM_UNROLL
     for (u32 v = 0; v < V; ++v) added[0][i][v] = added[1][i][v] = 0.0f;
   }
-  // As many rounds for all lanes of a warp, which sum together.
+  // All lanes of a warp take the same number of rounds, since they sum together.
   for (u32 from = first; from < end; from += Row::ROWS) {
     const u32 r = from + threadIdx.x / LANES;
     const size_t start = (size_t)r * columns;
@@ -189,7 +189,7 @@ ISFM_INLINE void layer_norm_backward_packs(float *shared, const T *x, const T *w
       store_pack<T, V>(dx + start + row.column(i), d[i]);
     }
   }
-  // Of each column by all rows at a time, then these in order.
+  // For each column the sums of the rows worked on at a time, added in order.
   constexpr u32 WIDTH = LANES * PACKS * V;
   ISFM_UNROLL
   for (u32 which = 0; which < 2; ++which) {

@@ -13,8 +13,8 @@ pub fn layer_norm(t: Type, rows: usize, columns: usize, eps: f32) -> Result<Plan
     let mut p = Plan::new();
     let mut args = vec![p.input(t, n), p.input(t, columns), p.input(t, columns), p.output(t, n)];
     args.extend([Arg::F32(eps), Arg::U32(rows as u32), Arg::U32(columns as u32)]);
-    // A warp a row at the least; where there are many a thread has several and needs its weights
-    // only once.
+    // At least one warp for each row; with many rows a warp takes several and reads its weights
+    // once.
     let blocks = count("layer_norm", "the number of rows", &[rows])?.div_ceil(8).min(1 << 11);
     p.blocks(Module::Norm, format!("layer_norm_{}", t.suffix()), blocks, 256, args);
     Ok(p)

@@ -56,7 +56,7 @@ ISFM_INLINE float inverse_fast(float x) {
 // 1 / sqrt(x), to two units in the last place.
 ISFM_INLINE float inverse_sqrt(float x) { return rsqrtf(x); }
 
-// Asks for the memory at an address that will be read soon.
+// Prefetches the memory at an address that will be read soon.
 ISFM_INLINE void prefetch(const void *at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
 // d += a b on the tensor cores: 16x16 times 16x8, sums in f32. Fragments as in the PTX manual,
@@ -84,9 +84,9 @@ ISFM_INLINE void mma_16x8x16<bf16>(float (&d)[4], const unsigned int (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Copies to shared memory that a thread does not wait for: 16 or 4 bytes, aligned so; zeros where
-// `ok` is false, and `from` is not read then. The longer ones pass by the first cache. A group is
-// what a thread has asked for since the last; copies_wait<N> waits for all but its last N groups.
+// Asynchronous copies to shared memory: 16 or 4 bytes, aligned to their size; zeros where `ok` is
+// false, and `from` is not read then. Those of 16 bytes bypass the first cache. A group is all
+// copies of a thread since its last group; copies_wait<N> waits for all but its last N groups.
 ISFM_INLINE void copy_16(void *to, const void *from, bool ok) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                :
@@ -114,7 +114,7 @@ ISFM_INLINE void copies_wait() {
 }
 
 // Four matrices of 8 rows of 16 bytes from shared memory: lane l says where row l % 8 of matrix
-// l / 8 is, and gets word l % 4 of row l / 4 of each, which is how mma_16x8x16 wants them.
+// l / 8 is, and gets word l % 4 of row l / 4 of each: the layout that mma_16x8x16 takes.
 ISFM_INLINE void load_matrices(unsigned int (&d)[4], const void *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])

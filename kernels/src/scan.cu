@@ -65,7 +65,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
     float total = 0.0f;
 
     // This thread's part of the tile that is walked next, and the inputs of the steps that are.
-    // As they come: a conversion would wait for them.
+    // Kept in the input's type: converting would wait for the load.
     T next_part[SHARE], next_in[SCAN_AHEAD];
     u32 next_at[SCAN_AHEAD];
     const auto fetch_part = [&](u32 done) {
@@ -81,7 +81,7 @@ ISFM_INLINE void scan_walk(const ScanSizes &s, const T *u, const T *dt, const T 
     const T *values = MODE == SCAN_ADJOINT ? dy : u;
     const size_t start = image * s.width + column;
     ScanCursor cursor(s, group, first_step + (back ? steps - 1 : 0), back);
-    // Either way is the same; each kernel has the one that it has registers for.
+    // Both ways give the same values; each kernel takes the one that its registers allow.
     if (MODE == SCAN_END)
       values += start;
     else
@@ -305,7 +305,7 @@ ISFM_INLINE void scan_adjoint(const ScanSizes &s, const T *u, const T *dt, const
       const u32 steps = min_of(s.length - first_step, s.chunk);
       const size_t sequence = ((size_t)block.batch * s.groups + group) * s.chunks + chunk;
       if (chunk + 1 < chunk_end) {
-        // What the next chunk reads first, while this one computes.
+        // Prefetches what the next chunk reads first.
         const u32 begin = first_step + s.chunk, count = min_of(s.length - begin, s.chunk);
         const u32 left = column - local, columns = min_of(s.channels - (channel - local),
                                                           SCAN_ADJOINT_CHANNELS);

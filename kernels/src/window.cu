@@ -46,7 +46,7 @@ struct Strip {
   }
   ISFM_INLINE bool has(u32 j) const { return columns >> j & 1; }
 
-  // Asks for COLUMNS packs of a row, from column j on, which may lie outside.
+  // Starts copying COLUMNS packs of a row, from column j on, which may lie outside.
   template <u32 COLUMNS, typename T, u32 V>
   ISFM_INLINE void ask(const T *map, const MapSizes &m, u32 row, u32 j, bool wanted, float outside,
                        Pack<T, V> *to) const {
@@ -70,7 +70,7 @@ struct Strip {
 template <typename T>
 constexpr u32 WALK_COLUMNS = 8 / sizeof(T);
 
-// Bytes of shared memory for rows on their way.
+// Bytes of shared memory for rows that are being copied.
 constexpr u32 WALK_RING = 48 * 1024;
 
 // `step(i, packs)` for every row; `ask(i, packs)` has asked for it rows before: it takes that many
@@ -404,7 +404,7 @@ struct Largest {
   float value;
   u32 place;
 
-  // `next` comes later. To take in pixels one by one or line by line is the same.
+  // `next` comes later in the window. Merging pixel by pixel or line by line gives the same result.
   ISFM_INLINE void take_in(const Largest &next) {
     if (next.value > value || next.value != next.value) {
       value = next.value;
@@ -416,7 +416,7 @@ struct Largest {
 template <typename T, u32 K, bool PLACES>
 ISFM_INLINE void max_pool_walk(unsigned char *ring, const T *x, T *y, u32 *places,
                                const MapSizes &m, u32 n, u32 run) {
-  // Pixels need registers of their own.
+  // Pixel positions take registers of their own.
   constexpr u32 V = 4, R = PLACES ? 2 : WALK_COLUMNS<T>, N = R + K - 1, PAD = K / 2;
   using Best = Largest<PLACES>;
   Best best[K - 1][R][V];

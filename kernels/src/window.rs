@@ -7,10 +7,10 @@ use crate::sums::sum_blocks;
 use crate::{Arg, Element, Limit, Map, Module, Plan, Type};
 
 /// How threads walk down maps in strips of `columns` columns and `pack` channels (`Strip` in
-/// `window.cu`): rows of a strip, fewer where a GPU would not be full else, and how many strips.
-/// Without a pack, or where the channels do not come in such, 0 and the number of elements.
+/// `window.cu`): rows of a strip, fewer if the strips would not fill a GPU, and the number of
+/// strips. Without a pack, or if the channels are no multiple of it, 0 and the number of elements.
 fn strips(map: Map, pack: Option<usize>, columns: usize) -> (u32, u32) {
-    /// What fills a large GPU twice.
+    /// Threads that fill a large GPU twice.
     const THREADS: usize = 1 << 17;
     const FEWEST: usize = 4;
     const MOST: usize = 16;
@@ -91,7 +91,7 @@ pub fn depthwise_weight(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let strips = batch * (map.height as u32).div_ceil(ROWS) * (map.width as u32).div_ceil(COLUMNS);
     let pack = depthwise_pack(window).unwrap_or(1) as u32;
     let packs = if channels.is_multiple_of(pack) { channels / pack } else { channels };
-    // A block has some packs, and as many strips at a time as there are threads for.
+    // A block takes `lanes` packs, and as many strips at a time as its threads allow.
     let lanes = packs.next_power_of_two().min(32);
     let tiles = packs.div_ceil(lanes);
     let most = (BLOCKS / tiles.max(1)).min(ROOM / values.max(1)).max(1);
@@ -156,7 +156,7 @@ pub fn max_pool_backward(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let places = p.temporary(Element::U32, n);
     let mut sizes = map.sizes().to_vec();
     sizes.extend([window, size].map(Arg::U32));
-    // Pixels need registers: narrower strips than for values.
+    // Pixel positions take registers too, so strips are narrower than for values alone.
     let (rows, threads) = strips(map, (window == 3).then_some(4), 2);
     let args = [&[x, Arg::Null, places], &sizes[..], &[Arg::U32(rows)]].concat();
     p.each(Module::Window, "max_pool", t, threads, args);

@@ -34,7 +34,7 @@ impl Source {
     }
 }
 
-/// What an extractor finds in one picture.
+/// The features of one picture.
 #[derive(Clone, Debug)]
 pub struct Features {
     /// After the two convolutions, B×H×W×C.
@@ -83,14 +83,14 @@ pub fn modality_specific_extractor(
 }
 
 impl ModalitySpecificExtractor {
-    /// Extracts features.
+    /// Extracts the features of `image`.
     ///
     /// # Shapes
     /// - `image`: B×H×W×1, values in [0, 1]
     /// - both features: B×H×W×C
     ///
     /// # Errors
-    /// If the shape is another.
+    /// If the shape is another, or the elements are not of the weights' type.
     pub fn forward(&self, image: &Tensor) -> Result<Features> {
         let shallow = self.conv_in.forward_with(image, Epilogue::Silu)?;
         let shallow = self.conv_out.forward_with(&shallow, Epilogue::Silu)?;

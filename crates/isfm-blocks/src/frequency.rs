@@ -121,7 +121,7 @@ impl Module for Hffb {
     }
 }
 
-/// What a frequency layer gives to the reconstruction and to the guidance.
+/// The results of a frequency layer, for the reconstruction and the guidance.
 #[derive(Clone, Debug)]
 pub struct MffOutput {
     /// The frequency branch's feature map, B×H×W×C.
@@ -131,8 +131,9 @@ pub struct MffOutput {
 }
 
 impl MffOutput {
-    /// The mean of the three fused detail bands, B×⌊H/2⌋×⌊W/2⌋×C (the released program; eq. 16 sums them). The
-    /// network never forms it: [`Fgg`](crate::Fgg) folds the mean into its first linear layer.
+    /// The mean of the three fused detail bands, B×⌊H/2⌋×⌊W/2⌋×C (the released program; eq. 16 sums
+    /// them). The network never computes it: [`Fgg`](crate::Fgg) folds the mean into its first
+    /// linear layer.
     ///
     /// # Errors
     /// If the bands are not three of one width.

@@ -201,10 +201,10 @@ impl FgBlock {
     }
 }
 
-/// Runs a chain that reads two scans, whose memory is then free.
+/// Runs a chain that reads two scans, and recycles the memory of one.
 fn finish(chain: Chain, fused: Value, scanned: [Tensor; 2]) -> Result<Tensor> {
     let [fused] = chain.maps([fused])?;
-    // One is enough for the scans elsewhere; here is where memory peaks.
+    // Memory peaks here, so the second one is freed; later scans reuse the first.
     let [first, _] = scanned;
     recycle(first, &fused);
     Ok(fused)

@@ -26,23 +26,24 @@ pub fn reconstruction(channels: usize, vb: VarBuilder) -> Result<Reconstruction>
     })
 }
 
-/// What the first convolution makes of the maps added so far, B×H×W×64.
+/// The first convolution of the maps added so far, B×H×W×64; empty before the first
+/// ([`Accumulator::default`]).
 ///
-/// Without gradients it is one buffer that every map is added to where it stands: at full size it
-/// is the largest of the whole network.
+/// If nothing is tracked, it is one buffer that every map is added to in place: at full size it is
+/// the largest of the network.
 #[derive(Debug, Default)]
 pub struct Accumulator(Option<Tensor>);
 
 impl Reconstruction {
-    /// Adds a map to what the first convolution makes of those added before: a convolution of maps
-    /// side by side is a sum over the maps, so none needs to wait for the others.
+    /// Adds the first convolution of a map to the sum. A convolution of maps side by side is a sum
+    /// over the maps, so a map can be dropped once it has been added.
     ///
     /// # Shapes
-    /// `map`: B×H×W×C, the one that fills the channels C·`index` and following of all maps side by
-    /// side: the K layers' spatial maps and then their K frequency maps.
+    /// `map`: B×H×W×C. With all maps side by side (the K layers' spatial maps, then their K
+    /// frequency maps) it has the channels from C·`index` on.
     ///
     /// # Errors
-    /// If there is no such place, or the shapes do not fit.
+    /// If `index` is too large, or the shapes do not fit.
     pub fn add(&self, sum: Accumulator, map: &Tensor, index: usize) -> Result<Accumulator> {
         let c = map.dim(3)?;
         let weight = self.conv_in.weight().narrow(1, index * c, c)?;

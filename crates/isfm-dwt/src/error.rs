@@ -56,7 +56,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// An error of Candle's own.
+    /// An error from Candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

@@ -152,7 +152,7 @@ impl<E: Real> Kernel<E> for HaarAnalysis<'_, E> {
             return;
         }
         let mut out = out.zeroed();
-        // Neighbouring channels in the lanes.
+        // The lanes hold neighbouring channels.
         for j in 0..width {
             let (a, b) = top[2 * j * pixel..][..2 * pixel].split_at(pixel);
             let (c, d) = bottom[2 * j * pixel..][..2 * pixel].split_at(pixel);

@@ -164,7 +164,7 @@ pub(crate) fn merge<S: Simd>(
     }
 }
 
-/// What one thread works with; grows to what the longest line needs.
+/// One thread's buffers; they grow to what the longest line needs.
 pub(crate) struct Scratch<E> {
     padded: [Vec<E>; 2],
     phases: Vec<E>,
@@ -179,7 +179,7 @@ impl<E> Default for Scratch<E> {
     }
 }
 
-/// `v` with `n` elements, whatever they are.
+/// `v` with `n` elements of unspecified value.
 #[inline(always)]
 fn sized<E: Real>(v: &mut Vec<E>, n: usize) -> &mut [E] {
     v.resize(n, E::of(0.));

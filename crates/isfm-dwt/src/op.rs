@@ -14,7 +14,7 @@ use crate::Error;
 /// Elements a task should have at least, so that handing it out costs less than doing it.
 pub(crate) const TASK: usize = 1 << 14;
 
-/// The approximation and the details, or where one is not wanted or not given, none.
+/// The approximation and the details; `None` for one that is not wanted or not given.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<T> {
     pub(crate) approx: Option<T>,

@@ -225,7 +225,7 @@ impl WaveletPacket {
     /// assert_eq!(WaveletPacket::frequency_order(2), ["aa", "ad", "dd", "da"]);
     /// ```
     ///
-    /// There are 2^`level` paths: `level` beyond some 20 takes memory that nobody has.
+    /// There are 2^`level` paths, which for a `level` far above 20 do not fit into memory.
     pub fn frequency_order(level: usize) -> Vec<String> {
         let mut order = vec![String::new()];
         for _ in 0..level {

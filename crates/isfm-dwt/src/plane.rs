@@ -126,7 +126,7 @@ impl PlaneTransform {
         [axis(self.maps.height), axis(self.maps.width)]
     }
 
-    /// Whether the 2×2 butterfly does it.
+    /// Whether the transform is the 2×2 butterfly.
     fn is_haar(&self) -> bool {
         self.bank.is_haar() && self.axes().iter().all(Axis::is_blocks)
     }
@@ -227,7 +227,7 @@ unsafe impl Transform for PlaneTransform {
     }
 }
 
-/// What a thread's tasks reuse.
+/// The buffers that a thread's tasks reuse.
 struct Buffers<E> {
     lo: Vec<E>,
     hi: Vec<E>,
@@ -350,7 +350,7 @@ impl<E: Real> Kernel<E> for FilterSynthesis<'_, '_, E> {
                 merge(s, Some(hl), Some(hh), terms, hi);
             }
             DetailRow::Interleaved(d) => {
-                // Whole rows of three bands by both weights; of each the two bands that it is for.
+                // Both filters weight whole rows of three bands, of which not all results are used.
                 by_lo.resize(3 * width, zero);
                 by_hi.resize(3 * width, zero);
                 split(s, d, triples.at(i), by_lo, by_hi);

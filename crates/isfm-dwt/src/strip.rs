@@ -33,8 +33,8 @@ impl StripTransform {
         Axis::new(self.bank.taps(), self.sampling, self.dims[self.dim])
     }
 
-    /// Outputs of a task: few enough to be worked on in a near cache, but more than its neighbours'
-    /// samples that it has to read, too.
+    /// Outputs of a task: few enough to stay in a near cache, but more than the samples beyond its
+    /// own that it also has to read.
     fn piece(&self) -> usize {
         let axis = self.axis();
         ((TASK / 4) / self.inner()).max(64).max((axis.taps - 1) * axis.dilation)

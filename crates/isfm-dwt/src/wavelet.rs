@@ -110,8 +110,8 @@ impl Wavelet {
     /// A wavelet from its filters, in the order and orientation of PyWavelets' `filter_bank`:
     /// decomposition low-pass, high-pass, reconstruction low-pass, high-pass.
     ///
-    /// Whether the second pair undoes the first is the caller's affair; the gradients are exact
-    /// either way.
+    /// Whether the second pair inverts the first is not checked; the gradients are exact either
+    /// way.
     ///
     /// ```
     /// use isfm_dwt::Wavelet;

@@ -1,11 +1,11 @@
-//! Checks of arguments, and the texts of what they refuse: the operation, the argument, what it is
-//! and what it should be.
+//! Checks of arguments. Their errors name the operation, the argument, what it is and what it
+//! should be.
 
 use std::fmt::{Debug, Display};
 
 use candle_core::{DType, Error, Result, Tensor};
 
-/// An argument of a shape or size that an operation does not take.
+/// The error for an argument whose shape or size an operation does not take.
 pub fn shape_error(op: &str, what: &str, got: impl Debug, needed: impl Display) -> Error {
     Error::msg(format!("{op}: {what} is {got:?}, needs {needed}"))
 }
@@ -39,7 +39,7 @@ pub fn like(op: &str, what: &str, t: &Tensor, shape: &[usize], dtype: DType) -> 
 /// CUDA `F32`, `F16` and `BF16`.
 ///
 /// # Errors
-/// One that names the type and those that are right.
+/// [`dtype_error`].
 pub fn float(op: &str, x: &Tensor) -> Result<()> {
     let (cuda, got) = (x.device().is_cuda(), x.dtype());
     match (cuda, got) {
@@ -50,12 +50,12 @@ pub fn float(op: &str, x: &Tensor) -> Result<()> {
     }
 }
 
-/// An element type without a kernel.
+/// The error for an element type without a kernel.
 pub fn dtype_error(op: &str, got: DType, needed: &str) -> Error {
     Error::msg(format!("{op}: elements are {got:?}, needs {needed}"))
 }
 
-/// An operation on a GPU that has no kernel there.
+/// The error for an operation that has no kernel on a GPU; `instead` says what runs there.
 pub fn no_cuda_kernel(op: &str, instead: &str) -> Error {
     Error::msg(format!("{op} has no CUDA kernel: {instead}"))
 }
@@ -79,7 +79,7 @@ pub(crate) fn rows(op: &str, x: &Tensor) -> Result<(usize, usize)> {
     }
 }
 
-/// Refuses a window of even size, which has no middle pixel to lie on.
+/// Refuses a window of even size: it has no middle pixel.
 pub(crate) fn odd(op: &str, k: usize) -> Result<()> {
     if k % 2 == 1 { Ok(()) } else { Err(shape_error(op, "window", k, "an odd size")) }
 }

@@ -1,5 +1,4 @@
-//! What a GPU kernel needs from Candle: carries out the plans of `isfm-kernels` on a device's own
-//! stream. Shared by the crates above this one.
+//! Carries out the plans of `isfm-kernels` on a Candle device's stream.
 
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
@@ -34,13 +33,13 @@ pub fn kernel_type(op: &str, dtype: DType) -> Result<Type> {
 
 /// Tells the driver to keep the memory that this process frees on a GPU, for its next allocations.
 ///
-/// By default the driver gives all of it back each time the host waits for a result, and gets it again,
-/// page by page, for the next image or training step. For programs to call when they start; the
-/// process keeps as much of the GPU's memory as it needed at its peak. On another device nothing
-/// changes.
+/// By default the driver returns all of it each time the host waits for a result, and maps it
+/// again, page by page, for the next image or training step. For programs to call when they start;
+/// the process keeps as much of the GPU's memory as it needed at its peak. Does nothing for other
+/// devices.
 ///
 /// # Errors
-/// If the driver reports one.
+/// If the driver reports an error.
 pub fn keep_freed_memory(device: &Device) -> Result<()> {
     let Device::Cuda(device) = device else { return Ok(()) };
     let stream = device.cuda_stream();
@@ -140,7 +139,7 @@ pub fn storage<'a>(op: &'static str, storage: &'a StorageRef<'_>) -> Result<&'a 
     }
 }
 
-/// Where the input starts in its storage.
+/// Checks an input against what the plan needs; returns where it starts in its storage.
 fn check(storage: &CudaStorage, layout: &Layout, need: &Need) -> Result<usize> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(candle_core::Error::RequiresContiguous { op: "cuda kernel" });
@@ -171,7 +170,7 @@ fn allocate(device: &CudaDevice, needs: &[Need]) -> Result<Vec<CudaStorageSlice>
     needs
         .iter()
         .map(|need| {
-            // The driver allocates nothing of no size.
+            // The driver refuses allocations of size 0.
             let len = need.len().max(1);
             // SAFETY: a plan writes every element of an output, and of scratch what it reads.
             Ok(unsafe {
@@ -186,7 +185,7 @@ fn allocate(device: &CudaDevice, needs: &[Need]) -> Result<Vec<CudaStorageSlice>
         .collect()
 }
 
-/// An argument as the driver takes it.
+/// A kernel argument in the form that the driver takes.
 enum Value {
     Pointer(u64),
     U32(u32),
@@ -255,13 +254,13 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
     Ok(())
 }
 
-/// The rows that a shape has along its last axis, and their size.
+/// The number of rows along the last axis, and their length.
 fn rows(layout: &Layout) -> (usize, usize) {
     let columns = layout.dims().last().copied().unwrap_or(1);
     (layout.shape().elem_count() / columns.max(1), columns)
 }
 
-/// A contiguous matrix where a layout starts.
+/// The layout of a contiguous matrix that starts where `layout` does.
 fn matrix(layout: &Layout, rows: usize, columns: usize) -> Layout {
     Layout::contiguous_with_offset((rows, columns), layout.start_offset())
 }

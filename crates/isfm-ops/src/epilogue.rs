@@ -3,8 +3,9 @@ use candle_core::{Result, Tensor};
 use crate::op::untracked;
 use crate::{silu, weighted_sum};
 
-/// What follows a convolution or a linear layer. Where nobody will ask for a gradient it costs no
-/// pass over the result of its own.
+/// What follows a convolution or a linear layer. Fused into the same pass are SiLU where no
+/// gradient is tracked, and the sum after a dense convolution (k > 1) without a bias; everything
+/// else is an operation of its own after it.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Epilogue<'a> {
     /// Nothing.
@@ -12,8 +13,8 @@ pub enum Epilogue<'a> {
     None,
     /// x·sigmoid(x) of every value of the result.
     Silu,
-    /// The sum with a map of the result's shape: a convolution of maps that lie side by side is the
-    /// sum of one convolution for each, and they need not all be kept until the last is there.
+    /// The sum with a map of the result's shape. A convolution of maps side by side is the sum of
+    /// one convolution for each map, so each can be dropped once it has been added.
     Add(&'a Tensor),
 }
 

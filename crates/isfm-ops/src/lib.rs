@@ -31,8 +31,8 @@ pub use ops::resize::resize_bilinear;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::softmax_last_dim;
 
-/// What the other crates of this workspace share. Not part of the public interface: it may change in
-/// any version.
+/// Helpers that the other crates of this workspace use. Not part of the public API: they may change
+/// in any version.
 #[doc(hidden)]
 pub mod internal {
     pub use crate::check::{dims, dtype_error, float, like, no_cuda_kernel, shape_error};

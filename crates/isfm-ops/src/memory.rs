@@ -19,21 +19,21 @@ pub fn zeros<E: WithDType>(n: usize) -> Vec<E> {
 ///
 /// A feature map of a megapixel is some tens of megabytes, and the allocator gives memory of that
 /// size back to the system as soon as it is dropped. On Linux the next map's first touch of every
-/// 4 KiB page is then a fault; with pages of 2 MiB, which this function asks for, there are 512
-/// times fewer.
+/// 4 KiB page is then a fault; this function asks for pages of 2 MiB, which cause 512 times fewer.
 pub fn with_capacity<E>(n: usize) -> Vec<E> {
     let empty = Vec::with_capacity(n);
     ask_for_large_pages(empty.as_ptr(), n);
     empty
 }
 
-/// `n` elements of any value, for a result of which a kernel writes every element: memory that was
-/// given to [`recycle`] if some fits, otherwise zeros.
+/// `n` elements of unspecified value, for a result of which a kernel writes every element: a buffer
+/// of that length that was given to [`recycle`] on this thread, otherwise zeros.
 pub fn scratch<E: WithDType>(n: usize) -> Vec<E> {
     reused(n).unwrap_or_else(|| zeros(n))
 }
 
-/// An empty vector with room for `n` elements: memory that was given to [`recycle`] if some fits.
+/// An empty vector with room for `n` elements: a buffer of that length that was given to
+/// [`recycle`] on this thread, otherwise new memory.
 pub(crate) fn with_room<E: WithDType>(n: usize) -> Vec<E> {
     reused(n).map_or_else(
         || with_capacity(n),
@@ -52,11 +52,12 @@ fn reused<E: WithDType>(n: usize) -> Option<Vec<E>> {
     })
 }
 
-/// The elements of a CPU tensor whose memory no other tensor shares: moved, not copied. A tensor
-/// that does share it would be left without elements.
+/// The elements of a CPU tensor: moved out of its storage if it is all of a contiguous one and has
+/// no graph, else copied. No other tensor may share the storage, a graph's inputs included: it
+/// would be left without elements.
 ///
 /// # Errors
-/// If they are not of type `E`.
+/// If the elements are not of type `E`.
 pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
     struct Take<E>(Cell<Vec<E>>);
     impl<E: Real> InplaceOp1 for Take<E> {

@@ -29,12 +29,12 @@ impl Conv2d {
         Self { weight, bias }
     }
 
-    /// Cout×Cin×k×k.
+    /// The weight, Cout×Cin×k×k.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// Cout.
+    /// The bias, Cout values.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
@@ -42,7 +42,7 @@ impl Conv2d {
     /// The layer and what follows it; see [`conv2d`](crate::conv2d).
     ///
     /// # Errors
-    /// As the operation.
+    /// As [`conv2d`](crate::conv2d).
     pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         crate::conv2d(x, &self.weight, self.bias.as_ref(), epilogue)
     }
@@ -80,12 +80,12 @@ impl DepthwiseConv2d {
         Self { weight, bias }
     }
 
-    /// C×1×k×k.
+    /// The weight, C×1×k×k.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// C.
+    /// The bias, C values.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
@@ -93,7 +93,7 @@ impl DepthwiseConv2d {
     /// The layer and what follows it; see [`depthwise_conv2d`](crate::depthwise_conv2d).
     ///
     /// # Errors
-    /// As the operation.
+    /// As [`depthwise_conv2d`](crate::depthwise_conv2d).
     pub fn forward_with(&self, x: &Tensor, epilogue: Epilogue<'_>) -> Result<Tensor> {
         crate::depthwise_conv2d(x, &self.weight, self.bias.as_ref(), epilogue)
     }
@@ -130,12 +130,12 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// Cout×Cin.
+    /// The weight, Cout×Cin.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// Cout.
+    /// The bias, Cout values.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
@@ -182,17 +182,17 @@ impl LayerNorm {
         Self { weight, bias, eps }
     }
 
-    /// C.
+    /// The weight, C values.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// C.
+    /// The bias, C values.
     pub fn bias(&self) -> &Tensor {
         &self.bias
     }
 
-    /// What is added to the variance.
+    /// The value added to the variance.
     pub fn eps(&self) -> f64 {
         self.eps
     }
@@ -229,12 +229,12 @@ impl RmsNorm {
         Self { weight, eps }
     }
 
-    /// C.
+    /// The weight, C values.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// What is added to the mean square.
+    /// The value added to the mean square.
     pub fn eps(&self) -> f64 {
         self.eps
     }

@@ -2,8 +2,8 @@
 //!
 //! An operation states what is new about it: the shape of its result, its body on the CPU, its plan
 //! on a GPU and its gradients. [`apply`] brings inputs into contiguous memory, chooses the element
-//! type and the device, and keeps the graph; [`apply_untracked`] does the same without a history, as
-//! gradients do. Checking arguments is the business of the function that calls them.
+//! type and the device, and records the graph; [`apply_untracked`] does the same without a graph,
+//! for the gradients themselves. The public function of an operation checks its arguments first.
 //!
 //! ```
 //! use candle_core::{Device, Result, Tensor, Var};
@@ -54,24 +54,24 @@ pub struct Input<'a, E> {
     pub shape: &'a Shape,
 }
 
-/// The gradients of an operation's inputs, in order; `None` where none is asked for or there is no
-/// input.
+/// The gradients of an operation's inputs, in order; `None` for an input that is not tracked or not
+/// there.
 pub type Gradients = [Option<Tensor>; 3];
 
 /// A differentiable operation of one to three inputs of one element type, with one result.
 pub trait Op: Send + Sync + 'static {
-    /// The name in errors.
+    /// The operation's name in error messages.
     fn name(&self) -> &'static str;
 
-    /// The result's shape; as it stands the first input's.
+    /// The result's shape; by default the first input's.
     ///
     /// # Errors
-    /// If the inputs' are not what the operation takes.
+    /// If the inputs have shapes that the operation does not take.
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape> {
         Ok(inputs[0].clone())
     }
 
-    /// The result's elements on the CPU.
+    /// The result's elements on the CPU, as many as [`shape`](Self::shape) has.
     ///
     /// # Errors
     /// If the inputs are not what the operation takes.
@@ -82,16 +82,16 @@ pub trait Op: Send + Sync + 'static {
         false
     }
 
-    /// How the operation is done on a GPU. A plan's first output is the result.
+    /// The launches that compute the operation on a GPU; the plan's first output is the result.
     ///
     /// # Errors
-    /// If there is no kernel, as it stands, or the sizes are beyond a kernel's.
+    /// By default always, since there is no kernel; otherwise if a size exceeds a kernel's limit.
     fn plan(&self, t: Type, inputs: &[&Shape]) -> Result<Plan> {
         let _ = (t, inputs);
         Err(check::no_cuda_kernel(self.name(), "bring its tensors to the CPU (Tensor::to_device)"))
     }
 
-    /// The result's elements on a GPU; as it stands by carrying out the plan.
+    /// The result's elements on a GPU; by default by carrying out the plan.
     ///
     /// # Errors
     /// As [`plan`](Self::plan), or if the driver reports an error.
@@ -105,14 +105,14 @@ pub trait Op: Send + Sync + 'static {
     /// The gradients, from the inputs, the result and the result's gradient, all contiguous.
     ///
     /// # Errors
-    /// If the operation has none, as it stands, or they cannot be computed.
+    /// By default always; otherwise if they cannot be computed.
     fn gradients(&self, inputs: &[&Tensor], result: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let _ = (inputs, result, grad);
         Err(Error::BackwardNotSupported { op: self.name() })
     }
 }
 
-/// The result of an operation, which gradients flow through.
+/// The result of an operation, with the graph that gradients flow back through.
 ///
 /// # Errors
 /// If the element type has no kernel where the tensors are, they are on different devices, or the
@@ -127,7 +127,7 @@ pub fn apply(op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
     }
 }
 
-/// The result of an operation without a history: what gradients are made of.
+/// The result of an operation without a graph, for computing gradients.
 ///
 /// # Errors
 /// As [`apply`].
@@ -141,15 +141,16 @@ pub fn apply_untracked(op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
     }
 }
 
-/// Whether nobody will ask for a gradient: what follows an operation may then be done with it.
+/// Whether no tensor is part of a graph, so that no gradient can be asked for. Steps may then be
+/// fused, and results computed in place of their inputs.
 pub fn untracked<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
     tensors.into_iter().all(|t| !t.track_op())
 }
 
-/// Views of a result that holds tensors of the given shapes one after the other.
+/// Views of a flat result that holds tensors of the given shapes one after the other.
 ///
 /// # Errors
-/// If there are not so many elements.
+/// If the result has too few elements.
 pub fn unpack<const N: usize>(packed: &Tensor, shapes: [&Shape; N]) -> Result<[Tensor; N]> {
     let mut start = 0;
     let mut views = Vec::with_capacity(N);
@@ -174,10 +175,10 @@ pub fn slice<'a, E: candle_core::WithDType>(
     }
 }
 
-/// The contiguous elements of CPU tensors, handed to `f`.
+/// Calls `f` with the contiguous elements of CPU tensors.
 ///
 /// # Errors
-/// If a tensor is elsewhere, of another type or not contiguous, or what `f` returns.
+/// If a tensor is not on the CPU, of another type or not contiguous, or if `f` fails.
 pub fn with_slices<E: candle_core::WithDType, T>(
     tensors: &[&Tensor],
     f: impl FnOnce(&[&[E]]) -> Result<T>,

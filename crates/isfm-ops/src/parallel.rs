@@ -65,8 +65,9 @@ pub(crate) fn sum_rows<E: Real>(
 ) -> Vec<E> {
     let per = rows_per_partial(rows, width);
     let parts = rows.div_ceil(per).max(1);
-    // Zeros that are written, not the system's: adding to an untouched page reads it first, which
-    // maps the shared page of zeros, and then has to take that mapping back on every processor.
+    // Zeros are written explicitly instead of taken from the system: adding to an untouched page
+    // reads it first, which maps the system's shared page of zeros and has to be undone on every
+    // processor.
     let mut partials = fill_parts(width * parts, width, |start, sums, _| {
         let i = start / width;
         add(i * per..((i + 1) * per).min(rows), sums);
@@ -93,9 +94,9 @@ pub(crate) fn add_partials<E: Real>(partials: &mut Vec<E>, width: usize) {
     partials.truncate(width);
 }
 
-/// `OUT` slices of `n` elements, one after the other in one vector, made in parallel: `f` gets where
-/// its part starts, that part of each slice, set to zero, and a buffer to reuse. The vector has
-/// `room` for more. Also returns what `f` returned, in order.
+/// `OUT` slices of `n` elements, one after the other in one vector, made in parallel: `f` gets
+/// where its part starts, that part of each slice, set to zero, and a buffer to reuse. The vector
+/// has room for `room` more elements. Also returns what `f` returned, in order.
 ///
 /// The zeros are written part by part, when the part is about to be worked on in a near cache;
 /// zeroing a large result beforehand takes one thread as long as all of them take to fill it.

@@ -91,7 +91,7 @@ impl MambaCheckpoint {
         &self.tensors
     }
 
-    /// The tensors as what the builder functions of this crate take, at the type `dtype` (`F32` or
+    /// The tensors for the builder functions of this crate, with elements of type `dtype` (`F32` or
     /// `F64`).
     pub fn var_builder(&self, dtype: DType) -> VarBuilder<'static> {
         let device = self.tensors.values().next().map_or(Device::Cpu, |t| t.device().clone());
@@ -126,10 +126,10 @@ impl MambaCheckpoint {
     }
 }
 
-/// What is right, or what is wrong.
+/// A result whose error is a text for [`isfm_files::Error::weights`].
 type Checked<T> = std::result::Result<T, String>;
 
-/// A released name as this crate says it.
+/// This crate's name for a tensor of a released file.
 fn short_name(name: &str) -> String {
     let name = bare_name(name);
     let name = name.strip_prefix("backbone.").unwrap_or(name);
@@ -139,7 +139,7 @@ fn short_name(name: &str) -> String {
     }
 }
 
-/// The sizes that the tensors of layer 0 speak of.
+/// The configuration, from the tensors' shapes and names.
 fn infer(tensors: &Tensors) -> Checked<MambaLmConfig> {
     let mixer = |name: &str| format!("layers.0.mixer.{name}");
     let dims = |name: String, rank: usize| match tensors.get(&name) {

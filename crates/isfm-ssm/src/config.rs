@@ -1,7 +1,7 @@
 use candle_core::{Error, Result};
 
-/// Refuses sizes of 0 or far beyond any network's, and an expansion with more than `most` channels.
-/// Below that no product of two sizes overflows.
+/// Refuses sizes of 0 or above `most`, and an expansion with more than `most` channels. Within
+/// these limits no product of two sizes overflows.
 pub(crate) fn check_sizes(
     of: &str,
     fields: &[(&str, usize)],

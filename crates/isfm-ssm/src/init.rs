@@ -24,12 +24,12 @@ pub fn dt_projs_bias(count: usize, mut uniform: impl FnMut() -> f64) -> Vec<f32>
 const DT_MIN: f64 = 1e-3;
 const DT_MAX: f64 = 1e-1;
 
-/// The nearest to [`dt_projs_bias`] that Candle has: uniform between the right ends.
+/// The nearest to [`dt_projs_bias`] that Candle's `Init` has: uniform between the same bounds.
 pub(crate) fn near_dt_bias() -> Init {
     Init::Uniform { lo: inverse_softplus(DT_MIN), up: inverse_softplus(DT_MAX) }
 }
 
-/// The nearest to [`a_logs`] that Candle has: uniform over the same range.
+/// The nearest to [`a_logs`] that Candle's `Init` has: uniform over the same range.
 pub(crate) fn near_a_logs(n: usize) -> Init {
     if n == 1 { Init::Const(0.) } else { Init::Uniform { lo: 0., up: (n as f64).ln() } }
 }
@@ -45,8 +45,8 @@ fn inverse_softplus(y: f64) -> f64 {
 ///
 /// A is ln 1 … ln N in every row, D 1, dt's bias as [`dt_projs_bias`] has it; matrices and
 /// convolutions are uniform within ±1/√fan_in, projections out divided by √layers; biases of
-/// projections are 0, norms 1, embeddings normal with σ 0.02. What has another name is left as it
-/// is.
+/// projections are 0, norms 1, embeddings normal with σ 0.02. Variables with other names are left
+/// as they are.
 ///
 /// # Errors
 /// If a variable cannot be set.
@@ -67,7 +67,7 @@ pub fn mamba(vars: &VarMap, mut uniform: impl FnMut() -> f64) -> Result<()> {
             (own, &[vocabulary, c])
                 if own.ends_with("embedding.weight") || own.ends_with("lm_head.weight") =>
             {
-                // Sums of 12 uniform numbers are normal enough for a start.
+                // The sum of 12 uniform numbers, less 6, is nearly standard normal.
                 let normal = |_| (0..12).map(|_| uniform()).sum::<f64>() - 6.;
                 (0..vocabulary * c).map(normal).map(|v| (0.02 * v) as f32).collect()
             }

@@ -23,7 +23,7 @@ pub struct MambaConfig {
     pub d_model: usize,
     /// N: states per channel.
     pub d_state: usize,
-    /// K: steps that the convolution sees.
+    /// K: steps of the convolution's window.
     pub d_conv: usize,
     /// The scan's channels are `expand · d_model`.
     pub expand: usize,
@@ -31,7 +31,7 @@ pub struct MambaConfig {
     pub dt_rank: Option<usize>,
     /// Whether the convolution has a bias.
     pub conv_bias: bool,
-    /// Whether the projections in and out have one.
+    /// Whether the projections in and out have a bias.
     pub bias: bool,
 }
 
@@ -60,10 +60,10 @@ impl MambaConfig {
         self.dt_rank.unwrap_or(self.d_model.div_ceil(16))
     }
 
-    /// Refuses sizes that make no module.
+    /// Checks the sizes.
     ///
     /// # Errors
-    /// If a size is zero or far beyond any network's.
+    /// If a size is 0 or above 2²⁰, or the scan would have more than 2²⁰ channels.
     pub fn validate(&self) -> Result<()> {
         let fields = [
             ("d_model", self.d_model),
@@ -154,7 +154,7 @@ impl Branch {
         let (_, len, _) = x.dims3()?;
         let past = self.conv_weight.dim(2)? - 1;
         let conv = causal_conv1d(x, &self.conv_weight, self.conv_bias.as_ref(), Some(&state.conv))?;
-        // A short piece leaves some of the older inputs in sight.
+        // After a piece shorter than K − 1 the window still covers some older inputs.
         let next = match len.checked_sub(past) {
             Some(start) => x.narrow(1, start, past)?,
             None => Tensor::cat(&[&state.conv.narrow(1, len, past - len)?, x], 1)?,
@@ -185,7 +185,7 @@ pub(crate) fn halves(in_proj: &Linear, x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((half(0)?, half(d)?))
 }
 
-/// Refuses what is not a batch of sequences of at least one step.
+/// Refuses anything but a batch of sequences of at least one step.
 pub(crate) fn check_sequence(op: &str, x: &Tensor, channels: usize) -> Result<()> {
     match *x.dims() {
         [batch, len, c] if batch * len > 0 && c == channels => Ok(()),
@@ -211,11 +211,11 @@ pub struct Mamba {
 /// Builds a [`Mamba`] from `in_proj`, `conv1d`, `x_proj`, `dt_proj`, `A_log`, `D` and `out_proj`,
 /// the names of state-spaces' and Hugging Face's checkpoints.
 ///
-/// Candle's initial values cannot be ln 1 … ln N nor log-uniform; [`crate::init::mamba`] sets the
-/// exact ones afterwards.
+/// Candle's `Init` has neither ln 1 … ln N nor a log-uniform distribution; [`crate::init::mamba`]
+/// sets the exact values afterwards.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn mamba(config: &MambaConfig, vb: VarBuilder) -> Result<Mamba> {
     config.validate()?;
     let (c, d) = (config.d_model, config.d_inner());
@@ -306,13 +306,13 @@ pub struct MambaLayer {
     mixer: Mamba,
 }
 
-/// What released models add to the mean square.
+/// The value that released models add to the mean square.
 pub(crate) const NORM_EPS: f64 = 1e-5;
 
 /// Builds a [`MambaLayer`] from `norm.weight` and `mixer`, a [`Mamba`]; the norm's eps is 1e-5.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn mamba_layer(config: &MambaConfig, vb: VarBuilder) -> Result<MambaLayer> {
     let mixer = mamba(config, vb.pp("mixer"))?;
     Ok(MambaLayer { norm: rms_norm(config.d_model, NORM_EPS, vb.pp("norm"))?, mixer })

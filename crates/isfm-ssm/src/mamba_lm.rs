@@ -21,7 +21,7 @@ pub struct MambaStack {
 /// Builds a [`MambaStack`] of `n_layer` layers from `layers.0` … and `norm_f.weight`.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn mamba_stack(config: &MambaConfig, n_layer: usize, vb: VarBuilder) -> Result<MambaStack> {
     let layers = vb.pp("layers");
     Ok(MambaStack {
@@ -99,9 +99,9 @@ impl Module for MambaStack {
 pub struct MambaLmConfig {
     /// Sizes of every block.
     pub block: MambaConfig,
-    /// Layers.
+    /// The number of layers.
     pub n_layer: usize,
-    /// V: tokens, padding of released vocabularies (to a multiple of 8) included.
+    /// V: tokens, including what released vocabularies are padded with (to a multiple of 8).
     pub vocab_size: usize,
     /// Whether the last projection is the embedding itself, as in released models.
     pub tie_embeddings: bool,
@@ -131,7 +131,7 @@ pub struct MambaLm {
 /// files to these names.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn mamba_lm(config: &MambaLmConfig, vb: VarBuilder) -> Result<MambaLm> {
     if config.vocab_size == 0 {
         return Err(shape_error("MambaLmConfig", "vocab_size", 0, "at least 1"));

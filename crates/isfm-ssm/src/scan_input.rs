@@ -6,9 +6,9 @@ use isfm_ops::nn::{DepthwiseConv2d, LayerNorm, Linear, depthwise_conv2d, linear_
 
 use crate::{SelectiveScan2d, Ss2dConfig};
 
-/// What stands before a four-direction scan (Liu et al., "VMamba", 2024, figure 3): one half of a
-/// projection to 2D channels, then a depth-wise convolution and SiLU. The other half is the scan's
-/// gate.
+/// The layers before a four-direction scan (Liu et al., "VMamba", 2024, figure 3): one half of a
+/// projection to 2D channels, then a depth-wise convolution and SiLU. The other half of the
+/// projection makes the scan's gate.
 #[derive(Clone, Debug)]
 pub struct ScanInput {
     in_proj: Linear,

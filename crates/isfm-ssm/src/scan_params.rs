@@ -37,7 +37,8 @@ impl ScanParams {
     /// # Shapes
     /// `x`: B×L×(K·D), K groups of D channels. `x_dbl`: B×L×K×(R+2N), at each step and for each
     /// group dt's factors, B and C. `initial_state`: B×(K·D)×N, the state before the first step;
-    /// zero without it. Returns B×L×(K·D). `f32` or `f64`, all alike. Differentiable in everything.
+    /// zero without it. Returns B×L×(K·D). `f32` or `f64` (on CUDA `f32`, `f16` or `bf16`), all
+    /// alike. Differentiable in everything.
     ///
     /// # Errors
     /// If a shape or an element type does not fit, or a dimension is zero.
@@ -101,7 +102,8 @@ impl ScanParams {
     ///
     /// # Shapes
     /// `x`: B×H×W×D. `x_dbl`: B×H×W×4×(R+2N), at each position and for each direction dt's R
-    /// factors, B and C. Returns B×H×W×D. `f32` or `f64`, all alike. Differentiable in everything.
+    /// factors, B and C. Returns B×H×W×D. `f32` or `f64` (on CUDA `f32`, `f16` or `bf16`), all
+    /// alike. Differentiable in everything.
     ///
     /// # Memory
     /// If an input is tracked, the states before every 32nd step of each direction are kept for the

@@ -43,8 +43,9 @@ pub struct ScanOptions<'a> {
 /// δ = `delta` + `delta_bias`, through softplus if asked for.
 ///
 /// # Shapes
-/// `u`, `delta`: B×L×D. `a`: D×N, usually negative. `b`, `c`: B×L×K×N, where the K groups divide
-/// D and channels k·D/K … (k+1)·D/K − 1 use group k. Returns B×L×D. `f32` or `f64`, all alike.
+/// `u`, `delta`: B×L×D. `a`: D×N, usually negative. `b`, `c`: B×L×K×N, where the K groups divide D
+/// and channels k·D/K … (k+1)·D/K − 1 use group k. Returns B×L×D. `f32` or `f64` (on CUDA `f32`,
+/// `f16` or `bf16`), all alike.
 ///
 /// # Memory
 /// If an input is tracked, the states before every 32nd step are kept for the backward:

@@ -45,10 +45,10 @@ impl Ss2dConfig {
         self.dt_rank.unwrap_or(self.d_model.div_ceil(16))
     }
 
-    /// Refuses sizes that make no module.
+    /// Checks the sizes.
     ///
     /// # Errors
-    /// If a size is zero or the scan's channels are far beyond any network's.
+    /// If a size is 0 or above 65,536, or the scan would have more than 65,536 channels.
     pub fn validate(&self) -> Result<()> {
         let fields = [
             ("d_model", self.d_model),
@@ -60,7 +60,7 @@ impl Ss2dConfig {
     }
 }
 
-/// Far more than any network; it keeps every product of sizes below an overflow.
+/// Far more than any network has, and few enough that no product of sizes overflows.
 const MAX_CHANNELS: usize = 65_536;
 
 /// The four-direction scan with its parameters: from x its dt, B and C, then
@@ -77,12 +77,13 @@ pub struct SelectiveScan2d {
 /// Builds a [`SelectiveScan2d`] from `x_proj_weight`, `dt_projs_weight`, `dt_projs_bias`, `A_logs`
 /// and `Ds`, all at `vb` itself.
 ///
-/// Candle's initial values cannot be ln 1 … ln N nor log-uniform: a fresh `A_logs` is uniform over
-/// the same range and `dt_projs_bias` uniform between the right ends. [`crate::init`] has the
-/// exact ones.
+/// Candle's `Init` has neither ln 1 … ln N nor a log-uniform distribution: new `A_logs` are uniform
+/// over the same range, and `dt_projs_bias` is uniform between the same bounds. [`crate::init`] has
+/// the exact values.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid
+/// ([`Ss2dConfig::validate`]).
 pub fn selective_scan_2d(config: &Ss2dConfig, vb: VarBuilder) -> Result<SelectiveScan2d> {
     config.validate()?;
     let (d, n, r) = (config.d_inner(), config.d_state, config.dt_rank());
@@ -150,7 +151,8 @@ pub struct Ss2d {
 /// [`selective_scan_2d`].
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid
+/// ([`Ss2dConfig::validate`]).
 pub fn ss2d(config: &Ss2dConfig, vb: VarBuilder) -> Result<Ss2d> {
     let (c, d) = (config.d_model, config.d_inner());
     Ok(Ss2d {
@@ -200,7 +202,8 @@ pub struct VssBlock {
 /// Builds a [`VssBlock`] from `ln_1`, `self_attention` (an [`Ss2d`]) and `skip_scale`.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid
+/// ([`Ss2dConfig::validate`]).
 pub fn vss_block(config: &Ss2dConfig, vb: VarBuilder) -> Result<VssBlock> {
     config.validate()?;
     let c = config.d_model;

@@ -29,7 +29,7 @@ pub struct VisionMamba {
 /// `average` (`if_divide_out` in the released program) averaged.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn vision_mamba(config: &MambaConfig, average: bool, vb: VarBuilder) -> Result<VisionMamba> {
     config.validate()?;
     let (c, d) = (config.d_model, config.d_inner());
@@ -77,7 +77,7 @@ pub struct VisionMambaLayer {
 /// is 1e-5.
 ///
 /// # Errors
-/// If a tensor is missing or has another shape, or the configuration makes no sense.
+/// If a tensor is missing or has another shape, or the configuration is invalid.
 pub fn vision_mamba_layer(
     config: &MambaConfig,
     average: bool,

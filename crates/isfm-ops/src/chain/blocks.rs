@@ -40,8 +40,8 @@ impl Chain {
         if !untracked(tensors()) || !tensors().all(|t| t.device().is_cpu()) {
             return None;
         }
-        // The operations themselves check the sizes, on maps without rows. What they refuse runs op
-        // by op, and so gets its error.
+        // The operations themselves check the sizes, on maps without rows. A chain that they refuse
+        // runs op by op, which reports the error.
         let all: Vec<Value> = (0..self.steps.len()).map(|i| self.value(i)).collect();
         let empty = self.op_by_op(&all, |map| map.narrow(1, 0, 0)).ok()?;
         let channels = empty.iter().map(|t| t.dim(3)).collect::<Result<Vec<_>>>().ok()?;
@@ -56,8 +56,8 @@ impl Chain {
             _ => return None,
         };
         if let Some(at) = window {
-            // What comes before the window exists for a few lines only: nothing after it, and no
-            // result, may be made of that.
+            // Maps before the window exist for a few lines only: neither a step after it nor a
+            // result may read them.
             let line = |x: Value| x.step < at && !matches!(self.steps[x.step], Step::Input(_));
             let after = self.steps[at + 1..].iter().flat_map(Step::sources);
             if after.chain(wanted.iter().copied()).any(line) {
@@ -131,7 +131,7 @@ impl Chain {
     }
 }
 
-/// What both ways through the blocks need to know.
+/// What a run in blocks needs to know of the chain.
 struct Plan {
     /// Contiguous, in order.
     inputs: Vec<Tensor>,
@@ -163,7 +163,7 @@ enum Place {
     Temporary(usize),
 }
 
-/// A step on rows. Those that do not set their place change what is in it.
+/// A step on rows. Unless it says that it sets its place, it changes what is there.
 enum Kernel<E> {
     /// Sets the rows from another place.
     Copy(Place),
@@ -193,14 +193,14 @@ enum Kernel<E> {
     Add {
         y: Place,
     },
-    /// Adds scale ⊙ x; of B rows of factors the one of the image.
+    /// Adds scale ⊙ x, where `scale` is one row of factors or one for each image.
     ScaleAdd {
         x: Place,
         scale: Vec<E>,
     },
 }
 
-/// Some steps of a chain, compiled: each with the place that it sets or changes.
+/// A range of steps of a chain as kernels, each with the place that it sets or changes.
 struct Segment<E> {
     kernels: Vec<(Place, Kernel<E>)>,
     /// C of each input.
@@ -222,7 +222,7 @@ impl<E: Real> Segment<E> {
         let mut kernels = Vec::new();
         for (i, step) in chain.steps[range.clone()].iter().enumerate() {
             let to = places.of[range.start + i];
-            // What is changed must be in its place.
+            // A kernel that changes a value needs it in its own place.
             let mut start = |from: Value| {
                 if place(from) != to {
                     kernels.push((to, Kernel::Copy(place(from))));
@@ -259,7 +259,7 @@ impl<E: Real> Segment<E> {
             };
             kernels.push((to, kernel));
         }
-        // An output that is an input of the chain.
+        // An output that is an input of the chain, or another output again.
         for (i, x) in wanted.iter().enumerate() {
             if place(*x) != Place::Output(i) {
                 kernels.push((Place::Output(i), Kernel::Copy(place(*x))));
@@ -289,7 +289,7 @@ impl<E: Real> Segment<E> {
         let mut temporaries = split(buffer, lengths);
         let block = Block { rows, pixels, inputs, widths: &self.inputs };
         for (to, kernel) in &self.kernels {
-            // What a kernel writes to is taken out while it reads from the others.
+            // The place that a kernel writes to is taken out while it reads from the others.
             match *to {
                 Place::Input(_) => {}
                 Place::Output(i) => {
@@ -380,7 +380,8 @@ impl<E: Real> Kernel<E> {
     }
 }
 
-/// Where each value of some steps is: a step that may change what it reads gets its place.
+/// Where each value is. A step that changes a value which no later step reads gets the place of
+/// that value.
 struct Places {
     of: Vec<Place>,
     temporaries: Vec<usize>,
@@ -398,7 +399,7 @@ impl Places {
                 inputs += 1;
             }
         }
-        // First which values share a place: `group` is the first of them.
+        // First, which values share a place: `group` is the first of them.
         let mut group: Vec<usize> = (0..chain.steps.len()).collect();
         let mut end = last.clone();
         for i in range.clone() {
@@ -419,7 +420,7 @@ impl Places {
         }
         let output = |value: usize| wanted.iter().position(|x| group[x.step] == group[value]);
         let mut temporaries = Vec::new();
-        // Temporary places and until when they are taken.
+        // For each temporary place the last step that needs it.
         let mut taken: Vec<usize> = Vec::new();
         for i in range {
             if matches!(chain.steps[i], Step::Input(_)) {
@@ -445,7 +446,8 @@ impl Places {
     }
 }
 
-/// A chain with a depth-wise convolution: lines of what it reads, it, and what follows.
+/// A chain with a depth-wise convolution: the steps before it, the convolution, and the steps from
+/// it on.
 struct WindowPass<E> {
     before: Segment<E>,
     taps: Vec<E>,

@@ -1,10 +1,12 @@
-//! Layers that map each pixel by itself, one after the other, said once and run in one of two ways.
+//! Layers that map each pixel by itself, one after the other, written once and run in one of two
+//! ways.
 //!
-//! Where a gradient may be asked for, or on a GPU, each step is an operation of its own. Otherwise
-//! nothing in between has to be kept, and moving every map through memory for every layer would take
-//! most of the time: a few dozen pixels at a time are taken through the whole chain while they are
-//! in a near cache, and the maps in between never exist. One depth-wise convolution may stand in a
-//! chain; what comes before it is then made line by line.
+//! If an input or a weight is tracked, on a GPU, and for what the second way does not take, each
+//! step is an operation of its own. Otherwise no intermediate map has to be kept, and moving every
+//! one through memory would take most of the time: ninety-six pixels at a time are taken through
+//! the whole chain while they are in a near cache, and intermediate maps never exist. A chain may
+//! have one depth-wise convolution; it then runs in bands of whole lines, and what comes before the
+//! convolution is computed line by line.
 //!
 //! ```
 //! use candle_core::{DType, Device, Result, Tensor};
@@ -38,7 +40,7 @@ use candle_core::{DType, Result, Tensor};
 use crate::Epilogue;
 use crate::nn::{DepthwiseConv2d, LayerNorm};
 
-/// A map of a chain, of which only some pixels may exist at a time.
+/// A map in a [`Chain`]: an input, or the result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     chain: u64,
@@ -48,7 +50,7 @@ pub struct Value {
 /// Steps from maps B×H×W×C to others of the same B, H and W.
 #[derive(Debug)]
 pub struct Chain {
-    /// Tells its values from those of other chains.
+    /// Distinguishes its values from those of other chains.
     id: u64,
     steps: Vec<Step>,
 }
@@ -140,7 +142,7 @@ impl Chain {
         self.value(self.steps.len() - 1)
     }
 
-    /// A map B×H×W×C that the chain starts from.
+    /// Adds a map B×H×W×C that steps can read.
     pub fn input(&mut self, map: &Tensor) -> Value {
         self.push(Step::Input(map.clone()))
     }
@@ -180,10 +182,11 @@ impl Chain {
         self.push(Step::ScaleAdd { x, scale: scale.clone(), y })
     }
 
-    /// Runs the chain; returns some of its maps, B×H×W×C each.
+    /// Runs the chain; returns the maps of `values`, B×H×W×C each.
     ///
     /// # Errors
-    /// If the shapes or element types of a step do not fit, or have no kernel.
+    /// If a value is of another chain, or the shapes or element types of a step do not fit or have
+    /// no kernel.
     pub fn maps<const N: usize>(self, values: [Value; N]) -> Result<[Tensor; N]> {
         self.check(&values)?;
         let maps = match self.in_blocks(&values)? {
@@ -230,8 +233,8 @@ impl Chain {
         last
     }
 
-    /// Each step as an operation of its own, on what `input` makes of the inputs. A map is dropped
-    /// after its last use.
+    /// Runs each step as an operation of its own, on `input` of each input. A map is dropped after
+    /// its last use.
     fn op_by_op(
         &self,
         wanted: &[Value],

@@ -15,7 +15,7 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// - returns the same
 ///
 /// # Errors
-/// If the elements are not `F32` or `F64`.
+/// If the elements are not `F32` or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     check::types("silu", x, &[])?;
     if x.elem_count() == 0 {
@@ -31,7 +31,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or element types differ, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn silu_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
     gate(x, z, Gate::Silu)
 }
@@ -43,7 +44,8 @@ pub fn silu_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or element types differ, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn sigmoid_gate(x: &Tensor, z: &Tensor) -> Result<Tensor> {
     gate(x, z, Gate::Sigmoid)
 }
@@ -57,8 +59,7 @@ fn gate(x: &Tensor, z: &Tensor, gate: Gate) -> Result<Tensor> {
     apply(gate, &[x, z])
 }
 
-/// [`silu`] of a map whose memory no other tensor shares: where the values stand, if nobody will ask
-/// for a gradient.
+/// [`silu`] of a map whose storage no other tensor shares; in place if the map is not tracked.
 ///
 /// # Errors
 /// As [`silu`].
@@ -75,7 +76,7 @@ pub fn silu_in_place(x: Tensor) -> Result<Tensor> {
     with_float!(x.dtype(), E => update::<E>(x), else silu(&x))
 }
 
-/// SiLU where the values stand.
+/// SiLU in place.
 pub(crate) struct SiluRows<'a, E>(pub(crate) &'a mut [E]);
 
 impl<E: Real> Kernel<E> for SiluRows<'_, E> {

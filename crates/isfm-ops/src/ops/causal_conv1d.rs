@@ -10,7 +10,7 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 
 const OP: &str = "causal_conv1d";
 
-/// Convolves every channel of a sequence with a window of its own that ends at the present step
+/// Convolves every channel of a sequence with a window of its own that ends at the current step
 /// (Gu and Dao, "Mamba", 2023, figure 3): `y[t] = bias + Σⱼ weight[j] · x[t − K + 1 + j]`.
 ///
 /// What comes before the first step is zero, or `before`: the last K − 1 steps of what was
@@ -70,7 +70,7 @@ pub(super) struct Conv {
 
 #[derive(Clone, Copy)]
 struct Dims {
-    /// Steps of a sequence that is read.
+    /// Steps of an input sequence.
     from: usize,
     channels: usize,
     k: usize,

@@ -14,7 +14,7 @@ use crate::simd::{Real, dispatch};
 
 const OP: &str = "conv2d";
 
-/// Convolves a map with dense windows, stride 1, zero padding k/2; and what follows.
+/// Convolves a map with dense windows, stride 1, zero padding k/2, then applies `epilogue`.
 ///
 /// # Shapes
 /// - `x`: B×H×W×Cin
@@ -24,7 +24,7 @@ const OP: &str = "conv2d";
 ///
 /// # Errors
 /// If a shape does not fit, Cin is 0, k is even, or the element types differ or are not `F32` or
-/// `F64`.
+/// `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -42,7 +42,7 @@ pub fn conv2d(
     if b * h * w * cout == 0 {
         return Tensor::zeros(&dims, x.dtype(), x.device());
     }
-    // A kernel starts its sums from one thing: the bias, or the map.
+    // A kernel starts its sums from the bias or from the map, not from both.
     let (start, rest) = match (bias, epilogue) {
         (Some(bias), epilogue) => (Some((Start::Bias, bias)), epilogue),
         (None, Epilogue::Add(map)) => (Some((Start::Map, map)), Epilogue::None),
@@ -55,9 +55,9 @@ pub fn conv2d(
     if silu { Ok(y) } else { rest.of(y) }
 }
 
-/// `sum` plus the convolution of `x`, where `sum` stands if nobody will ask for a gradient: at full
-/// size it may be the largest map of a network. Without a sum it starts from the bias, which each
-/// later call leaves out. No other tensor may share the sum's memory.
+/// `sum` plus the convolution of `x`; in place of `sum` if nothing is tracked, since at full size
+/// it may be the largest map of a network. Without a sum the result starts from the bias, which
+/// calls with a sum do not add. No other tensor may share the sum's storage.
 ///
 /// # Shapes
 /// As [`conv2d`]; `sum` and the result: B×H×W×Cout.
@@ -186,7 +186,7 @@ impl Map {
     }
 }
 
-/// Pixels of a line that are worked on together: bounds the padded copy for maps of many channels.
+/// Pixels of a line in one tile; bounds the size of the padded copy for maps of many channels.
 fn tile_width(channels: usize, width: usize) -> usize {
     (32_768 / channels.max(1)).clamp(48, 192).min(width)
 }
@@ -254,7 +254,7 @@ fn accumulate<E: Real>(x: &[E], map: Map, k: usize, w: &Packed<E>, out: &mut [E]
     });
 }
 
-/// What a kernel's sums start from: its third input.
+/// What a kernel's sums start from: the operation's third input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Start {
     Bias,
@@ -264,7 +264,7 @@ enum Start {
 /// The convolution; as `adjoint` the one with mirrored windows and swapped channels.
 struct Conv {
     adjoint: bool,
-    /// Whether SiLU follows; only where no gradient is asked for.
+    /// Whether SiLU follows; only if no input is tracked.
     silu: bool,
     start: Option<Start>,
 }

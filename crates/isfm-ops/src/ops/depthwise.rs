@@ -12,8 +12,8 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 
 const OP: &str = "depthwise_conv2d";
 
-/// Convolves every channel of a map with a window of its own, stride 1, zero padding k/2; and what
-/// follows.
+/// Convolves every channel of a map with a window of its own, stride 1, zero padding k/2, then
+/// applies `epilogue`.
 ///
 /// # Shapes
 /// - `x`: B×H×W×C
@@ -22,7 +22,8 @@ const OP: &str = "depthwise_conv2d";
 /// - returns B×H×W×C
 ///
 /// # Errors
-/// If a shape does not fit, k is even, or the element types differ or are not `F32` or `F64`.
+/// If a shape does not fit, k is even, or the element types differ or are not `F32` or `F64` (on
+/// CUDA `F32`, `F16` or `BF16`).
 pub fn depthwise_conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -96,7 +97,7 @@ impl Dims {
 /// The convolution; with `flip` its adjoint, the correlation with the mirrored window.
 struct Depthwise {
     flip: bool,
-    /// Whether SiLU follows; only where no gradient is asked for.
+    /// Whether SiLU follows; only if no input is tracked.
     silu: bool,
 }
 

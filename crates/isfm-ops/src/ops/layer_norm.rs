@@ -18,7 +18,8 @@ const OP: &str = "layer_norm";
 /// - returns …×C
 ///
 /// # Errors
-/// If a shape does not fit, C is 0, or the element types differ or are not `F32` or `F64`.
+/// If a shape does not fit, C is 0, or the element types differ or are not `F32` or `F64` (on CUDA
+/// `F32`, `F16` or `BF16`).
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     check::types(OP, x, &[("weight", weight), ("bias", bias)])?;
     let (rows, c) = check::rows(OP, x)?;
@@ -37,10 +38,10 @@ struct LayerNorm {
     eps: f64,
 }
 
-/// Values that one task normalises, about: a few tens of microseconds' work.
+/// About how many values one task normalises: a few tens of microseconds of work.
 pub(super) const TASK: usize = 16_384;
 
-/// Rows and columns.
+/// The number of rows of `x`, and of columns.
 fn rows(x: &Shape, weight: &Shape) -> (usize, usize) {
     let columns = weight.elem_count();
     (x.elem_count() / columns.max(1), columns)
@@ -104,7 +105,7 @@ fn statistics<S: Simd>(s: S, x: &[S::E], eps: S::E) -> (S::E, S::E) {
     (mean, (variance + eps).sqrt().recip())
 }
 
-/// Normalises rows; where `x` is not given, those of `out` itself.
+/// Normalises the rows of `x`, or without it those of `out` in place.
 pub(crate) struct NormRows<'a, E> {
     pub(crate) x: Option<&'a [E]>,
     pub(crate) weight: &'a [E],

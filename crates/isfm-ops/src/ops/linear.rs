@@ -10,7 +10,7 @@ use crate::simd::{Real, dispatch};
 
 const OP: &str = "linear";
 
-/// A linear layer on the last axis, `x · weightᵀ + bias`, and what follows it.
+/// A linear layer on the last axis, `x · weightᵀ + bias`, then `epilogue`.
 ///
 /// # Shapes
 /// - `x`: …×Cin
@@ -19,7 +19,8 @@ const OP: &str = "linear";
 /// - returns …×Cout
 ///
 /// # Errors
-/// If a shape does not fit, Cin is 0, or the element types differ or are not `F32` or `F64`.
+/// If a shape does not fit, Cin is 0, or the element types differ or are not `F32` or `F64` (on
+/// CUDA `F32`, `F16` or `BF16`).
 pub fn linear(
     x: &Tensor,
     weight: &Tensor,
@@ -60,7 +61,7 @@ fn with_last(shape: &Shape, last: usize) -> Shape {
 /// The product with the weights' transpose; with `transposed` with the weights themselves.
 struct Linear {
     transposed: bool,
-    /// Whether SiLU follows; only where no gradient is asked for.
+    /// Whether SiLU follows; only if no input is tracked.
     silu: bool,
 }
 
@@ -78,7 +79,7 @@ impl Op for Linear {
         let (x, w, bias) = (inputs[0].data, inputs[1].data, inputs.get(2).map(|b| b.data));
         let (outputs, columns) = inputs[1].shape.dims2()?;
         if !self.transposed && x.len() / columns <= few_rows::MOST {
-            // Packing the weights would take longest.
+            // For so few rows packing the weights would take longer than the product.
             let mut out = few_rows::product(x, w, bias, columns);
             if self.silu {
                 dispatch(SiluRows(&mut out));

@@ -1,4 +1,4 @@
-//! The operations: arguments checked, and what each states to the adapter.
+//! The operations: public functions that check their arguments, and their [`Op`](crate::op::Op)s.
 
 pub(crate) mod activation;
 pub(crate) mod causal_conv1d;

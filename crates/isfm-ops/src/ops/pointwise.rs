@@ -1,4 +1,4 @@
-//! Operations on values of one place: sums of maps, and products with a factor for each channel.
+//! Element-wise operations: sums of maps, and products with a factor for each channel.
 
 use candle_core::{Error, Result, Shape, Tensor};
 use isfm_kernels::{Plan, Type, pointwise as kernels, sums};
@@ -10,14 +10,15 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 
 /// α·x + β·y, element by element: sums, differences and averages of maps.
 ///
-/// Candle's own `+` waits for threads of a pool of its own, not rayon's.
+/// Unlike Candle's `+`, which uses a thread pool of its own, it runs in rayon's current pool.
 ///
 /// # Shapes
 /// - `x`, `y`: the same, any
 /// - returns the same
 ///
 /// # Errors
-/// If the shapes or the element types differ, or the elements are not `F32` or `F64`.
+/// If the shapes or the element types differ, or the elements are not `F32` or `F64` (on CUDA
+/// `F32`, `F16` or `BF16`).
 pub fn weighted_sum(x: &Tensor, alpha: f64, y: &Tensor, beta: f64) -> Result<Tensor> {
     const OP: &str = "weighted_sum";
     check::types(OP, x, &[("y", y)])?;
@@ -71,7 +72,8 @@ impl Op for WeightedSum {
 /// - returns the shape of `x`
 ///
 /// # Errors
-/// If a shape does not fit, or the element types differ or are not `F32` or `F64`.
+/// If a shape does not fit, or the element types differ or are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn scale_add(x: &Tensor, scale: &Tensor, y: &Tensor) -> Result<Tensor> {
     const OP: &str = "scale_add";
     check::types(OP, x, &[("scale", scale), ("y", y)])?;
@@ -209,7 +211,7 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, _: S) {
         let c = self.scale.len();
-        // Memory sets the pace here: the compiler's vectors are as good as ours.
+        // Bound by memory: the compiler's own vectors are fast enough.
         for (r, (out, x)) in self.out.chunks_exact_mut(c).zip(self.x.chunks_exact(c)).enumerate() {
             let rows = out.iter_mut().zip(x).zip(self.scale);
             match self.y {
@@ -224,7 +226,7 @@ impl<E: Real> Kernel<E> for ScaleAddRows<'_, E> {
     }
 }
 
-/// `OUT` values from `IN` values of the same place.
+/// A function from `IN` values at one position to `OUT` values there.
 pub(super) trait Pointwise<const IN: usize, const OUT: usize>: Copy + Send + Sync {
     fn apply<S: Simd>(self, s: S, v: [S::V; IN]) -> [S::V; OUT];
 }
@@ -259,10 +261,10 @@ where
     }
 }
 
-/// Elements that one task works on: its results stay in the nearest cache from the zeros on.
+/// Elements of one task: few enough that its results, once zeroed, stay in the nearest cache.
 pub(super) const TASK: usize = 4096;
 
-/// `f` at every place; the results one after the other.
+/// `f` at every position; the `OUT` results one after the other.
 pub(super) fn pointwise<E: Real, P: Pointwise<IN, OUT>, const IN: usize, const OUT: usize>(
     f: P,
     inputs: [&[E]; IN],

@@ -19,7 +19,8 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// - returns B×H×W×C
 ///
 /// # Errors
-/// If `x` has not four axes, k is even, or the elements are not `F32` or `F64`.
+/// If `x` has not four axes, k is even, or the elements are not `F32` or `F64` (on CUDA `F32`,
+/// `F16` or `BF16`).
 pub fn avg_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
     check::types("avg_pool2d", x, &[])?;
     check::map("avg_pool2d", x)?;
@@ -39,8 +40,8 @@ pub fn avg_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
 /// - returns B×H×W×C
 ///
 /// # Errors
-/// If `x` has not four axes, k is even, a map has 2³² pixels or more, or the elements are not
-/// `F32` or `F64`.
+/// If `x` has not four axes, k is even, a map has 2³² pixels or more, or the elements are not `F32`
+/// or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn max_pool2d(x: &Tensor, k: usize) -> Result<Tensor> {
     const OP: &str = "max_pool2d";
     check::types(OP, x, &[])?;
@@ -79,7 +80,7 @@ impl Dims {
         (&x[row / self.height * size..][..size], row % self.height)
     }
 
-    /// Places along an axis of size `n` that the window at `i` covers.
+    /// Positions along an axis of size `n` that the window at `i` covers.
     #[inline(always)]
     fn span(self, i: usize, n: usize) -> Range<usize> {
         i.saturating_sub(self.k / 2)..i.saturating_add(self.k / 2).saturating_add(1).min(n)
@@ -242,8 +243,8 @@ impl<E: Real, R: Reduce> Kernel<E> for PoolLine<'_, E, R> {
     }
 }
 
-/// Finds where each window's maximum lies, then lets every pixel collect from the windows whose
-/// maximum it is: no two tasks write to one place.
+/// Finds the position of each window's maximum, then sums for every pixel the gradients of the
+/// windows whose maximum it is, so that no two tasks write to the same element.
 struct MaxPoolGradient {
     k: usize,
 }

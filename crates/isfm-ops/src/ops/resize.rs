@@ -18,7 +18,7 @@ const OP: &str = "resize_bilinear";
 ///
 /// # Errors
 /// If `x` has not four axes, a size is 0 on one side only, the result is too large to address, or
-/// the elements are not `F32` or `F64`.
+/// the elements are not `F32` or `F64` (on CUDA `F32`, `F16` or `BF16`).
 pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     check::types(OP, x, &[])?;
     let (b, h, w, c) = check::map(OP, x)?;
@@ -44,7 +44,7 @@ pub fn resize_bilinear(x: &Tensor, height: usize, width: usize) -> Result<Tensor
     apply(Resize { from: (h, w), to: (height, width), adjoint: false }, &[x])
 }
 
-/// What one place of a result takes from an axis: places and their weights.
+/// For each position along an axis of the result, the positions that it reads and their weights.
 type Terms<E> = Vec<Vec<(usize, E)>>;
 
 /// For each of the `to` places, the two neighbours among `from` places. In f64: rounding in f32
@@ -62,7 +62,7 @@ fn interpolation<E: Real>(from: usize, to: usize) -> Terms<E> {
         .collect()
 }
 
-/// The same terms, by the place they come from.
+/// The same terms by the position that they read.
 fn transposed<E: Real>(terms: &Terms<E>, from: usize) -> Terms<E> {
     let mut out = vec![Vec::new(); from];
     for (i, terms) in terms.iter().enumerate() {

@@ -11,7 +11,7 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 const OP: &str = "rms_norm";
 
 /// Root-mean-square norm on the last axis (Zhang and Sennrich, 2019):
-/// `x / √(mean(x²) + eps) · weight`. Candle's own cuts the graph where the input is contiguous.
+/// `x / √(mean(x²) + eps) · weight`. candle-nn's has no backward pass on contiguous inputs.
 ///
 /// # Shapes
 /// - `x`: …×C

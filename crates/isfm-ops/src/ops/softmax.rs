@@ -9,8 +9,8 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 
 const OP: &str = "softmax_last_dim";
 
-/// e^(xᵢ − max x) / Σⱼ e^(xⱼ − max x) along the last axis. Candle's function of this name has no
-/// gradient.
+/// e^(xᵢ − max x) / Σⱼ e^(xⱼ − max x) along the last axis. candle-nn's function of this name has no
+/// backward pass.
 ///
 /// A row with a NaN or +∞, or of nothing but −∞, becomes NaN, as in PyTorch.
 ///

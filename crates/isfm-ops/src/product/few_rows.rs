@@ -1,4 +1,4 @@
-//! Products of a weight matrix with very few rows, as a stream has that is processed step by step.
+//! Products of a weight matrix with very few rows, such as one step of a stream.
 
 use crate::parallel::{fill_parts, window};
 use crate::simd::{Kernel, Real, Simd, dispatch};
@@ -6,7 +6,7 @@ use crate::simd::{Kernel, Real, Simd, dispatch};
 /// Up to so many rows, reading the weights where they lie beats packing them first.
 pub(crate) const MOST: usize = 4;
 
-/// Weights that one task reads, about.
+/// About how many weights one task reads.
 const TASK: usize = 65_536;
 
 /// `x · weightᵀ + bias` for at most [`MOST`] rows of `x`; every weight is read once.

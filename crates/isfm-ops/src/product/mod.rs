@@ -10,8 +10,7 @@ pub(crate) mod few_rows;
 use crate::parallel::window;
 use crate::simd::{Kernel, Level, Real, Simd, dispatch, level};
 
-/// Rows that are worked on together while they are in a near cache; a multiple of the register
-/// tile.
+/// Rows of one block, which stays in a near cache; a multiple of the register tile.
 pub(crate) const ROWS: usize = 96;
 
 /// Rows of a register tile.
@@ -32,7 +31,7 @@ pub(crate) struct Packed<E> {
 impl<E: Real> Packed<E> {
     /// The matrix whose row r, column j is `at(r, j)`.
     pub(crate) fn new(depth: usize, columns: usize, at: impl Fn(usize, usize) -> E) -> Self {
-        // Only a matter of speed: any width works with any vector.
+        // The width only affects speed: any width works with any vector.
         let full = if level() == Level::Avx512 { 4 * PAD } else { PAD };
         let padded = columns.next_multiple_of(PAD);
         let width = full.min(padded);

@@ -17,10 +17,10 @@ const STATES: usize = 8;
 /// Each range of channels has its own sums over channels in the gradients of B, C and dt's factors,
 /// so how channels are divided must not depend on the threads.
 const CHANNELS: usize = 4 * MAX_LANES;
-/// Ranges of channels at most, as each needs a gradient of `proj` of its own.
+/// The most ranges of channels: each needs its own buffer for the gradient of `proj`.
 const RANGES: usize = 4;
 
-/// How many channels a range has.
+/// Channels of a range.
 fn channels_of_a_range(spec: &Scan) -> usize {
     spec.channels().div_ceil(RANGES).next_multiple_of(CHANNELS)
 }

@@ -1,4 +1,4 @@
-//! Decays with as few instructions as the instruction set allows, and prefetching.
+//! Decays, in the form that takes the fewest instructions, and prefetching.
 
 use isfm_ops::simd::{Real, Simd};
 
@@ -20,7 +20,7 @@ pub(super) fn decay<S: Simd>(s: S, scaled_delta: S::V, a: S::V) -> S::V {
     if S::FAST_EXP2 { s.exp2(x) } else { s.exp(x) }
 }
 
-/// Asks for the cache line of element `at` from `start` on, if there is one.
+/// Prefetches the cache line of element `at` from `start` on, if the processor can.
 #[inline(always)]
 pub(super) fn prefetch<E>(start: *const E, at: usize) {
     #[cfg(target_arch = "x86_64")]

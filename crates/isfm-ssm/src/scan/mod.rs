@@ -257,7 +257,7 @@ impl<E: Real> Table<E> {
     }
 }
 
-/// eˣ from the standard library: parameters are few, and deserve all their digits.
+/// eˣ from the standard library, correct to the last digit or nearly; parameters are few.
 fn exp_exact<E: Real>(x: E) -> E {
     E::of(candle_core::WithDType::to_f64(x).exp())
 }
@@ -279,10 +279,10 @@ impl<E: Real> Block<E> {
     }
 }
 
-/// One chunk of one sequence: where its steps lie.
+/// Where the steps of one chunk of one sequence lie.
 struct Chunk {
     here: Places,
-    /// Those of the chunk that is walked next.
+    /// The places of the next chunk, for prefetching.
     next: Places,
 }
 
@@ -385,7 +385,7 @@ fn prepare<S: Simd>(
     state_groups!(spec.dt_rank(), 8, |G, first| gather::<S, G>(
         s, io, table, at, chunk, first, block
     ));
-    // In a loop of its own, where no load from far away delays the arithmetic.
+    // In a loop of its own, so that no load from distant memory delays the arithmetic.
     for t in 0..chunk.len() {
         let o = t * S::LANES;
         let raw = s.load(&block.raw[o..]);
@@ -431,24 +431,24 @@ fn gather<S: Simd, const G: usize>(
     }
 }
 
-/// Asks for what the next chunk will need: walking columns, no hardware foresees it.
+/// Prefetches the rows of the next chunk: hardware does not predict a walk along columns.
 #[derive(Clone, Copy)]
 struct Ahead<'a, E> {
     io: Inputs<'a, E>,
-    /// What else has a row like `u` for every position; null for nothing.
+    /// Other buffers with the layout of `u` that the walk reads or writes; null for none.
     others: [*const E; 2],
     at: Lanes,
 }
 
 impl<E: Real> Ahead<'_, E> {
-    /// Asks for step `t`. Called between the arithmetic of the recurrence, so that few requests
-    /// wait at a time.
+    /// Prefetches step `t` of the next chunk. Called between the steps of the recurrence, so that
+    /// few requests are outstanding at a time.
     #[inline(always)]
     fn step(&self, chunk: &Chunk, t: usize) {
         if t >= chunk.next.len {
             return;
         }
-        // Both ends: rows seldom start where cache lines do.
+        // Both ends, since a row seldom starts at the start of a cache line.
         let row = chunk.next.maps[t] + self.at.global;
         for start in [self.io.u.as_ptr(), self.others[0], self.others[1]] {
             lanes::prefetch(start, row);
@@ -492,7 +492,7 @@ impl<'a, E> Shared<'a, E> {
     /// The elements `at..at + len`.
     ///
     /// # Safety
-    /// While the result lives nobody else may hold a part with an element in common.
+    /// While the result lives, no other part with an element in common may exist.
     #[inline(always)]
     unsafe fn part(self, at: usize, len: usize) -> &'a mut [E] {
         assert!(at <= self.len && len <= self.len - at);

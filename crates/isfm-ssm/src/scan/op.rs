@@ -31,9 +31,9 @@ pub(crate) fn scan(
 struct ScanOp {
     name: &'static str,
     scan: Scan,
-    /// Whether a backward may follow.
+    /// Whether an input is tracked, so that a backward may follow.
     keep: bool,
-    /// The states that enter each chunk. A second forward of the same operation would keep the same.
+    /// The states that enter each chunk, from the forward.
     kept: OnceLock<Tensor>,
 }
 
