@@ -170,7 +170,7 @@ impl<E: Real> Line<'_, E> {
         while j < self.width {
             let vectors = (self.width - j) / S::LANES;
             // The tile must fit the registers: 32 of 16 lanes, or 16 of fewer.
-            if S::LANES == 16 && vectors >= 4 {
+            if const { S::LANES == 16 } && vectors >= 4 {
                 self.tile::<S, M, 4>(s, p, j);
                 j += 4 * S::LANES;
             } else if vectors >= 2 {
@@ -254,7 +254,7 @@ impl<E: Real> Kernel<E> for OuterSum<'_, E> {
         let mut j = 0;
         while j < self.columns {
             let vectors = (self.columns - j) / S::LANES;
-            if S::LANES == 16 && vectors >= 4 {
+            if const { S::LANES == 16 } && vectors >= 4 {
                 self.strip::<S, 4>(s, j);
                 j += 4 * S::LANES;
             } else if vectors >= 2 {

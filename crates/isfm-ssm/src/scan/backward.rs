@@ -195,6 +195,11 @@ struct Out<'a, E> {
     projs: &'a [Shared<'a, E>],
 }
 
+/// States at once: as many as the registers hold beside their gradients.
+const fn most<S: Simd>() -> usize {
+    if S::LANES >= 16 { STATES } else { 4 }
+}
+
 struct Run<'a, 'io, E> {
     io: Inputs<'io, E>,
     task: &'a mut Task<E>,
@@ -229,9 +234,8 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                 let ahead = Ahead { io, others, at };
                 prepare(s, &io, &task.table, at, &task.chunk, &mut task.block);
                 task.gather_dy(s, at, dy);
-                let big = if S::LANES >= 16 { 8 } else { 4 };
                 let kept = &kept[channels.start + at.column..];
-                state_groups!(spec.states(), big, |G, first| task
+                state_groups!(spec.states(), most::<S>(), |G, first| task
                     .adjoint::<S, G>(s, &io, at, first, kept, &ahead));
                 task.finish(s, &io, at, out, set);
             }

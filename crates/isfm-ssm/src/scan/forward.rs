@@ -95,6 +95,11 @@ fn tasks(spec: &Scan, groups: &[usize]) -> Vec<(usize, usize, Range<usize>)> {
     tasks
 }
 
+/// States at once: as many as the registers hold.
+const fn most<S: Simd>() -> usize {
+    if S::LANES >= 16 { 16 } else { 4 }
+}
+
 struct Run<'a, 'io, E> {
     io: Inputs<'io, E>,
     task: &'a mut Task<E>,
@@ -131,11 +136,9 @@ impl<E: Real> Kernel<E> for Run<'_, '_, E> {
                     }
                 }
                 prepare(s, &io, &task.table, at, &task.chunk, &mut task.block);
-                // As many states at once as the registers hold.
-                let big = if S::LANES >= 16 { 16 } else { 4 };
                 let others = [out.place(), std::ptr::null()];
                 let ahead = Ahead { io, others, at };
-                state_groups!(spec.states(), big, |G, first| task.recur::<S, G>(
+                state_groups!(spec.states(), most::<S>(), |G, first| task.recur::<S, G>(
                     s,
                     &io,
                     at,

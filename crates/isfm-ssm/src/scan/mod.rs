@@ -37,7 +37,8 @@ macro_rules! state_groups {
         let mut $first = 0;
         macro_rules! groups_of {
             ($size:literal) => {
-                if $size <= $big {
+                // A constant: the bodies of larger groups are never compiled.
+                if const { $size <= $big } {
                     const $G: usize = $size;
                     while n - $first >= $size {
                         $body;
