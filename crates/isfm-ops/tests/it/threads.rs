@@ -1,7 +1,8 @@
 //! The same bits for any number of threads, forward and backward.
 
-use crate::oracle::{bits, cases, gradients, to_f32};
+use crate::oracle::{cases, to_f32};
 use candle_core::Tensor;
+use isfm_testing::{bits, gradients, same_on_any_threads};
 
 #[test]
 fn results_do_not_depend_on_threads() {
@@ -9,16 +10,10 @@ fn results_do_not_depend_on_threads() {
         for case in cases(b, h, w, c, d) {
             let inputs: Vec<Tensor> = case.inputs.iter().map(to_f32).collect();
             let op = &*case.op;
-            let all: Vec<Vec<Vec<u32>>> = [1, 2, 3]
-                .into_iter()
-                .map(|n| {
-                    let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-                    let mut out = vec![bits(&pool.install(|| op(&inputs).unwrap()))];
-                    out.extend(pool.install(|| gradients(op, &inputs)).iter().map(bits));
-                    out
-                })
-                .collect();
-            assert!(all[0] == all[1] && all[0] == all[2], "{}", case.name);
+            same_on_any_threads(&case.name, || {
+                let grads = gradients(&inputs, op);
+                (bits(&op(&inputs).unwrap()), grads.iter().map(bits).collect::<Vec<_>>())
+            });
         }
     }
 }
