@@ -1,45 +1,10 @@
 //! Slow oracles in f64 and what the test files share.
 #![allow(dead_code)]
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
 use isfm_ssm::ScanParams;
-
-/// A small generator of reproducible numbers (splitmix64).
-pub(crate) struct Numbers(pub u64);
-
-impl Numbers {
-    /// Uniform in [0, 1).
-    pub(crate) fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// `count` values uniform in [low, high).
-    pub(crate) fn vec(&mut self, count: usize, low: f64, high: f64) -> Vec<f64> {
-        (0..count).map(|_| low + (high - low) * self.unit()).collect()
-    }
-}
-
-/// ‖a − b‖ / ‖b‖.
-pub(crate) fn relative(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let norm = |x: f64| x.sqrt();
-    let d = norm(a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum());
-    d / norm(b.iter().map(|y| y * y).sum()).max(1e-300)
-}
-
-/// All elements as f64.
-pub(crate) fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// A tensor of `dtype` on the CPU.
-pub(crate) fn tensor(values: &[f64], dims: &[usize], dtype: DType) -> Tensor {
-    Tensor::from_slice(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
-}
+use isfm_testing::{Differences, Numbers, check_variables, gradients, random, tensor};
 
 pub(crate) fn softplus(x: f64) -> f64 {
     if x > 20. { x } else { x.exp().ln_1p() }
@@ -100,23 +65,23 @@ impl Case {
     }
 
     /// What the crate computes.
-    pub(crate) fn run(&self, dtype: DType) -> Vec<f64> {
-        values(&scan(&self.tensors(dtype)).unwrap())
+    pub(crate) fn run(&self, dtype: DType) -> Tensor {
+        scan(&self.tensors(dtype)).unwrap()
+    }
+
+    /// Random numbers of the output's shape.
+    pub(crate) fn weights(&self, seed: u64) -> Tensor {
+        random(&self.dims()[0], seed)
     }
 
     /// The crate's gradients of Σ dy·y.
-    pub(crate) fn gradients(&self, dy: &[f64], dtype: DType) -> Vec<Vec<f64>> {
-        let vars: Vec<Var> =
-            self.tensors(dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-        let y = scan(&tensors).unwrap();
-        let dy = tensor(dy, y.dims(), dtype);
-        let grads = (y * dy).unwrap().sum_all().unwrap().backward().unwrap();
-        vars.iter().map(|v| values(grads.get(v).unwrap())).collect()
+    pub(crate) fn gradients(&self, dy: &Tensor, dtype: DType) -> Vec<Tensor> {
+        let dy = dy.to_dtype(dtype).unwrap();
+        gradients(&self.tensors(dtype), |t| (scan(t)? * &dy)?.sum_all())
     }
 
     /// The scan by plain loops, one direction at a time, on materialised sequences.
-    pub(crate) fn oracle(&self) -> Vec<f64> {
+    pub(crate) fn oracle(&self) -> Tensor {
         let Sizes { b, h, w, d, r, n } = self.sizes;
         let [x, x_dbl, dtw, dtb, a_logs, ds] = &self.inputs;
         let l = h * w;
@@ -149,12 +114,12 @@ impl Case {
                 }
             }
         }
-        y
+        tensor(&y, &[b, h, w, d], DType::F64)
     }
 }
 
 /// The scan on tensors in the order of [`NAMES`].
-pub(crate) fn scan(t: &[Tensor]) -> candle_core::Result<Tensor> {
+pub(crate) fn scan(t: &[Tensor]) -> Result<Tensor> {
     params(&t[2..]).over_map(&t[0], &t[1])
 }
 
@@ -218,52 +183,65 @@ pub(crate) fn project(x: &[f64], weight: &[f64], columns: usize) -> Vec<f64> {
         .collect()
 }
 
-/// Moves every variable away from its initial value, by up to 0.3 and depending on its name alone.
-pub(crate) fn scramble(map: &candle_nn::VarMap, seed: u64) {
-    let mut numbers = Numbers(seed);
+/// What `make` builds in f64 or f32, on variables that are moved by [`scramble`].
+pub(crate) fn built<T>(
+    dtype: DType,
+    seed: u64,
+    make: impl FnOnce(VarBuilder<'_>) -> Result<T>,
+) -> (VarMap, T) {
+    let map = VarMap::new();
+    let module = make(VarBuilder::from_varmap(&map, dtype, &Device::Cpu)).unwrap();
+    scramble(&map, seed);
+    (map, module)
+}
+
+/// The variables in the order of their names.
+pub(crate) fn variables(map: &VarMap) -> Vec<(String, Var)> {
     let data = map.data().lock().unwrap();
-    let names: std::collections::BTreeSet<&String> = data.keys().collect();
-    for name in names {
-        let var = &data[name];
-        let noise = numbers.vec(var.elem_count(), -0.3, 0.3);
+    let mut all: Vec<_> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// "name [dims]" of every variable.
+pub(crate) fn names_and_shapes(map: &VarMap) -> Vec<String> {
+    variables(map).iter().map(|(name, var)| format!("{name} {:?}", var.dims())).collect()
+}
+
+/// Moves every variable away from its initial value, by up to 0.3 and depending on its name alone.
+fn scramble(map: &VarMap, seed: u64) {
+    let mut numbers = Numbers(seed);
+    for (name, var) in variables(map) {
         let start = if name.contains("norm") { 1. } else { 0. };
-        let moved: Vec<f64> = noise.iter().map(|v| start + v).collect();
+        let moved = numbers.vec(var.elem_count(), start - 0.3, start + 0.3);
         var.set(&tensor(&moved, var.dims(), var.dtype())).unwrap();
     }
 }
 
-/// Compares the gradients of Σ r ⊙ f(x) in x and every variable with central differences along
-/// random directions, which see every element at once. In f64.
-pub(crate) fn check_gradients(map: &candle_nn::VarMap, x: &Tensor, f: &dyn Fn(&Tensor) -> Tensor) {
-    // Truncation (step² times a third derivative of order 10 to 100) and rounding (1e-16 of the
-    // loss over the step) both stay below 1e-8 of these losses.
-    const STEP: f64 = 1e-5;
-    let mut numbers = Numbers(77);
+/// y, then the gradient of Σ y² in each variable.
+pub(crate) fn with_gradients(map: &VarMap, y: Tensor) -> Vec<(String, Tensor)> {
+    let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients =
+        variables(map).into_iter().map(|(name, v)| (name, grads.get(&v).unwrap().clone()));
+    std::iter::once(("result".to_string(), y)).chain(gradients).collect()
+}
+
+/// Compares gradients in x and every variable with central differences in f64: element by element
+/// in inputs of at most `one_by_one`, else along random directions.
+///
+/// The value at the start is taken off, so that the loss is 0 there and the bound is 1e-7 of
+/// 1 + |slope|. Truncation (step² times a third derivative of order 10 to 100) and rounding (1e-16
+/// of what is summed, over the step) stay below 1e-8.
+pub(crate) fn check_gradients(
+    map: &VarMap,
+    x: &Tensor,
+    one_by_one: usize,
+    f: impl Fn(&Tensor) -> Result<Tensor>,
+) {
     let input = Var::from_tensor(x).unwrap();
-    let weights = f(input.as_tensor());
-    let r = tensor(&numbers.vec(weights.elem_count(), -1., 1.), weights.dims(), DType::F64);
-    let loss = || (f(input.as_tensor()) * &r).unwrap().sum_all().unwrap();
-    let grads = loss().backward().unwrap();
-    let mut vars: Vec<(String, Var)> =
-        map.data().lock().unwrap().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-    vars.sort_by(|a, b| a.0.cmp(&b.0));
-    vars.push(("the input".to_string(), input.clone()));
-    for (name, var) in &vars {
-        let got = values(grads.get(var).unwrap_or_else(|| panic!("no gradient of {name}")));
-        let start = values(var);
-        for _ in 0..3 {
-            let direction = numbers.vec(start.len(), -1., 1.);
-            let at = |step: f64| {
-                let moved: Vec<f64> =
-                    start.iter().zip(&direction).map(|(v, d)| v + step * d).collect();
-                var.set(&tensor(&moved, var.dims(), DType::F64)).unwrap();
-                loss().to_scalar::<f64>().unwrap()
-            };
-            let want = (at(STEP) - at(-STEP)) / (2. * STEP);
-            at(0.);
-            let got: f64 = got.iter().zip(&direction).map(|(g, d)| g * d).sum();
-            let error = (got - want).abs();
-            assert!(error < 1e-7 * (1. + want.abs()), "{name}: {got}, should be {want}");
-        }
-    }
+    let mut all = variables(map);
+    all.push(("the input".to_string(), input.clone()));
+    let start = f(&input).unwrap().detach();
+    let how = Differences { tolerance: 1e-7, one_by_one, ..Differences::default() };
+    check_variables(&all, how, || f(&input)? - &start);
 }
