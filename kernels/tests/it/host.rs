@@ -17,16 +17,10 @@ pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 /// What a plan says, to be altered.
 #[derive(Clone, Debug)]
 pub struct Work {
-    pub inputs: Vec<Buffer>,
-    pub outputs: Vec<Buffer>,
-    pub scratch: Vec<Buffer>,
+    pub inputs: Vec<(Element, usize)>,
+    pub outputs: Vec<(Element, usize)>,
+    pub scratch: Vec<(Element, usize)>,
     pub launches: Vec<Launch>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Buffer {
-    pub element: Element,
-    pub len: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -40,9 +34,7 @@ pub struct Launch {
 /// The plan, which must not be refused.
 pub fn plan(made: Result<Plan, Limit>) -> Work {
     let plan = made.unwrap();
-    let buffers = |needs: &[Need]| {
-        needs.iter().map(|n| Buffer { element: n.element(), len: n.len() }).collect()
-    };
+    let buffers = |needs: &[Need]| needs.iter().map(|n| (n.element(), n.len())).collect();
     let launch = |l: &isfm_kernels::Launch| Launch {
         kernel: l.kernel().into(),
         grid: l.grid(),
@@ -129,10 +121,10 @@ impl Host {
         let mut at = 0;
         plan.outputs
             .iter()
-            .map(|need| {
-                let bytes = &up[at..at + need.len * need.element.size()];
+            .map(|&(element, len)| {
+                let bytes = &up[at..at + len * element.size()];
                 at += bytes.len();
-                decode(need.element, bytes)
+                decode(element, bytes)
             })
             .collect()
     }
@@ -142,13 +134,13 @@ impl Host {
         let mut request = Request::default();
         request.number(descending.into());
         request.number((plan.inputs.len() + plan.outputs.len() + plan.scratch.len()) as u32);
-        for (need, input) in plan.inputs.iter().zip(inputs) {
-            assert_eq!(need.len, input.len(), "an input's size");
-            request.buffer(0, need);
-            request.0.extend(encode(need.element, input));
+        for (&(element, len), input) in plan.inputs.iter().zip(inputs) {
+            assert_eq!(len, input.len(), "an input's size");
+            request.buffer(0, (element, len));
+            request.0.extend(encode(element, input));
         }
-        plan.outputs.iter().for_each(|need| request.buffer(1, need));
-        plan.scratch.iter().for_each(|need| request.buffer(2, need));
+        plan.outputs.iter().for_each(|&need| request.buffer(1, need));
+        plan.scratch.iter().for_each(|&need| request.buffer(2, need));
         request.number(plan.launches.len() as u32);
         for launch in &plan.launches {
             request.bytes(launch.kernel.as_bytes());
@@ -182,27 +174,27 @@ impl Request {
         self.0.extend(bytes);
     }
 
-    fn buffer(&mut self, kind: u32, need: &Buffer) {
+    fn buffer(&mut self, kind: u32, (element, len): (Element, usize)) {
         self.number(kind);
-        self.0.extend(((need.len * need.element.size()) as u64).to_ne_bytes());
+        self.0.extend(((len * element.size()) as u64).to_ne_bytes());
     }
 
     fn argument(&mut self, plan: &Work, arg: &Arg) {
         let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
-        let (buffer, at, need) = match *arg {
-            Arg::Input(i, at) => (i, at, &plan.inputs[i]),
-            Arg::Output(i, at) => (inputs + i, at, &plan.outputs[i]),
-            Arg::Scratch(i, at) => (inputs + outputs + i, at, &plan.scratch[i]),
+        let (buffer, at, (element, len)) = match *arg {
+            Arg::Input(i, at) => (i, at, plan.inputs[i]),
+            Arg::Output(i, at) => (inputs + i, at, plan.outputs[i]),
+            Arg::Scratch(i, at) => (inputs + outputs + i, at, plan.scratch[i]),
             Arg::Null => return self.number(0),
             Arg::U32(n) => return self.value(&n.to_ne_bytes()),
             Arg::F32(x) => return self.value(&x.to_ne_bytes()),
             Arg::Scan(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
             Arg::Conv(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
         };
-        assert!(at <= need.len, "a place outside its buffer: {arg:?}");
+        assert!(at <= len, "a place outside its buffer: {arg:?}");
         self.number(1);
         self.number(buffer as u32);
-        self.0.extend(((at * need.element.size()) as u64).to_ne_bytes());
+        self.0.extend(((at * element.size()) as u64).to_ne_bytes());
     }
 
     fn value(&mut self, bytes: &[u8]) {

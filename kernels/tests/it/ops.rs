@@ -177,7 +177,7 @@ fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usi
 
 /// The same operation with its first input at an address that no pack can have.
 fn shifted(mut plan: Work) -> Work {
-    plan.inputs[0].len += 1;
+    plan.inputs[0].1 += 1;
     for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
         if let Arg::Input(0, at) = arg {
             *at += 1;
@@ -300,7 +300,7 @@ fn check_map(
 ) {
     let Some(host) = host() else { return };
     let (_, shape) = map_of(dims);
-    let dy = numbers(t, forward.outputs[0].len, 9, -1., 1.);
+    let dy = numbers(t, forward.outputs[0].1, 9, -1., 1.);
     let (want, grads) = oracle(&[(x, &shape)], &dy, |v| f(&v[0]));
     let what = format!("{name} {dims:?}");
     close(t, &host.run(&forward, &[x])[0], &want, SUM, &what);
@@ -402,7 +402,7 @@ fn haar_agrees_with_the_cpu() {
                         Bands::Both => Tensor::cat(&[low, high], 0),
                     }
                 };
-                let dy = numbers(t, plan(haar::haar(t, map, bands)).outputs[0].len, 9, -1., 1.);
+                let dy = numbers(t, plan(haar::haar(t, map, bands)).outputs[0].1, 9, -1., 1.);
                 let (want, grads) = oracle(&[(&x, &shape)], &dy, |v| f(&v[0]));
                 let what = format!("haar {dims:?} {bands:?}");
                 close(t, &host.run(&plan(haar::haar(t, map, bands)), &[&x])[0], &want, FEW, &what);
@@ -489,8 +489,8 @@ fn dense_convolution_takes_any_place_in_memory() {
             let start = numbers(t, pixels * outputs, 3, -1., 1.);
             let aligned = plan(conv::conv(t, map, outputs, k, Some(Start::Map), true));
             let mut moved = aligned.clone();
-            for need in moved.inputs.iter_mut().chain(&mut moved.outputs) {
-                need.len += 1;
+            for (_, len) in moved.inputs.iter_mut().chain(&mut moved.outputs) {
+                *len += 1;
             }
             for arg in moved.launches.iter_mut().flat_map(|l| &mut l.args) {
                 if let Arg::Input(_, at) | Arg::Output(_, at) = arg {
