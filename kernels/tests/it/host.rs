@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use isfm_kernels::{Arg, Element, Limit, Module, Need, Plan, Type};
+use isfm_testing::{Numbers, gradients, tensor, values};
 
 pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 
@@ -226,17 +227,9 @@ fn decode(element: Element, bytes: &[u8]) -> Vec<f64> {
         .collect()
 }
 
-/// Numbers in (low, high) that `t` can hold, the same every time.
-pub fn numbers(t: Type, n: usize, seed: u32, low: f64, high: f64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    let mut next = || {
-        // xorshift32
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        f64::from(state) / f64::from(u32::MAX)
-    };
-    (0..n).map(|_| round(t, low + (high - low) * next())).collect()
+/// Numbers in [low, high) as `t` holds them, the same every time.
+pub fn numbers(t: Type, n: usize, seed: u64, low: f64, high: f64) -> Vec<f64> {
+    Numbers(seed).vec(n, low, high).into_iter().map(|x| round(t, x)).collect()
 }
 
 /// To the nearest number of type `t`.
@@ -269,23 +262,10 @@ pub fn oracle(
     grad: &[f64],
     f: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
 ) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let run = || -> candle_core::Result<_> {
-        let cpu = &Device::Cpu;
-        let mut vars = Vec::new();
-        for (data, shape) in inputs {
-            vars.push(Var::from_tensor(&Tensor::from_vec(data.to_vec(), *shape, cpu)?)?);
-        }
-        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-        let out = f(&tensors)?.flatten_all()?;
-        let grad = Tensor::from_vec(grad.to_vec(), out.shape(), cpu)?;
-        let grads = (&out * &grad)?.sum_all()?.backward()?;
-        let mut all = Vec::new();
-        for var in &vars {
-            let grad = grads.get(var.as_tensor()).cloned();
-            let grad = grad.unwrap_or(var.as_tensor().zeros_like()?);
-            all.push(grad.flatten_all()?.to_vec1::<f64>()?);
-        }
-        Ok((out.to_vec1::<f64>()?, all))
-    };
-    run().unwrap()
+    let tensor = |(data, shape): &(&[f64], &[usize])| tensor(data, shape, DType::F64);
+    let inputs: Vec<Tensor> = inputs.iter().map(tensor).collect();
+    let grad = Tensor::new(grad, &Device::Cpu).unwrap();
+    // The product with a constant hands its gradient on unchanged, whatever the result is.
+    let grads = gradients(&inputs, |v| (f(v)?.flatten_all()? * &grad)?.sum_all());
+    (values(&f(&inputs).unwrap()), grads.iter().map(values).collect())
 }
