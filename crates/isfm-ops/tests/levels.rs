@@ -1,6 +1,6 @@
 //! Every SIMD level against f64. One test, because the level is one setting for the process.
 
-#[path = "it/oracle.rs"]
+#[path = "numeric/oracle.rs"]
 mod oracle;
 
 use candle_core::{DType, Tensor};

@@ -1,6 +1,6 @@
 //! Every instruction set gives the same. One test, because the level is one setting for the process.
 
-#[path = "it/common.rs"]
+#[path = "numeric/common.rs"]
 mod common;
 
 use candle_core::{DType, Module};
