@@ -293,46 +293,34 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
     let mut all = Vec::new();
     for k in [1, 3, 5, 7, 9] {
         let weight: &[usize] = &[c, 1, k, k];
-        all.push(case(
-            format!("depthwise k={k}"),
-            &[map, weight, &[c]],
-            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-            |t| depthwise(&t[0], &t[1], Some(&t[2])),
-        ));
-        all.push(case(
-            format!("depthwise k={k} no bias"),
-            &[map, weight],
-            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], None, Epilogue::None),
-            |t| depthwise(&t[0], &t[1], None),
-        ));
+        for dims in [&[map, weight, &[c]][..], &[map, weight]] {
+            all.push(case(
+                format!("depthwise k={k}"),
+                dims,
+                |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], t.get(2), Epilogue::None),
+                |t| depthwise(&t[0], &t[1], t.get(2)),
+            ));
+        }
     }
     for k in [1, 3, 5] {
         let weight: &[usize] = &[d, c, k, k];
+        for dims in [&[map, weight, &[d]][..], &[map, weight]] {
+            all.push(case(
+                format!("conv k={k}"),
+                dims,
+                |t| isfm_ops::conv2d(&t[0], &t[1], t.get(2), Epilogue::None),
+                |t| conv2d(&t[0], &t[1], t.get(2)),
+            ));
+        }
+    }
+    for dims in [&[map, &[d, c], &[d]][..], &[map, &[d, c]]] {
         all.push(case(
-            format!("conv k={k}"),
-            &[map, weight, &[d]],
-            |t| isfm_ops::conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-            |t| conv2d(&t[0], &t[1], Some(&t[2])),
-        ));
-        all.push(case(
-            format!("conv k={k} no bias"),
-            &[map, weight],
-            |t| isfm_ops::conv2d(&t[0], &t[1], None, Epilogue::None),
-            |t| conv2d(&t[0], &t[1], None),
+            "linear".into(),
+            dims,
+            |t| isfm_ops::linear(&t[0], &t[1], t.get(2), Epilogue::None),
+            |t| linear(&t[0], &t[1], t.get(2)),
         ));
     }
-    all.push(case(
-        "linear".into(),
-        &[map, &[d, c], &[d]],
-        |t| isfm_ops::linear(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-        |t| linear(&t[0], &t[1], Some(&t[2])),
-    ));
-    all.push(case(
-        "linear no bias".into(),
-        &[map, &[d, c]],
-        |t| isfm_ops::linear(&t[0], &t[1], None, Epilogue::None),
-        |t| linear(&t[0], &t[1], None),
-    ));
     for k in [1, 3] {
         let (weight, own): (&[usize], &[usize]) = (&[d, c, k, k], &[c, 1, k, k]);
         let out: &[usize] = &[b, h, w, d];

@@ -80,42 +80,49 @@ impl Case {
         gradients(&self.tensors(dtype), |t| (scan(t)? * &dy)?.sum_all())
     }
 
-    /// The scan by plain loops, one direction at a time, on materialised sequences.
+    /// What the crate should compute.
     pub(crate) fn oracle(&self) -> Tensor {
         let Sizes { b, h, w, d, r, n } = self.sizes;
-        let [x, x_dbl, dtw, dtb, a_logs, ds] = &self.inputs;
-        let l = h * w;
-        let mut y = vec![0.; b * l * d];
-        for k in 0..4 {
-            let mut order: Vec<usize> = if k % 2 == 0 {
-                (0..l).collect()
-            } else {
-                (0..w).flat_map(|j| (0..h).map(move |i| i * w + j)).collect()
-            };
-            if k >= 2 {
-                order.reverse();
-            }
-            for bi in 0..b {
-                for c in 0..d {
-                    let mut state = vec![0.; n];
-                    for &p in &order {
-                        let row = &x_dbl[((bi * l + p) * 4 + k) * (r + 2 * n)..][..r + 2 * n];
-                        let dt: f64 = (0..r).map(|i| dtw[(k * d + c) * r + i] * row[i]).sum();
-                        let delta = softplus(dt + dtb[k * d + c]);
-                        let at = (bi * l + p) * d + c;
-                        let mut out = ds[k * d + c] * x[at];
-                        for (i, s) in state.iter_mut().enumerate() {
-                            let a = -a_logs[(k * d + c) * n + i].exp();
-                            *s = (delta * a).exp() * *s + delta * row[r + i] * x[at];
-                            out += row[r + n + i] * *s;
-                        }
-                        y[at] += out;
+        let rows: Vec<usize> = (0..h * w).collect();
+        let columns: Vec<usize> = (0..w).flat_map(|j| (0..h).map(move |i| i * w + j)).collect();
+        let [rows_back, columns_back] =
+            [&rows, &columns].map(|order| order.iter().rev().copied().collect());
+        let orders = [rows, columns, rows_back, columns_back];
+        tensor(&oracle(&self.inputs, [b, h * w, d, r, n], &orders), &[b, h, w, d], DType::F64)
+    }
+}
+
+/// The scan in any orders by plain loops, one order at a time, on materialised sequences. The
+/// inputs are those of [`NAMES`], the sizes B, H·W, D, R and N.
+pub(crate) fn oracle(
+    [x, x_dbl, dtw, dtb, a_logs, ds]: &[Vec<f64>; 6],
+    [b, l, d, r, n]: [usize; 5],
+    orders: &[Vec<usize>],
+) -> Vec<f64> {
+    let mut y = vec![0.; b * l * d];
+    for (k, order) in orders.iter().enumerate() {
+        for bi in 0..b {
+            for c in 0..d {
+                let channel = k * d + c;
+                let mut state = vec![0.; n];
+                for &p in order {
+                    let at = bi * l + p;
+                    let row = &x_dbl[(at * orders.len() + k) * (r + 2 * n)..][..r + 2 * n];
+                    let dt: f64 = (0..r).map(|i| dtw[channel * r + i] * row[i]).sum();
+                    let delta = softplus(dt + dtb[channel]);
+                    let u = x[at * d + c];
+                    let mut out = ds[channel] * u;
+                    for (i, s) in state.iter_mut().enumerate() {
+                        let a = -a_logs[channel * n + i].exp();
+                        *s = (delta * a).exp() * *s + delta * row[r + i] * u;
+                        out += row[r + n + i] * *s;
                     }
+                    y[at * d + c] += out;
                 }
             }
         }
-        tensor(&y, &[b, h, w, d], DType::F64)
     }
+    y
 }
 
 /// The scan on tensors in the order of [`NAMES`].

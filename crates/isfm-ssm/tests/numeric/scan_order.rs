@@ -1,6 +1,6 @@
 //! Scan orders as permutations, and the operations that walk along them.
 
-use crate::common::{Case, Sizes, params, softplus};
+use crate::common::{Case, Sizes, oracle, params};
 use candle_core::{DType, Device, Result, Tensor};
 use isfm_ssm::{ScanOrder, cross_merge, cross_merge_each, cross_scan, cross_scan_each};
 use isfm_testing::{
@@ -203,29 +203,10 @@ fn ordered_scan_takes_any_orders() {
         [&[b, h, w, d], &[b, h, w, k, r + 2 * n], &[k, d, r], &[k, d], &[k * d, n], &[k * d]];
     let t: Vec<Tensor> = (5..).zip(dims).map(|(seed, dims)| random(dims, seed)).collect();
     let got = params(&t[2..]).in_orders(&t[0], &t[1], &orders).unwrap();
-    let [x, x_dbl, dtw, dtb, a_logs, ds] = [0, 1, 2, 3, 4, 5].map(|i| values(&t[i]));
-    let mut want = vec![0.; got.elem_count()];
-    for (k_at, order) in orders.iter().enumerate() {
-        for image in 0..b {
-            for c in 0..d {
-                let channel = k_at * d + c;
-                let mut state = vec![0.; n];
-                for &p in order.positions() {
-                    let at = image * h * w + p as usize;
-                    let row = &x_dbl[(at * k + k_at) * (r + 2 * n)..][..r + 2 * n];
-                    let dt: f64 = (0..r).map(|i| dtw[channel * r + i] * row[i]).sum();
-                    let delta = softplus(dt + dtb[channel]);
-                    let u = x[at * d + c];
-                    want[at * d + c] += ds[channel] * u;
-                    for (i, s) in state.iter_mut().enumerate() {
-                        let decay = (-delta * a_logs[channel * n + i].exp()).exp();
-                        *s = decay * *s + delta * row[r + i] * u;
-                        want[at * d + c] += row[r + n + i] * *s;
-                    }
-                }
-            }
-        }
-    }
+    let inputs = [0, 1, 2, 3, 4, 5].map(|i| values(&t[i]));
+    let steps = |order: &ScanOrder| order.positions().iter().map(|&p| p as usize).collect();
+    let orders: Vec<Vec<usize>> = orders.iter().map(steps).collect();
+    let want = oracle(&inputs, [b, h * w, d, r, n], &orders);
     assert!(relative(&got, &tensor(&want, got.dims(), DType::F64)) < 1e-13);
 }
 
