@@ -58,14 +58,11 @@ pub struct Need {
 
 #[expect(clippy::len_without_is_empty, reason = "a number to allocate, not a collection")]
 impl Need {
-    /// The type of its elements.
-    pub fn element(&self) -> Element {
-        self.element
-    }
-
-    /// How many elements it has.
-    pub fn len(&self) -> usize {
-        self.len
+    read! {
+        /// The type of its elements.
+        element: Element,
+        /// How many elements it has.
+        len: usize,
     }
 }
 
@@ -134,29 +131,17 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The source with the kernel.
-    pub fn module(&self) -> Module {
-        self.module
-    }
-
-    /// The kernel's name.
-    pub fn kernel(&self) -> &str {
-        &self.kernel
-    }
-
-    /// The number of blocks; never 0.
-    pub fn grid(&self) -> u32 {
-        self.grid
-    }
-
-    /// The number of threads in a block.
-    pub fn block(&self) -> u32 {
-        self.block
-    }
-
-    /// The arguments, in the order of the kernel's parameters.
-    pub fn args(&self) -> &[Arg] {
-        &self.args
+    read! {
+        /// The source with the kernel.
+        module: Module,
+        /// The kernel's name.
+        kernel: &str = as_str,
+        /// The number of blocks; never 0.
+        grid: u32,
+        /// The number of threads in a block.
+        block: u32,
+        /// The arguments, in the order of the kernel's parameters.
+        args: &[Arg] = as_slice,
     }
 }
 
@@ -194,24 +179,15 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// The name of the operation.
-    pub fn op(&self) -> &'static str {
-        self.op
-    }
-
-    /// Which size it is.
-    pub fn what(&self) -> &'static str {
-        self.what
-    }
-
-    /// The size given.
-    pub fn got(&self) -> usize {
-        self.got
-    }
-
-    /// The largest size possible.
-    pub fn most(&self) -> usize {
-        self.most
+    read! {
+        /// The name of the operation.
+        op: &'static str,
+        /// Which size it is.
+        what: &'static str,
+        /// The size given.
+        got: usize,
+        /// The largest size possible.
+        most: usize,
     }
 }
 
@@ -254,24 +230,15 @@ pub(crate) fn at_most(
 }
 
 impl Plan {
-    /// What the caller gives.
-    pub fn inputs(&self) -> &[Need] {
-        &self.inputs
-    }
-
-    /// What the caller gets.
-    pub fn outputs(&self) -> &[Need] {
-        &self.outputs
-    }
-
-    /// What the kernels need meanwhile and is free again afterwards.
-    pub fn scratch(&self) -> &[Need] {
-        &self.scratch
-    }
-
-    /// The kernels that run, in order.
-    pub fn launches(&self) -> &[Launch] {
-        &self.launches
+    read! {
+        /// What the caller gives.
+        inputs: &[Need] = as_slice,
+        /// What the caller gets.
+        outputs: &[Need] = as_slice,
+        /// What the kernels need meanwhile and is free again afterwards.
+        scratch: &[Need] = as_slice,
+        /// The kernels that run, in order.
+        launches: &[Launch] = as_slice,
     }
 
     pub(crate) fn new() -> Self {

@@ -1,5 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+/// Accessors of fields, by copy or by the method named.
+macro_rules! read {
+    ($($(#[$doc:meta])* $field:ident: $type:ty $(= $get:ident)?,)*) => {
+        $($(#[$doc])* #[inline] pub fn $field(&self) -> $type { self.$field$(.$get())? })*
+    };
+}
+
 pub mod conv;
 pub mod haar;
 mod launch;

@@ -1,11 +1,12 @@
 //! Plans of the bilinear resize, `resize.cu`.
 
+use crate::launch::at_most;
 use crate::{Arg, Limit, Map, Module, Plan, Type};
 
 /// Bilinear resize to `height`×`width`. Input x, output the result.
 ///
 /// # Errors
-/// For 2³¹ elements or more on a side.
+/// For 2³¹ elements or more on a side, or a result that is made of maps without pixels.
 pub fn resize(t: Type, map: Map, height: usize, width: usize) -> Result<Plan, Limit> {
     resize_plan(t, map, height, width, false)
 }
@@ -28,6 +29,9 @@ fn resize_plan(
     const OP: &str = "resize_bilinear";
     let from = map.count(OP)?;
     let to = Map { height, width, ..map }.count(OP)?;
+    if from == 0 && !backward {
+        at_most(OP, "the number of elements made of none", to as usize, 0)?;
+    }
     let (name, input, output) =
         if backward { ("resize_backward", to, from) } else { ("resize", from, to) };
     let mut p = Plan::new();

@@ -10,6 +10,7 @@ use isfm_dwt::{Border, DataFormat, Wavelet, dwt2, idwt2};
 use isfm_model::{Config, Network, Preset, initial_weights};
 use isfm_ops::{self as ops, Epilogue};
 use isfm_ssm::{ScanOptions, ScanParams, selective_scan_with_state};
+use isfm_testing::{Numbers, random, refused, tensor};
 
 fn gpu() -> Option<&'static Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
@@ -36,16 +37,13 @@ fn input(shape: &[usize], low: f64, high: f64) -> Input {
     Input { shape: shape.to_vec(), low, high }
 }
 
-fn numbers(n: usize, seed: u64, low: f64, high: f64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 53) as f64
+/// On the CPU.
+fn tensors(inputs: &[Input], dtype: DType) -> Vec<Tensor> {
+    let made = |(seed, x): (u64, &Input)| {
+        let data = Numbers(seed).vec(x.shape.iter().product(), x.low, x.high);
+        tensor(&data, &x.shape, dtype)
     };
-    (0..n).map(|_| low + (high - low) * next()).collect()
+    (1..).zip(inputs).map(made).collect()
 }
 
 type Operation<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
@@ -58,11 +56,9 @@ fn run(inputs: &[Tensor], tracked: bool, f: Operation) -> Result<(Tensor, Vec<Te
     let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let out = f(&tensors)?;
-    let grad = numbers(out.elem_count(), 99, -1., 1.);
-    let grad = Tensor::from_vec(grad, out.shape(), &Device::Cpu)?;
     // The CPU gets what every type can hold, too.
-    let half = inputs[0].dtype();
-    let grad = grad.to_dtype(DType::BF16)?.to_dtype(half)?.to_device(out.device())?;
+    let grad = random(out.dims(), 99).to_dtype(DType::BF16)?;
+    let grad = grad.to_dtype(inputs[0].dtype())?.to_device(out.device())?;
     let grads = (&out * &grad)?.sum_all()?.backward()?;
     let of = |v: &Var| grads.get(v.as_tensor()).cloned().map_or(v.zeros_like(), Ok);
     Ok((out, vars.iter().map(of).collect::<Result<_>>()?))
@@ -88,11 +84,7 @@ fn agrees(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], f: Operatio
 fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: bool, f: Operation) {
     let Some(gpu) = gpu() else { return };
     for &dtype in dtypes {
-        let made = |(i, input): (usize, &Input)| {
-            let data = numbers(input.shape.iter().product(), 1 + i as u64, input.low, input.high);
-            Tensor::from_vec(data, input.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)
-        };
-        let rounded = inputs.iter().enumerate().map(made).collect::<Result<Vec<_>>>().unwrap();
+        let rounded = tensors(inputs, dtype);
         let wide: Vec<_> = rounded.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
         let there: Vec<_> = rounded.iter().map(|t| t.to_device(gpu).unwrap()).collect();
         let (want, want_grads) = run(&wide, tracked, f).unwrap();
@@ -263,18 +255,10 @@ fn lines_agree_with_the_cpu() {
 fn gradients_agree_with_finite_differences() {
     let Some(gpu) = gpu() else { return };
     let work = || -> Result<()> {
-        let mut inputs = Vec::new();
-        for (i, x) in scan_inputs(1, 5, 6, 3, 4, 2).iter().enumerate() {
-            let data = numbers(x.shape.iter().product(), 1 + i as u64, x.low, x.high);
-            inputs.push(
-                Tensor::from_vec(data, x.shape.as_slice(), &Device::Cpu)?
-                    .to_dtype(DType::F32)?
-                    .to_device(gpu)?,
-            );
-        }
+        let inputs = tensors(&scan_inputs(1, 5, 6, 3, 4, 2), DType::F32);
+        let inputs = inputs.iter().map(|t| t.to_device(gpu)).collect::<Result<Vec<_>>>()?;
         let (out, grads) = run(&inputs, true, &scan)?;
-        let weight = numbers(out.elem_count(), 99, -1., 1.);
-        let weight = Tensor::from_vec(weight, out.shape(), &Device::Cpu)?.to_dtype(DType::BF16)?;
+        let weight = random(out.dims(), 99).to_dtype(DType::BF16)?;
         let total = |inputs: &[Tensor]| -> Result<f64> {
             let out = scan(inputs)?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
             (out * weight.to_dtype(DType::F64)?)?.sum_all()?.to_scalar::<f64>()
@@ -282,10 +266,7 @@ fn gradients_agree_with_finite_differences() {
         // In f32 the best step is near the cube root of its precision: error about 1e-4.
         const STEP: f64 = 5e-3;
         for i in 0..inputs.len() {
-            let along = numbers(inputs[i].elem_count(), 7, -1., 1.);
-            let along = Tensor::from_vec(along, inputs[i].shape(), &Device::Cpu)?
-                .to_dtype(DType::F32)?
-                .to_device(gpu)?;
+            let along = random(inputs[i].dims(), 7).to_dtype(DType::F32)?.to_device(gpu)?;
             let moved = |by: f64| -> Result<f64> {
                 let mut inputs = inputs.clone();
                 inputs[i] = (&inputs[i] + (&along * by)?)?;
@@ -305,12 +286,8 @@ fn gradients_agree_with_finite_differences() {
 fn two_runs_give_the_same_bits() {
     let Some(gpu) = gpu() else { return };
     let made = || -> Result<Vec<Vec<f64>>> {
-        let mut inputs = Vec::new();
-        for (i, x) in scan_inputs(2, 40, 30, 70, 16, 8).iter().enumerate() {
-            let data = numbers(x.shape.iter().product(), 1 + i as u64, x.low, x.high);
-            let t = Tensor::from_vec(data, x.shape.as_slice(), &Device::Cpu)?;
-            inputs.push(t.to_dtype(DType::F32)?.to_device(gpu)?);
-        }
+        let inputs = tensors(&scan_inputs(2, 40, 30, 70, 16, 8), DType::F32);
+        let inputs = inputs.iter().map(|t| t.to_device(gpu)).collect::<Result<Vec<_>>>()?;
         let (out, grads) = run(&inputs, true, &scan)?;
         Ok(std::iter::once(&out).chain(&grads).map(values).collect())
     };
@@ -320,16 +297,15 @@ fn two_runs_give_the_same_bits() {
 #[test]
 fn sizes_beyond_a_kernel_are_refused_by_name() {
     let Some(gpu) = gpu() else { return };
-    let error = |n: usize, r: usize| {
+    let scanned = |n: usize, r: usize| {
         let made = |x: &Input| Tensor::zeros(x.shape.as_slice(), DType::F32, gpu);
         let inputs = scan_inputs(1, 2, 2, 2, n, r).iter().map(made).collect::<Result<Vec<_>>>();
-        scan(&inputs.unwrap()).unwrap_err().to_string()
+        scan(&inputs.unwrap())
     };
-    assert!(error(17, 2).contains("the number of states is 17"), "{}", error(17, 2));
-    assert!(error(16, 17).contains("the rank of dt is 17"), "{}", error(16, 17));
+    refused(scanned(17, 2), &["the number of states is 17"]);
+    refused(scanned(16, 17), &["the rank of dt is 17"]);
     let wide = Tensor::zeros((2, 2), DType::F64, gpu).unwrap();
-    let error = ops::silu(&wide).unwrap_err().to_string();
-    assert!(error.contains("F32, F16 or BF16 on CUDA"), "{error}");
+    refused(ops::silu(&wide), &["F32, F16 or BF16 on CUDA"]);
 }
 
 /// The whole network: the same picture in f32 as the CPU's, and one near it in bf16 and f16; and the
@@ -341,11 +317,8 @@ fn the_network_agrees_with_the_cpu() {
         let config = Config::from(Preset::Small);
         let weights =
             initial_weights(&config, 1, &Device::Cpu).map_err(candle_core::Error::wrap)?;
-        let image = |seed| -> Result<Tensor> {
-            let data = numbers(37 * 46, seed, 0., 1.);
-            Tensor::from_vec(data, (1, 1, 37, 46), &Device::Cpu)?.to_dtype(DType::F32)
-        };
-        let (visible, infrared) = (image(1)?, image(2)?);
+        let image = |seed| tensor(&Numbers(seed).vec(37 * 46, 0., 1.), &[1, 1, 37, 46], DType::F32);
+        let (visible, infrared) = (image(1), image(2));
         let fused = |device: &Device, dtype: DType| -> Result<Vec<f64>> {
             let mut weights = weights.clone();
             for t in weights.values_mut() {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor, Var};
 use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
 use isfm_model::{Checkpoint, Config, Network, Weights};
+use isfm_testing::{Golden, golden, relative, same_bits};
 
 const STAGE: f64 = 2e-6;
 const LOSS: f64 = 1e-6;
@@ -21,28 +22,14 @@ fn fixture(name: &str) -> PathBuf {
 
 struct Case {
     checkpoint: Checkpoint,
-    numbers: HashMap<String, Tensor>,
+    numbers: Golden,
 }
 
 fn case(name: &str) -> Case {
     let config = Config::read(fixture(&format!("{name}.json"))).unwrap();
     let weights = fixture(&format!("{name}.weights.safetensors"));
     let checkpoint = Checkpoint::read(weights, Some(&config), &Device::Cpu).unwrap();
-    let numbers = fixture(&format!("{name}.case.safetensors"));
-    Case { checkpoint, numbers: candle_core::safetensors::load(numbers, &Device::Cpu).unwrap() }
-}
-
-fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-/// ‖got − want‖ / ‖want‖ in f64.
-fn difference(got: &Tensor, want: &Tensor) -> f64 {
-    let (got, want) = (values(got), values(want));
-    assert_eq!(got.len(), want.len());
-    let norm = |xs: &mut dyn Iterator<Item = f64>| xs.map(|x| x * x).sum::<f64>().sqrt();
-    let wrong = norm(&mut got.iter().zip(&want).map(|(&g, &w)| f64::from(g) - f64::from(w)));
-    wrong / norm(&mut want.iter().map(|&w| f64::from(w)))
+    Case { checkpoint, numbers: golden!(format!("{name}.case.safetensors")) }
 }
 
 /// B×C×H×W from B×H×W×C.
@@ -52,7 +39,7 @@ fn channels_first(x: &Tensor) -> Tensor {
 
 impl Case {
     fn agree(&self, name: &str, got: &Tensor, bound: f64) {
-        let d = difference(got, &self.numbers[name]);
+        let d = relative(got, &self.numbers[name].reshape(got.dims()).unwrap());
         assert!(d <= bound, "{name}: {d:.2e}, needs {bound:.0e}");
     }
 
@@ -76,7 +63,7 @@ impl Case {
         }
         self.agree("out.fused", &stages.fused, STAGE);
         let alone = network.forward(visible, infrared).unwrap();
-        assert_eq!(values(&alone), values(&stages.fused));
+        assert!(same_bits(&alone, &stages.fused));
     }
 
     fn loss(&self, weights: &Weights) -> FusionLoss {
@@ -100,13 +87,11 @@ impl Case {
         self.agree("loss.loss", &loss.total, LOSS);
         let gradients = loss.total.backward().unwrap();
         let mut compared = 0;
-        for (name, want) in &self.numbers {
-            let Some(name) = name.strip_prefix("grad.") else { continue };
+        for (name, want) in self.numbers.under("grad.") {
             let Some(variable) = variables.get(name) else { continue };
             let got = gradients.get(variable.as_tensor());
             let got = got.unwrap_or_else(|| panic!("{name} has no gradient"));
-            assert_eq!(got.dims(), want.dims(), "{name}");
-            let d = difference(got, want);
+            let d = relative(got, want);
             assert!(d <= GRADIENT, "gradient of {name}: {d:.2e}, needs {GRADIENT:.0e}");
             compared += 1;
         }
@@ -122,7 +107,7 @@ impl Case {
             let gradients = self.loss(&weights).total.backward().unwrap();
             let got = gradients.get(variable.as_tensor());
             let got = got.unwrap_or_else(|| panic!("{name} alone has no gradient"));
-            let d = difference(got, &self.numbers[&format!("grad.{name}")]);
+            let d = relative(got, &self.numbers[&format!("grad.{name}")]);
             assert!(d <= GRADIENT, "gradient of {name} alone: {d:.2e}, needs {GRADIENT:.0e}");
         }
     }
@@ -168,6 +153,6 @@ fn tiny_pth_reads_as_its_safetensors() {
         case.checkpoint.weights.keys().collect::<Vec<_>>()
     );
     for (name, tensor) in &pth.weights {
-        assert_eq!(values(tensor), values(&case.checkpoint.weights[name]), "{name}");
+        assert!(same_bits(tensor, &case.checkpoint.weights[name]), "{name}");
     }
 }

@@ -37,7 +37,9 @@ pub use ops::softmax::softmax_last_dim;
 pub mod internal {
     pub use crate::check::{dims, dtype_error, float, like, no_cuda_kernel, shape_error};
     #[cfg(feature = "cuda")]
-    pub use crate::cuda;
+    pub mod cuda {
+        pub use crate::cuda::*;
+    }
     pub use crate::memory::{recycle, recycling, scratch, with_capacity, zeros};
     pub use crate::ops::activation::silu_in_place;
     pub use crate::ops::conv::conv2d_accumulate;

@@ -1,11 +1,12 @@
 //! Every SIMD level against f64. One test, because the level is one setting for the process.
 
-#[path = "it/oracle.rs"]
+#[path = "numeric/oracle.rs"]
 mod oracle;
 
 use candle_core::{DType, Tensor};
 use isfm_ops::simd::{Level, set_level};
-use oracle::{assert_close, cases, gradients, to_f32};
+use isfm_testing::{assert_close, gradients};
+use oracle::{cases, to_f32};
 
 #[test]
 fn every_level_agrees_with_f64() {
@@ -25,13 +26,13 @@ fn every_level_agrees_with_f64() {
             let narrow: Vec<Tensor> = case.inputs.iter().map(to_f32).collect();
             let wide: Vec<Tensor> =
                 narrow.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
-            let (want, want_grads) = ((case.op)(&wide).unwrap(), gradients(&*case.op, &wide));
+            let (want, want_grads) = ((case.op)(&wide).unwrap(), gradients(&wide, &*case.op));
             for level in levels.into_iter().filter(|&l| l <= Level::detected()) {
                 set_level(Some(level)).unwrap();
                 // Rounding of a few hundred terms of about 1 each.
                 let name = format!("{level:?} {}", case.name);
                 assert_close(&(case.op)(&narrow).unwrap(), &want, 3e-6, &name);
-                for (got, want) in gradients(&*case.op, &narrow).iter().zip(&want_grads) {
+                for (got, want) in gradients(&narrow, &*case.op).iter().zip(&want_grads) {
                     assert_close(got, want, 3e-6, &name);
                 }
                 set_level(None).unwrap();

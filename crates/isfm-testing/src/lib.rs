@@ -49,6 +49,16 @@ pub fn same_on_any_threads<T: PartialEq + Send>(what: &str, run: impl Fn() -> T 
     }
 }
 
+/// Asserts an error whose text has all of these words.
+#[track_caller]
+pub fn refused<T, E: std::fmt::Display>(result: Result<T, E>, words: &[&str]) {
+    let Err(error) = result else { panic!("accepted, not refused for {words:?}") };
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "{text:?} does not say {word:?}");
+    }
+}
+
 /// The folder `shared` beside the repository: other people's pictures, and numbers made from them.
 /// For tests inside [`needs_shared!`].
 pub fn shared() -> PathBuf {

@@ -81,6 +81,11 @@ impl Golden {
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.get(name)
     }
+
+    /// All tensors whose names start with `prefix`, under the rest of their names.
+    pub fn under(&self, prefix: &str) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().filter_map(move |(name, t)| Some((name.strip_prefix(prefix)?, t)))
+    }
 }
 
 impl Index<&str> for Golden {
@@ -95,7 +100,7 @@ impl Index<&str> for Golden {
 /// Reads a safetensors file of the calling crate's `tests/fixtures`.
 #[macro_export]
 macro_rules! golden {
-    ($name:literal) => {
-        $crate::Golden::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/", $name))
+    ($name:expr) => {
+        $crate::Golden::read(&format!("{}/tests/fixtures/{}", env!("CARGO_MANIFEST_DIR"), $name))
     };
 }

@@ -73,13 +73,6 @@ pub struct ParamRanges {
     initial: Range<usize>,
 }
 
-/// Accessors of fields.
-macro_rules! read {
-    ($($(#[$doc:meta])* $field:ident: $type:ty),* $(,)?) => {
-        $($(#[$doc])* #[inline] pub fn $field(&self) -> $type { self.$field.clone() })*
-    };
-}
-
 /// A setter and an accessor of each option.
 macro_rules! options {
     ($($set:ident, $get:ident: $type:ty, $what:literal;)*) => {
@@ -201,15 +194,15 @@ impl Scan {
 impl ParamRanges {
     read! {
         /// The weights of dt's factors, groups×channels×rank; empty with rank 0.
-        dt_weight: Range<usize>,
+        dt_weight: Range<usize> = clone,
         /// The bias of dt, groups×channels; empty where there is none.
-        bias: Range<usize>,
+        bias: Range<usize> = clone,
         /// A or ln(−A), groups×channels×states.
-        a: Range<usize>,
+        a: Range<usize> = clone,
         /// The skip, groups×channels; empty where there is none.
-        skip: Range<usize>,
+        skip: Range<usize> = clone,
         /// The initial states, batch×groups×channels×states; empty where there are none.
-        initial: Range<usize>,
+        initial: Range<usize> = clone,
     }
 
     /// The number of all parameters.

@@ -9,24 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor};
 use isfm_kernels::{Arg, Element, Limit, Module, Need, Plan, Type};
+use isfm_testing::{Numbers, gradients, tensor, values};
 
 pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 
 /// What a plan says, to be altered.
 #[derive(Clone, Debug)]
 pub struct Work {
-    pub inputs: Vec<Buffer>,
-    pub outputs: Vec<Buffer>,
-    pub scratch: Vec<Buffer>,
+    pub inputs: Vec<(Element, usize)>,
+    pub outputs: Vec<(Element, usize)>,
+    pub scratch: Vec<(Element, usize)>,
     pub launches: Vec<Launch>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Buffer {
-    pub element: Element,
-    pub len: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -40,9 +35,7 @@ pub struct Launch {
 /// The plan, which must not be refused.
 pub fn plan(made: Result<Plan, Limit>) -> Work {
     let plan = made.unwrap();
-    let buffers = |needs: &[Need]| {
-        needs.iter().map(|n| Buffer { element: n.element(), len: n.len() }).collect()
-    };
+    let buffers = |needs: &[Need]| needs.iter().map(|n| (n.element(), n.len())).collect();
     let launch = |l: &isfm_kernels::Launch| Launch {
         kernel: l.kernel().into(),
         grid: l.grid(),
@@ -129,10 +122,10 @@ impl Host {
         let mut at = 0;
         plan.outputs
             .iter()
-            .map(|need| {
-                let bytes = &up[at..at + need.len * need.element.size()];
+            .map(|&(element, len)| {
+                let bytes = &up[at..at + len * element.size()];
                 at += bytes.len();
-                decode(need.element, bytes)
+                decode(element, bytes)
             })
             .collect()
     }
@@ -142,13 +135,13 @@ impl Host {
         let mut request = Request::default();
         request.number(descending.into());
         request.number((plan.inputs.len() + plan.outputs.len() + plan.scratch.len()) as u32);
-        for (need, input) in plan.inputs.iter().zip(inputs) {
-            assert_eq!(need.len, input.len(), "an input's size");
-            request.buffer(0, need);
-            request.0.extend(encode(need.element, input));
+        for (&(element, len), input) in plan.inputs.iter().zip(inputs) {
+            assert_eq!(len, input.len(), "an input's size");
+            request.buffer(0, (element, len));
+            request.0.extend(encode(element, input));
         }
-        plan.outputs.iter().for_each(|need| request.buffer(1, need));
-        plan.scratch.iter().for_each(|need| request.buffer(2, need));
+        plan.outputs.iter().for_each(|&need| request.buffer(1, need));
+        plan.scratch.iter().for_each(|&need| request.buffer(2, need));
         request.number(plan.launches.len() as u32);
         for launch in &plan.launches {
             request.bytes(launch.kernel.as_bytes());
@@ -182,27 +175,27 @@ impl Request {
         self.0.extend(bytes);
     }
 
-    fn buffer(&mut self, kind: u32, need: &Buffer) {
+    fn buffer(&mut self, kind: u32, (element, len): (Element, usize)) {
         self.number(kind);
-        self.0.extend(((need.len * need.element.size()) as u64).to_ne_bytes());
+        self.0.extend(((len * element.size()) as u64).to_ne_bytes());
     }
 
     fn argument(&mut self, plan: &Work, arg: &Arg) {
         let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
-        let (buffer, at, need) = match *arg {
-            Arg::Input(i, at) => (i, at, &plan.inputs[i]),
-            Arg::Output(i, at) => (inputs + i, at, &plan.outputs[i]),
-            Arg::Scratch(i, at) => (inputs + outputs + i, at, &plan.scratch[i]),
+        let (buffer, at, (element, len)) = match *arg {
+            Arg::Input(i, at) => (i, at, plan.inputs[i]),
+            Arg::Output(i, at) => (inputs + i, at, plan.outputs[i]),
+            Arg::Scratch(i, at) => (inputs + outputs + i, at, plan.scratch[i]),
             Arg::Null => return self.number(0),
             Arg::U32(n) => return self.value(&n.to_ne_bytes()),
             Arg::F32(x) => return self.value(&x.to_ne_bytes()),
             Arg::Scan(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
             Arg::Conv(s) => return self.value(&s.words().map(u32::to_ne_bytes).concat()),
         };
-        assert!(at <= need.len, "a place outside its buffer: {arg:?}");
+        assert!(at <= len, "a place outside its buffer: {arg:?}");
         self.number(1);
         self.number(buffer as u32);
-        self.0.extend(((at * need.element.size()) as u64).to_ne_bytes());
+        self.0.extend(((at * element.size()) as u64).to_ne_bytes());
     }
 
     fn value(&mut self, bytes: &[u8]) {
@@ -234,17 +227,9 @@ fn decode(element: Element, bytes: &[u8]) -> Vec<f64> {
         .collect()
 }
 
-/// Numbers in (low, high) that `t` can hold, the same every time.
-pub fn numbers(t: Type, n: usize, seed: u32, low: f64, high: f64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    let mut next = || {
-        // xorshift32
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        f64::from(state) / f64::from(u32::MAX)
-    };
-    (0..n).map(|_| round(t, low + (high - low) * next())).collect()
+/// Numbers in [low, high) as `t` holds them, the same every time.
+pub fn numbers(t: Type, n: usize, seed: u64, low: f64, high: f64) -> Vec<f64> {
+    Numbers(seed).vec(n, low, high).into_iter().map(|x| round(t, x)).collect()
 }
 
 /// To the nearest number of type `t`.
@@ -277,23 +262,10 @@ pub fn oracle(
     grad: &[f64],
     f: impl Fn(&[Tensor]) -> candle_core::Result<Tensor>,
 ) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let run = || -> candle_core::Result<_> {
-        let cpu = &Device::Cpu;
-        let mut vars = Vec::new();
-        for (data, shape) in inputs {
-            vars.push(Var::from_tensor(&Tensor::from_vec(data.to_vec(), *shape, cpu)?)?);
-        }
-        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-        let out = f(&tensors)?.flatten_all()?;
-        let grad = Tensor::from_vec(grad.to_vec(), out.shape(), cpu)?;
-        let grads = (&out * &grad)?.sum_all()?.backward()?;
-        let mut all = Vec::new();
-        for var in &vars {
-            let grad = grads.get(var.as_tensor()).cloned();
-            let grad = grad.unwrap_or(var.as_tensor().zeros_like()?);
-            all.push(grad.flatten_all()?.to_vec1::<f64>()?);
-        }
-        Ok((out.to_vec1::<f64>()?, all))
-    };
-    run().unwrap()
+    let tensor = |(data, shape): &(&[f64], &[usize])| tensor(data, shape, DType::F64);
+    let inputs: Vec<Tensor> = inputs.iter().map(tensor).collect();
+    let grad = Tensor::new(grad, &Device::Cpu).unwrap();
+    // The product with a constant hands its gradient on unchanged, whatever the result is.
+    let grads = gradients(&inputs, |v| (f(v)?.flatten_all()? * &grad)?.sum_all());
+    (values(&f(&inputs).unwrap()), grads.iter().map(values).collect())
 }

@@ -129,7 +129,7 @@ fn check_line(t: Type, s: &Scan) {
             initial_state: initial_at.map(|i| &v[i]),
         };
         if !s.has_last() {
-            return Ok(isfm_ssm::selective_scan(&v[0], &v[1], &v[2], &v[3], &v[4], &options)?);
+            return isfm_ssm::selective_scan(&v[0], &v[1], &v[2], &v[3], &v[4], &options);
         }
         let (y, last) =
             isfm_ssm::selective_scan_with_state(&v[0], &v[1], &v[2], &v[3], &v[4], &options)?;

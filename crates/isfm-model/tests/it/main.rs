@@ -2,9 +2,3 @@
 
 mod checkpoint;
 mod config;
-
-use candle_core::Tensor;
-
-fn numbers(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
-}

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::oracle::{random, values};
+use crate::oracle::{self, to_f32};
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use isfm_ops::nn;
+use isfm_testing::{assert_close, random, values};
 
 /// Weights that are variables stay so through the builders.
 #[test]
@@ -21,13 +22,10 @@ fn gradients_reach_the_variables() {
         ("in.bias", &[6]),
         ("out.weight", &[2, 6]),
     ];
-    let vars: HashMap<String, Var> = shapes
-        .iter()
-        .enumerate()
-        .map(|(i, (name, dims))| {
-            ((*name).to_string(), Var::from_tensor(&random(dims, i as u64)).unwrap())
-        })
-        .collect();
+    let var = |(seed, (name, dims)): (u64, (&str, &[usize]))| {
+        (name.to_string(), Var::from_tensor(&random(dims, seed)).unwrap())
+    };
+    let vars: HashMap<String, Var> = (0..).zip(shapes).map(var).collect();
     let tensors = vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
     let vb = VarBuilder::from_tensors(tensors, DType::F64, &Device::Cpu);
     let conv = nn::conv2d(3, 4, 3, vb.pp("conv")).unwrap();
@@ -45,16 +43,11 @@ fn gradients_reach_the_variables() {
         y = layer.forward(&y).unwrap();
     }
     let t = |name: &str| vars[name].as_tensor();
-    let want = crate::oracle::conv2d(&x, t("conv.weight"), Some(t("conv.bias")));
-    let want = crate::oracle::depthwise(&want, t("dw.weight"), Some(t("dw.bias")));
-    let want = crate::oracle::layer_norm(&want, t("norm.weight"), t("norm.bias"), 1e-5);
-    let want = crate::oracle::linear(&want, t("in.weight"), Some(t("in.bias")));
-    crate::oracle::assert_close(
-        &y,
-        &crate::oracle::linear(&want, t("out.weight"), None),
-        1e-12,
-        "layers",
-    );
+    let want = oracle::conv2d(&x, t("conv.weight"), Some(t("conv.bias")));
+    let want = oracle::depthwise(&want, t("dw.weight"), Some(t("dw.bias")));
+    let want = oracle::layer_norm(&want, t("norm.weight"), t("norm.bias"), 1e-5);
+    let want = oracle::linear(&want, t("in.weight"), Some(t("in.bias")));
+    assert_close(&y, &oracle::linear(&want, t("out.weight"), None), 1e-12, "layers");
 
     let grads = (&y * &y).unwrap().sum_all().unwrap().backward().unwrap();
     for (name, var) in &vars {
@@ -99,7 +92,7 @@ fn initial_values() {
 #[test]
 fn norms_and_softmax_train() {
     let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);
-    let x = Var::from_tensor(&crate::oracle::to_f32(&random(&[3, 8], 1))).unwrap();
+    let x = Var::from_tensor(&to_f32(&random(&[3, 8], 1))).unwrap();
     let ones = Tensor::ones(8, DType::F32, &Device::Cpu).unwrap();
     let layer = nn::LayerNorm::new(ones.clone(), ones.clone(), 1e-5);
     let rms = nn::RmsNorm::new(ones, 1e-5);
@@ -109,7 +102,7 @@ fn norms_and_softmax_train() {
         isfm_ops::softmax_last_dim(&x).unwrap(),
         nn::layer_norm(8, vb.pp("norm")).unwrap().forward(&x).unwrap(),
     ] {
-        let weights = crate::oracle::to_f32(&random(y.dims(), 2));
+        let weights = to_f32(&random(y.dims(), 2));
         let loss = (y * weights).unwrap().sum_all().unwrap();
         assert!(loss.backward().unwrap().get(&x).is_some());
     }

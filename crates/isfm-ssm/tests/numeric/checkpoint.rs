@@ -3,22 +3,21 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use crate::common::values;
 use candle_core::{DType, Device, Module, Tensor};
 use isfm_ssm::{MambaCheckpoint, MambaConfig, MambaLmConfig};
+use isfm_testing::{Golden, difference, golden, refused, relative};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn fixture() -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(fixtures().join("mamba.safetensors"), &Device::Cpu).unwrap()
+fn fixture() -> Golden {
+    golden!("mamba.safetensors")
 }
 
 /// The weights under the names of Hugging Face's `MambaForCausalLM`.
 fn weights() -> HashMap<String, Tensor> {
-    let all = fixture();
-    all.iter().filter_map(|(n, t)| Some((n.strip_prefix("weights.")?.into(), t.clone()))).collect()
+    fixture().under("weights.").map(|(name, t)| (name.to_string(), t.clone())).collect()
 }
 
 fn rename(
@@ -39,15 +38,11 @@ fn config() -> MambaLmConfig {
 fn check(file: &MambaCheckpoint) {
     assert_eq!(*file.config(), config());
     let all = fixture();
-    let close = |got: &Tensor, want: &Tensor| {
-        let worst = |m: f64, (g, w): (&f64, f64)| m.max((g - w).abs());
-        values(got).iter().zip(values(want)).fold(0., worst) < 1e-5
-    };
     let y = file.block(0).unwrap().forward(&all["block.x"]).unwrap();
-    assert!(close(&y, &all["block.y"]));
+    assert!(difference(&y, &all["block.y"]) < 1e-5);
     let tokens = all["model.tokens"].to_dtype(DType::U32).unwrap();
     let logits = file.lm().unwrap().forward(&tokens).unwrap();
-    assert!(close(&logits, &all["model.logits"]));
+    assert!(difference(&logits, &all["model.logits"]) < 1e-5);
     let start = file.stack().unwrap();
     let first = start.layers()[0].forward(&all["block.x"]).unwrap();
     assert_eq!(first.dims(), all["block.x"].dims());
@@ -91,7 +86,7 @@ fn half_precision_becomes_f32() {
     assert!(file.tensors().values().all(|t| t.dtype() == DType::F32));
     let (got, want) = (&file.tensors()["layers.1.mixer.A_log"], weights());
     let want = &want["backbone.layers.1.mixer.A_log"];
-    assert!(crate::common::relative(&values(got), &values(want)) < 4e-3, "8 bits of mantissa");
+    assert!(relative(got, want) < 4e-3, "8 bits of mantissa");
 }
 
 #[test]
@@ -111,13 +106,7 @@ fn an_untied_head_is_kept() {
     // Adding 1 to every weight adds the sum of the features to every logit.
     let want = all["model.logits"].broadcast_add(&hidden.sum_keepdim(2).unwrap()).unwrap();
     let got = file.lm().unwrap().forward(&tokens).unwrap();
-    assert!(crate::common::relative(&values(&got), &values(&want)) < 1e-5);
-}
-
-#[track_caller]
-fn refused(result: candle_core::Result<MambaCheckpoint>, words: &[&str]) {
-    let text = result.unwrap_err().to_string();
-    words.iter().for_each(|word| assert!(text.contains(word), "{text:?} without {word:?}"));
+    assert!(relative(&got, &want) < 1e-5);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! SS2D and the VSS block against the same formulas in ordinary Candle operations.
 
-use std::collections::BTreeSet;
-
-use crate::common::{Case, Numbers, Sizes, relative, tensor, values};
+use crate::common::{Case, Sizes, check_gradients, names_and_shapes, variables};
 use candle_core::{D, DType, Device, Module, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use isfm_ssm::{Ss2dConfig, VssBlock, selective_scan_2d, vss_block};
+use isfm_testing::{Numbers, random, refused, relative, tensor, values};
 
 fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let x = x.broadcast_sub(&x.mean_keepdim(D::Minus1).unwrap()).unwrap();
@@ -23,15 +22,10 @@ fn block(config: &Ss2dConfig, seed: u64) -> (VarMap, VssBlock) {
     let map = VarMap::new();
     let block = vss_block(config, VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu)).unwrap();
     let mut numbers = Numbers(seed);
-    let data = map.data().lock().unwrap();
-    let names: BTreeSet<&String> = data.keys().collect();
-    for name in names {
-        let dims = data[name].dims();
-        let noise = numbers.vec(data[name].elem_count(), -0.3, 0.3);
-        let moved = (data[name].as_tensor() + tensor(&noise, dims, DType::F64)).unwrap();
-        data[name].set(&moved).unwrap();
+    for (_, var) in variables(&map) {
+        let noise = tensor(&numbers.vec(var.elem_count(), -0.3, 0.3), var.dims(), DType::F64);
+        var.set(&(var.as_tensor() + noise).unwrap()).unwrap();
     }
-    drop(data);
     (map, block)
 }
 
@@ -41,7 +35,7 @@ fn vss_block_is_its_formula() {
     let config = Ss2dConfig { d_state: 3, dt_rank: Some(2), ..Ss2dConfig::new(c) };
     let d = config.d_inner();
     let (map, block) = block(&config, 3);
-    let x = tensor(&Numbers(4).vec(b * h * w * c, -1., 1.), &[b, h, w, c], DType::F64);
+    let x = random(&[b, h, w, c], 4);
     let got = block.forward(&x).unwrap();
 
     let data = map.data().lock().unwrap();
@@ -68,11 +62,10 @@ fn vss_block_is_its_formula() {
             values(&own("Ds")),
         ],
     };
-    let y = tensor(&case.oracle(), &[b, h, w, d], DType::F64);
-    let y = layer_norm(&y, &own("out_norm.weight"), &own("out_norm.bias"));
+    let y = layer_norm(&case.oracle(), &own("out_norm.weight"), &own("out_norm.bias"));
     let y = linear(&(y * candle_nn::ops::silu(&z).unwrap()).unwrap(), &own("out_proj.weight"));
     let want = (x.broadcast_mul(&get("skip_scale")).unwrap() + y).unwrap();
-    let error = relative(&values(&got), &values(&want));
+    let error = relative(&got, &want);
     assert!(error < 1e-12, "{error:e}");
 }
 
@@ -82,35 +75,13 @@ fn vss_block_is_its_formula() {
 fn every_parameter_of_the_block_gets_its_gradient() {
     let config = Ss2dConfig { d_state: 2, ..Ss2dConfig::new(6) };
     let (map, block) = block(&config, 5);
-    let x = tensor(&Numbers(6).vec(4 * 5 * 6, -1., 1.), &[1, 4, 5, 6], DType::F64);
-    let weight = tensor(&Numbers(7).vec(4 * 5 * 6, -1., 1.), &[1, 4, 5, 6], DType::F64);
-    let loss = || (block.forward(&x).unwrap() * &weight).unwrap().sum_all().unwrap();
-    let grads = loss().backward().unwrap();
-    for (name, var) in map.data().lock().unwrap().iter() {
-        let got = values(grads.get(var).unwrap_or_else(|| panic!("no gradient of {name}")));
-        let start = values(var);
-        let at = start.len() / 2;
-        let at_offset = |by: f64| {
-            let mut moved = start.clone();
-            moved[at] += by;
-            var.set(&tensor(&moved, var.dims(), DType::F64)).unwrap();
-            loss().to_scalar::<f64>().unwrap()
-        };
-        let slope = (at_offset(1e-5) - at_offset(-1e-5)) / 2e-5;
-        at_offset(0.);
-        // Truncation and rounding are both near 1e-10.
-        assert!((slope - got[at]).abs() < 1e-7 * (1. + slope.abs()), "{name}: {slope} {}", got[at]);
-    }
+    check_gradients(&map, &random(&[1, 4, 5, 6], 6), usize::MAX, |x| block.forward(x));
 }
 
 #[test]
 fn names_and_shapes_are_the_released_ones() {
     let (map, _) = block(&Ss2dConfig::new(128), 0);
-    let data = map.data().lock().unwrap();
-    let mut got: Vec<String> =
-        data.iter().map(|(name, var)| format!("{name} {:?}", var.dims())).collect();
-    got.sort();
-    let mut want = [
+    let want = [
         "ln_1.bias [128]",
         "ln_1.weight [128]",
         "self_attention.A_logs [1024, 16]",
@@ -126,8 +97,7 @@ fn names_and_shapes_are_the_released_ones() {
         "self_attention.x_proj_weight [4, 40, 256]",
         "skip_scale [128]",
     ];
-    want.sort();
-    assert_eq!(got, want);
+    assert_eq!(names_and_shapes(&map), want);
 }
 
 #[test]
@@ -168,8 +138,7 @@ fn nonsense_configurations_are_refused() {
         ("expand", Ss2dConfig { expand: usize::MAX, ..good }),
         ("dt_rank", Ss2dConfig { dt_rank: Some(0), ..good }),
     ] {
-        let text = vss_block(&bad, vb()).unwrap_err().to_string();
-        assert!(text.contains(&format!("Ss2dConfig: {field} is")), "{text}");
+        refused(vss_block(&bad, vb()), &[&format!("Ss2dConfig: {field} is")]);
     }
     let block = vss_block(&good, vb()).unwrap();
     let wrong = Tensor::zeros((1, 3, 3, 5), DType::F32, &Device::Cpu).unwrap();

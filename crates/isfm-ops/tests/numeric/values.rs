@@ -1,8 +1,9 @@
 //! Every operation against plain loops in f64.
 
-use crate::oracle::{assert_close, cases, random, to_f32};
-use candle_core::{DType, Device, Tensor};
+use crate::oracle::{self, cases, to_f32};
+use candle_core::{DType, Tensor};
 use isfm_ops::Epilogue;
+use isfm_testing::{assert_close, random, tensor, values};
 
 /// Sizes with and without an interior, one pixel, channels around the widths of a vector and of a
 /// register tile, several tasks.
@@ -46,7 +47,7 @@ fn f32_agrees() {
 fn deep_and_wide_convolutions() {
     for (b, h, w, cin, cout) in [(1, 2, 5, 700, 3), (1, 3, 400, 2, 4), (1, 1, 60, 90, 150)] {
         let (x, weight) = (random(&[b, h, w, cin], 1), random(&[cout, cin, 3, 3], 2));
-        let want = crate::oracle::conv2d(&x, &weight, None);
+        let want = oracle::conv2d(&x, &weight, None);
         let got = isfm_ops::conv2d(&x, &weight, None, Epilogue::None).unwrap();
         assert_close(&got, &want, 1e-12, "conv f64");
         let got = isfm_ops::conv2d(&to_f32(&x), &to_f32(&weight), None, Epilogue::None).unwrap();
@@ -58,15 +59,14 @@ fn deep_and_wide_convolutions() {
 /// `torch.nn.functional.interpolate` of [[1, 2], [3, 4]] to 3×3 and of a ramp of 5 to 2.
 #[test]
 fn resize_known_values() {
-    let x = Tensor::new(&[1f32, 2., 3., 4.], &Device::Cpu).unwrap();
-    let got = isfm_ops::resize_bilinear(&x.reshape((1, 2, 2, 1)).unwrap(), 3, 3).unwrap();
-    let want = [1f64, 1.5, 2., 2., 2.5, 3., 3., 3.5, 4.];
-    let want = Tensor::new(&want, &Device::Cpu).unwrap().reshape((1, 3, 3, 1)).unwrap();
-    assert_close(&got, &want, 1e-7, "up");
-    let ramp = Tensor::new(&[0f32, 1., 2., 3., 4.], &Device::Cpu).unwrap();
-    let got = isfm_ops::resize_bilinear(&ramp.reshape((1, 1, 5, 1)).unwrap(), 1, 2).unwrap();
-    let want = Tensor::new(&[0.75f64, 3.25], &Device::Cpu).unwrap().reshape((1, 1, 2, 1)).unwrap();
-    assert_close(&got, &want, 1e-7, "down");
+    let resized = |x: &[f64], [h, w]: [usize; 2], [to_h, to_w]: [usize; 2], want: &[f64]| {
+        let x = tensor(x, &[1, h, w, 1], DType::F32);
+        let got = isfm_ops::resize_bilinear(&x, to_h, to_w).unwrap();
+        assert_close(&got, &tensor(want, &[1, to_h, to_w, 1], DType::F64), 1e-7, "resize");
+    };
+    let want = [1., 1.5, 2., 2., 2.5, 3., 3., 3.5, 4.];
+    resized(&[1., 2., 3., 4.], [2, 2], [3, 3], &want);
+    resized(&[0., 1., 2., 3., 4.], [1, 5], [1, 2], &[0.75, 3.25]);
 }
 
 /// Halves of a wider tensor, as a projection that is split in two gives them, and transposed maps.
@@ -76,17 +76,17 @@ fn inputs_need_not_be_contiguous() {
     let (x, z) = (wide.narrow(3, 0, 20).unwrap(), wide.narrow(3, 20, 20).unwrap());
     let weight = to_f32(&random(&[20, 1, 3, 3], 4));
     let got = isfm_ops::depthwise_conv2d(&z, &weight, None, Epilogue::None).unwrap();
-    assert_close(&got, &crate::oracle::depthwise(&z, &weight, None), 1e-6, "depthwise");
+    assert_close(&got, &oracle::depthwise(&z, &weight, None), 1e-6, "depthwise");
     let got = isfm_ops::silu_gate(&x, &z).unwrap();
-    assert_close(&got, &crate::oracle::silu_gate(&x, &z), 1e-6, "gate");
+    assert_close(&got, &oracle::silu_gate(&x, &z), 1e-6, "gate");
     let turned = x.transpose(1, 2).unwrap();
     let weight = to_f32(&random(&[20, 20, 3, 3], 4)).t().unwrap();
     let got = isfm_ops::conv2d(&turned, &weight, None, Epilogue::None).unwrap();
-    assert_close(&got, &crate::oracle::conv2d(&turned, &weight, None), 2e-6, "conv");
+    assert_close(&got, &oracle::conv2d(&turned, &weight, None), 2e-6, "conv");
     let got = isfm_ops::avg_pool2d(&turned, 3).unwrap();
-    assert_close(&got, &crate::oracle::avg_pool(&turned, 3), 1e-6, "pool");
+    assert_close(&got, &oracle::avg_pool(&turned, 3), 1e-6, "pool");
     let got = isfm_ops::resize_bilinear(&turned, 9, 4).unwrap();
-    assert_close(&got, &crate::oracle::resize(&turned, 9, 4), 1e-6, "resize");
+    assert_close(&got, &oracle::resize(&turned, 9, 4), 1e-6, "resize");
 }
 
 /// Windows larger than the map.
@@ -103,29 +103,25 @@ fn large_windows() {
     }
     let weight = random(&[2, 1, 21, 21], 6);
     let got = isfm_ops::depthwise_conv2d(&x, &weight, None, Epilogue::None).unwrap();
-    assert_close(&got, &crate::oracle::depthwise(&x, &weight, None), 1e-12, "depthwise");
+    assert_close(&got, &oracle::depthwise(&x, &weight, None), 1e-12, "depthwise");
     let weight = random(&[3, 2, 21, 21], 6);
     let got = isfm_ops::conv2d(&x, &weight, None, Epilogue::None).unwrap();
-    assert_close(&got, &crate::oracle::conv2d(&x, &weight, None), 1e-12, "conv");
+    assert_close(&got, &oracle::conv2d(&x, &weight, None), 1e-12, "conv");
 }
 
-fn vector(values: &[f32]) -> Tensor {
-    Tensor::new(values, &Device::Cpu).unwrap()
-}
-
-fn floats(t: &Tensor) -> Vec<f32> {
-    t.flatten_all().unwrap().to_vec1().unwrap()
+fn vector(values: &[f64]) -> Tensor {
+    tensor(values, &[values.len()], DType::F32)
 }
 
 #[test]
 fn gates_saturate_without_overflow() {
-    let z = vector(&[1e30, -1e30, 100., -100., 0., f32::NAN, f32::INFINITY]);
-    let got = floats(&isfm_ops::silu(&z).unwrap());
-    assert_eq!(got[..5], [1e30, 0., 100., 0., 0.]);
+    let z = vector(&[1e30, -1e30, 100., -100., 0., f64::NAN, f64::INFINITY]);
+    let got = values(&isfm_ops::silu(&z).unwrap());
+    assert_eq!(got[..5], [f64::from(1e30f32), 0., 100., 0., 0.]);
     assert!(got[5].is_nan());
-    assert_eq!(got[6], f32::INFINITY);
+    assert_eq!(got[6], f64::INFINITY);
     let ones = z.ones_like().unwrap();
-    let got = floats(&isfm_ops::sigmoid_gate(&ones, &z).unwrap());
+    let got = values(&isfm_ops::sigmoid_gate(&ones, &z).unwrap());
     assert_eq!(got[..5], [1., 0., 1., 0., 0.5]);
     assert!(got[5].is_nan());
     assert_eq!(got[6], 1.);
@@ -136,26 +132,26 @@ fn norm_of_constant_and_large_rows() {
     let c = 37;
     let (weight, bias) = (vector(&[2.; 37]), vector(&[0.25; 37]));
     // The mean of a constant row is exact here, so nothing but the bias may be left.
-    let x = (Tensor::ones((3, c), DType::F32, &Device::Cpu).unwrap() * 1e6).unwrap();
+    let x = tensor(&[1e6; 3 * 37], &[3, c], DType::F32);
     let got = isfm_ops::layer_norm(&x, &weight, &bias, 1e-5).unwrap();
-    assert!(floats(&got).iter().all(|v| (v - 0.25).abs() < 1e-6));
+    assert!(values(&got).iter().all(|v| (v - 0.25).abs() < 1e-6));
     // A large offset: a one-pass variance would be off in the first digit.
     let x = to_f32(&(random(&[5, c], 8) + 3e4).unwrap());
     let got = isfm_ops::layer_norm(&x, &weight, &bias, 1e-5).unwrap();
     // The mean in f32 is known to 2e-3 of the deviations' size.
-    assert_close(&got, &crate::oracle::layer_norm(&x, &weight, &bias, 1e-5), 4e-3, "offset");
+    assert_close(&got, &oracle::layer_norm(&x, &weight, &bias, 1e-5), 4e-3, "offset");
     let x = to_f32(&(random(&[5, c], 8) * 1e15).unwrap());
     let got = isfm_ops::layer_norm(&x, &weight, &bias, 1e-5).unwrap();
-    assert_close(&got, &crate::oracle::layer_norm(&x, &weight, &bias, 1e-5), 2e-6, "large");
+    assert_close(&got, &oracle::layer_norm(&x, &weight, &bias, 1e-5), 2e-6, "large");
 }
 
 #[test]
 fn nan_stays_where_it_belongs() {
-    let mut v = vec![0.5f32; 9 * 9 * 3];
-    v[(4 * 9 + 4) * 3 + 1] = f32::NAN;
-    let x = Tensor::from_vec(v, (1, 9, 9, 3), &Device::Cpu).unwrap();
+    let mut v = [0.5; 9 * 9 * 3];
+    v[(4 * 9 + 4) * 3 + 1] = f64::NAN;
+    let x = tensor(&v, &[1, 9, 9, 3], DType::F32);
     let reached = |t: Tensor| -> Vec<usize> {
-        let bad = floats(&t).into_iter().enumerate().filter(|(_, v)| v.is_nan());
+        let bad = values(&t).into_iter().enumerate().filter(|(_, v)| v.is_nan());
         bad.map(|(i, _)| i).collect()
     };
     let around: Vec<usize> =
@@ -177,7 +173,7 @@ fn nan_stays_where_it_belongs() {
 
 #[test]
 fn max_pool_keeps_infinities() {
-    let x = vector(&[f32::NEG_INFINITY; 12]).reshape((1, 3, 4, 1)).unwrap();
+    let x = tensor(&[f64::NEG_INFINITY; 12], &[1, 3, 4, 1], DType::F32);
     let got = isfm_ops::max_pool2d(&x, 3).unwrap();
-    assert!(floats(&got).iter().all(|&v| v == f32::NEG_INFINITY));
+    assert!(values(&got).iter().all(|&v| v == f64::NEG_INFINITY));
 }

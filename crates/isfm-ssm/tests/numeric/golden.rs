@@ -1,11 +1,10 @@
 //! `selective_scan` against numbers of the released program (sequential reference scan in f32).
 
 use std::collections::HashMap;
-use std::path::Path;
 
-use crate::common::{relative, values};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use isfm_ssm::{ScanOptions, selective_scan};
+use isfm_testing::{Golden, golden, relative};
 
 /// The fixture's layout is channel-first; ours is channel-last.
 fn channel_last(name: &str, t: &Tensor) -> Tensor {
@@ -17,7 +16,7 @@ fn channel_last(name: &str, t: &Tensor) -> Tensor {
     t.contiguous().unwrap()
 }
 
-fn check(case: &str, all: &HashMap<String, Tensor>, dtype: DType) {
+fn check(case: &str, all: &Golden, dtype: DType) {
     let get = |name: &str| {
         let t = all.get(&format!("{case}.{name}"))?;
         Some(channel_last(name.trim_start_matches("grad."), t).to_dtype(dtype).unwrap())
@@ -35,22 +34,19 @@ fn check(case: &str, all: &HashMap<String, Tensor>, dtype: DType) {
         selective_scan(&vars["u"], &vars["delta"], &vars["A"], &vars["B"], &vars["C"], &options)
             .unwrap();
     // The fixture itself is f32, rounded along the sequence: 1e-6 and 1e-5 are its agreement.
-    let error = relative(&values(&y), &values(&get("y").unwrap()));
+    let error = relative(&y, &get("y").unwrap());
     assert!(error < 1e-6, "{case} {dtype:?} y: {error:e}");
     let grads = (y * get("dy").unwrap()).unwrap().sum_all().unwrap().backward().unwrap();
     for (name, var) in &vars {
         let want = get(&format!("grad.{name}")).unwrap();
-        let error = relative(&values(grads.get(var).unwrap()), &values(&want));
-        println!("{case} {dtype:?} {name} {error:e}");
+        let error = relative(grads.get(var).unwrap(), &want);
         assert!(error < 5e-6, "{case} {dtype:?} gradient of {name}: {error:e}");
     }
 }
 
 #[test]
 fn agrees_with_the_released_program() {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/selective_scan.safetensors");
-    let all = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let all = golden!("selective_scan.safetensors");
     for case in ["four_direction", "length_1", "single_group", "state_8_no_bias"] {
         check(case, &all, DType::F32);
         check(case, &all, DType::F64);

@@ -1,14 +1,16 @@
 //! The four-direction scan against an oracle of plain loops, and its gradients against finite
 //! differences of that oracle, so that no line is shared between the two sides.
 
-use crate::common::{Case, NAMES, Numbers, Sizes, relative, scan};
-use candle_core::DType;
+use crate::common::{Case, NAMES, Sizes, params, scan};
+use candle_core::{DType, Device, Tensor};
+use isfm_testing::{Numbers, dot, refused, relative, values};
 use proptest::prelude::*;
 
 fn size(b: usize, h: usize, w: usize, d: usize, r: usize, n: usize) -> Sizes {
     Sizes { b, h, w, d, r, n }
 }
 
+/// One step, one row, one column, and lengths that are and are not multiples of a chunk's 32 steps.
 fn cases() -> Vec<Sizes> {
     vec![
         size(1, 1, 1, 1, 1, 1),
@@ -25,6 +27,8 @@ fn cases() -> Vec<Sizes> {
         size(1, 16, 4, 33, 2, 13),
         size(1, 4, 5, 150, 3, 4),
         size(1, 3, 5, 300, 2, 9),
+        size(1, 1, 45, 5, 2, 4),
+        size(2, 37, 1, 3, 1, 5),
     ]
 }
 
@@ -45,32 +49,28 @@ fn equals_the_oracle() {
 /// crate's f64 gradients; then the f32 gradients against the f64 ones.
 fn check_gradients(case: &Case, seed: u64, picks: usize) {
     let mut numbers = Numbers(seed ^ 0x5eed);
-    let dy = numbers.vec(case.inputs[0].len(), -1., 1.);
-    let got = case.gradients(&dy, DType::F64);
-    let loss = |case: &Case| -> f64 { case.oracle().iter().zip(&dy).map(|(y, g)| y * g).sum() };
+    let dy = case.weights(seed ^ 0x5eed);
+    let double = case.gradients(&dy, DType::F64);
     for (i, name) in NAMES.iter().enumerate() {
-        let scale = got[i].iter().fold(0f64, |m, g| m.max(g.abs()));
+        let got = values(&double[i]);
+        let scale = got.iter().fold(0f64, |m, g| m.max(g.abs()));
         let len = case.inputs[i].len();
         for pick in 0..picks.min(len) {
             let at = if len <= picks { pick } else { (numbers.unit() * len as f64) as usize };
             let step = 1e-5;
             let mut moved = case.clone();
             moved.inputs[i][at] += step;
-            let up = loss(&moved);
+            let up = dot(&moved.oracle(), &dy);
             moved.inputs[i][at] -= 2. * step;
-            let slope = (up - loss(&moved)) / (2. * step);
+            let slope = (up - dot(&moved.oracle(), &dy)) / (2. * step);
             // Truncation is about step² = 1e-10, rounding about 1e-16·|loss|/step = 1e-10.
-            let error = (slope - got[i][at]).abs();
-            assert!(
-                error <= 1e-7 * (1. + scale),
-                "{:?} {name}[{at}]: {} but the slope is {slope}",
-                case.sizes,
-                got[i][at]
-            );
+            let error = (slope - got[at]).abs();
+            let what = format!("{:?} {name}[{at}]", case.sizes);
+            assert!(error <= 1e-7 * (1. + scale), "{what}: {}, the slope is {slope}", got[at]);
         }
     }
     for (i, single) in case.gradients(&dy, DType::F32).iter().enumerate() {
-        let error = relative(single, &got[i]);
+        let error = relative(single, &double[i]);
         // The agreement that the golden values ask of f32 gradients; seen: 6e-7.
         assert!(error < 1e-5, "{:?} f32 gradient of {}: {error:e}", case.sizes, NAMES[i]);
     }
@@ -114,12 +114,16 @@ fn long_sequence() {
     // 307,200 steps of f32 rounding; seen: 3e-7.
     let error = relative(&case.run(DType::F32), &case.oracle());
     assert!(error < 1e-6, "{error:e}");
-    let dy = Numbers(5).vec(case.inputs[0].len(), -1., 1.);
+    let dy = case.weights(5);
     let double = case.gradients(&dy, DType::F64);
     for (i, single) in case.gradients(&dy, DType::F32).iter().enumerate() {
         let error = relative(single, &double[i]);
         assert!(error < 1e-5, "gradient of {}: {error:e}", NAMES[i]);
     }
+}
+
+fn finite(x: &Tensor) -> bool {
+    values(x).iter().all(|v| v.is_finite())
 }
 
 #[test]
@@ -130,13 +134,13 @@ fn huge_steps_neither_overflow_nor_turn_to_nan() {
         let want = case.oracle();
         for dtype in [DType::F32, DType::F64] {
             let got = case.run(dtype);
-            assert!(got.iter().all(|y| y.is_finite()), "bias {bias} {dtype:?}");
+            assert!(finite(&got), "bias {bias} {dtype:?}");
             // One rounding of dt at 1e10 is 1e3: only the relative size is the same.
             let error = relative(&got, &want);
             assert!(error < 1e-5, "bias {bias} {dtype:?}: {error:e}");
-            let gradients = case.gradients(&vec![1.; want.len()], dtype);
+            let gradients = case.gradients(&want.ones_like().unwrap(), dtype);
             for (name, g) in NAMES.iter().zip(gradients) {
-                assert!(g.iter().all(|g| g.is_finite()), "bias {bias} {dtype:?} {name}");
+                assert!(finite(&g), "bias {bias} {dtype:?} {name}");
             }
         }
     }
@@ -149,14 +153,14 @@ fn nan_stays_in_its_image_and_channel() {
     let mut dirty = clean.clone();
     dirty.inputs[0][7] = f64::NAN; // channel 7 of the first position of the first image
     for dtype in [DType::F32, DType::F64] {
-        let (clean, dirty) = (clean.run(dtype), dirty.run(dtype));
+        let (clean, dirty) = (values(&clean.run(dtype)), values(&dirty.run(dtype)));
         for (i, (c, d)) in clean.iter().zip(&dirty).enumerate() {
             let hit = i < 30 * 20 && i % 20 == 7;
             assert!(if hit { d.is_nan() } else { c == d }, "{dtype:?} {i}: {c} {d}");
         }
     }
-    let gradients = dirty.gradients(&vec![1.; dirty.inputs[0].len()], DType::F32);
-    assert!(gradients[0][30 * 20..].iter().all(|g| g.is_finite()));
+    let ones = dirty.weights(0).ones_like().unwrap();
+    assert!(finite(&dirty.gradients(&ones, DType::F32)[0].get(1).unwrap()));
 }
 
 #[test]
@@ -167,8 +171,7 @@ fn wrong_inputs_are_refused() {
     for i in 0..good.len() {
         let mut bad = good.clone();
         bad[i] = bad[i].unsqueeze(0).unwrap();
-        let message = scan(&bad).unwrap_err().to_string();
-        assert!(message.contains("selective_scan_2d") && message.contains("needs"), "{message}");
+        refused(scan(&bad), &["selective_scan_2d", "needs"]);
         let mut bad = good.clone();
         bad[i] = bad[i].to_dtype(DType::F64).unwrap();
         assert!(scan(&bad).is_err(), "{}", NAMES[i]);
@@ -177,7 +180,22 @@ fn wrong_inputs_are_refused() {
         assert!(scan(&bad).is_err(), "{}", NAMES[i]);
     }
     let half: Vec<_> = good.iter().map(|t| t.to_dtype(DType::F16).unwrap()).collect();
-    assert!(scan(&half).unwrap_err().to_string().contains("F32 or F64"));
+    refused(scan(&half), &["F32 or F64"]);
+}
+
+#[test]
+fn a_map_needs_parameters_of_four_directions() {
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    for k in [1, 3, 5] {
+        let params =
+            params(&[zeros(&[k, 4, 1]), zeros(&[k, 4]), zeros(&[k * 4, 2]), zeros(&[k * 4])]);
+        for directions in [k, 4] {
+            let x_dbl = zeros(&[1, 2, 3, directions, 5]);
+            let needs =
+                format!("selective_scan_2d: dt_projs_weight is [{k}, 4, 1], needs [4, 4, R]");
+            refused(params.over_map(&zeros(&[1, 2, 3, 4]), &x_dbl), &[&needs]);
+        }
+    }
 }
 
 /// Inputs that are views: transposed, narrowed.
@@ -187,8 +205,7 @@ fn views_are_read_as_what_they_show() {
     let mut inputs = case.tensors(DType::F64);
     let want = scan(&inputs).unwrap();
     inputs[0] = inputs[0].transpose(1, 3).unwrap().contiguous().unwrap().transpose(1, 3).unwrap();
-    inputs[1] =
-        candle_core::Tensor::cat(&[&inputs[1], &inputs[1]], 0).unwrap().narrow(0, 2, 2).unwrap();
+    inputs[1] = Tensor::cat(&[&inputs[1], &inputs[1]], 0).unwrap().narrow(0, 2, 2).unwrap();
     let got = scan(&inputs).unwrap();
-    assert_eq!(crate::common::values(&want), crate::common::values(&got));
+    assert_eq!(values(&want), values(&got));
 }

@@ -1,20 +1,11 @@
 //! What a caller can get wrong: a clear error or an empty result, never a panic.
 
-use candle_core::Result;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use isfm_ops::Epilogue;
+use isfm_testing::refused;
 
 fn zeros(dims: &[usize]) -> Tensor {
     Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap()
-}
-
-#[track_caller]
-fn refused(result: Result<Tensor>, words: &[&str]) {
-    let Err(error) = result else { panic!("accepted") };
-    let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "{text:?} does not say {word:?}");
-    }
 }
 
 #[test]

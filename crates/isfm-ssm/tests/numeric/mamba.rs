@@ -1,27 +1,23 @@
 //! The 1-D Mamba block: its formula, Hugging Face's numbers, streams, gradients.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use crate::common::{
-    Numbers, check_gradients, mamba_branch, project, relative, scramble, tensor, values,
+    built, check_gradients, mamba_branch, names_and_shapes, project, variables, with_gradients,
 };
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use isfm_ssm::{
     Mamba, MambaConfig, MambaLmConfig, MambaState, mamba, mamba_layer, mamba_lm, mamba_stack,
 };
-
-fn random(dims: &[usize], seed: u64, dtype: DType) -> Tensor {
-    tensor(&Numbers(seed).vec(dims.iter().product(), -1., 1.), dims, dtype)
-}
+use isfm_testing::{
+    Golden, Numbers, assert_close, bits, difference, golden, random, refused, relative,
+    same_on_any_threads, tensor, values,
+};
 
 /// A block with every parameter away from its initial value.
 fn block(config: &MambaConfig, dtype: DType) -> (VarMap, Mamba) {
-    let map = VarMap::new();
-    let block = mamba(config, VarBuilder::from_varmap(&map, dtype, &Device::Cpu)).unwrap();
-    scramble(&map, 5);
-    (map, block)
+    built(dtype, 5, |vb| mamba(config, vb))
 }
 
 /// Small sizes with every option, and every size 1 somewhere.
@@ -42,7 +38,7 @@ fn block_is_its_formula() {
         for len in [1, 2, 3, 40] {
             let (batch, c, d) = (2, config.d_model, config.d_inner());
             let (map, block) = block(&config, DType::F64);
-            let x = random(&[batch, len, c], 1, DType::F64);
+            let x = random(&[batch, len, c], 1);
             let data = map.data().lock().unwrap();
             let get = |name: &str| {
                 let zeros = vec![0.; 2 * d.max(c)];
@@ -61,7 +57,7 @@ fn block_is_its_formula() {
             let mut want = project(&gated, &get("out_proj.weight"), d);
             let bias = get("out_proj.bias");
             want.iter_mut().enumerate().for_each(|(i, v)| *v += bias[i % c]);
-            let error = relative(&values(&block.forward(&x).unwrap()), &want);
+            let error = relative(&block.forward(&x).unwrap(), &tensor(&want, x.dims(), DType::F64));
             // Rounding of f64 along 40 steps.
             assert!(error < 1e-12, "{config:?} {len}: {error:e}");
         }
@@ -72,17 +68,15 @@ fn block_is_its_formula() {
 fn gradients_of_the_block_and_of_its_state() {
     for config in configs() {
         let (map, block) = block(&config, DType::F64);
-        let x = random(&[2, 9, config.d_model], 2, DType::F64);
-        check_gradients(&map, &x, &|x| block.forward(x).unwrap());
+        let x = random(&[2, 9, config.d_model], 2);
+        check_gradients(&map, &x, 0, |x| block.forward(x));
         // Through both results of two pieces, one shorter than the convolution.
-        check_gradients(&map, &x, &|x| {
-            let start = block.initial_state(2).unwrap();
-            let cut = |from, len| x.narrow(1, from, len).unwrap();
-            let (first, state) = block.forward_with_state(&cut(0, 2), &start).unwrap();
-            let (second, state) = block.forward_with_state(&cut(2, 7), &state).unwrap();
-            let parts = [first, second, state.conv, state.ssm];
-            let flat: Vec<Tensor> = parts.iter().map(|t| t.flatten_all().unwrap()).collect();
-            Tensor::cat(&flat, 0).unwrap()
+        check_gradients(&map, &x, 0, |x| {
+            let start = block.initial_state(2)?;
+            let (first, state) = block.forward_with_state(&x.narrow(1, 0, 2)?, &start)?;
+            let (second, state) = block.forward_with_state(&x.narrow(1, 2, 7)?, &state)?;
+            let parts = [first, second, state.conv, state.ssm].map(|t| t.flatten_all());
+            Tensor::cat(&parts.into_iter().collect::<candle_core::Result<Vec<_>>>()?, 0)
         });
     }
 }
@@ -90,22 +84,17 @@ fn gradients_of_the_block_and_of_its_state() {
 #[test]
 fn gradients_of_layers_and_models() {
     let config = configs()[0];
-    let map = VarMap::new();
-    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
-    let layer = mamba_layer(&config, vb.pp("layer")).unwrap();
-    let stack = mamba_stack(&config, 2, vb.pp("stack")).unwrap();
-    scramble(&map, 9);
-    let x = random(&[2, 6, config.d_model], 2, DType::F64);
-    check_gradients(&map, &x, &|x| stack.forward(&layer.forward(x).unwrap()).unwrap());
+    let (map, (layer, stack)) = built(DType::F64, 9, |vb| {
+        Ok((mamba_layer(&config, vb.pp("layer"))?, mamba_stack(&config, 2, vb.pp("stack"))?))
+    });
+    let x = random(&[2, 6, config.d_model], 2);
+    check_gradients(&map, &x, 0, |x| stack.forward(&layer.forward(x)?));
 
-    let map = VarMap::new();
-    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
     let config = MambaLmConfig { block: config, n_layer: 1, vocab_size: 7, tie_embeddings: true };
-    let model = mamba_lm(&config, vb).unwrap();
-    scramble(&map, 9);
+    let (map, model) = built(DType::F64, 9, |vb| mamba_lm(&config, vb));
     let tokens = Tensor::new(&[[3u32, 0, 6, 6, 2]], &Device::Cpu).unwrap();
     let scale = tensor(&[1.], &[1, 1, 1], DType::F64);
-    check_gradients(&map, &scale, &|x| model.forward(&tokens).unwrap().broadcast_mul(x).unwrap());
+    check_gradients(&map, &scale, 0, |x| model.forward(&tokens)?.broadcast_mul(x));
 }
 
 /// Sample by sample, 10,000 of them, in f32.
@@ -113,17 +102,15 @@ fn gradients_of_layers_and_models() {
 fn a_stream_of_steps_equals_the_whole() {
     let (_, block) = block(&MambaConfig::new(16), DType::F32);
     let (batch, len) = (2, 10_000);
-    let x = (random(&[batch, len, 16], 3, DType::F32) * 3.).unwrap();
+    let x = (random(&[batch, len, 16], 3) * 3.).unwrap().to_dtype(DType::F32).unwrap();
     let whole = block.forward(&x).unwrap();
     let mut state = block.initial_state(batch).unwrap();
     let steps: Vec<Tensor> = (0..len)
         .map(|t| block.step(&x.narrow(1, t, 1).unwrap().squeeze(1).unwrap(), &mut state).unwrap())
         .collect();
     let joined = Tensor::stack(&steps, 1).unwrap();
-    let (got, want) = (values(&joined), values(&whole));
-    let size = want.iter().fold(0f64, |m, v| m.max(v.abs()));
-    let worst = got.iter().zip(&want).fold(0f64, |m, (g, w)| m.max((g - w).abs()));
-    println!("largest difference {worst:e} of values up to {size}");
+    let size = values(&whole).iter().fold(0f64, |m, v| m.max(v.abs()));
+    let worst = difference(&joined, &whole);
     assert!(size > 0.3 && worst < 1e-5, "{worst:e} of {size}");
     assert!(!state.conv.track_op() && !state.ssm.track_op(), "a stream must not grow a graph");
 }
@@ -131,14 +118,11 @@ fn a_stream_of_steps_equals_the_whole() {
 /// Pieces of any length, shorter than the convolution too, and the layers around the block.
 #[test]
 fn pieces_of_a_sequence_equal_the_whole() {
-    let map = VarMap::new();
-    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
     let config = MambaLmConfig {
         block: MambaConfig { d_state: 3, ..MambaConfig::new(6) },
         ..MambaLmConfig::new(6, 2, 9)
     };
-    let model = mamba_lm(&config, vb).unwrap();
-    scramble(&map, 4);
+    let (_, model) = built(DType::F64, 4, |vb| mamba_lm(&config, vb));
     let (batch, len) = (2, 75);
     let ids = Numbers(8).vec(batch * len, 0., 9.).iter().map(|v| *v as u32).collect();
     let tokens = Tensor::from_vec(ids, (batch, len), &Device::Cpu).unwrap();
@@ -158,39 +142,25 @@ fn pieces_of_a_sequence_equal_the_whole() {
             }
             at += n;
         }
-        let error = relative(&values(&Tensor::cat(&parts, 1).unwrap()), &values(&whole));
+        let error = relative(&Tensor::cat(&parts, 1).unwrap(), &whole);
         assert!(error < 1e-12, "{error:e}");
     }
 }
 
-fn fixture() -> HashMap<String, Tensor> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mamba.safetensors");
-    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
-}
-
 /// The fixture's weights as variables under this crate's names.
-fn fixture_weights(all: &HashMap<String, Tensor>, dtype: DType) -> HashMap<String, Var> {
-    let weights = all.iter().filter_map(|(name, t)| {
-        let name = name.strip_prefix("weights.")?.replace("backbone.", "");
-        let name = name.replace("embeddings.", "embedding.");
-        (name != "lm_head.weight")
-            .then(|| (name, Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap()))
-    });
-    weights.collect()
-}
-
-fn close(got: &Tensor, want: &Tensor, what: &str) {
-    assert_eq!(got.dims(), want.dims(), "{what}");
-    let (got, want) = (values(got), values(want));
-    let size = want.iter().fold(1f64, |m, v| m.max(v.abs()));
-    let worst = got.iter().zip(&want).fold(0f64, |m, (g, w)| m.max((g - w).abs()));
-    println!("{what}: {worst:e} of {size:.3}");
-    assert!(worst < 1e-5 * size, "{what}: {worst:e} of {size}");
+fn fixture_weights(all: &Golden, dtype: DType) -> HashMap<String, Var> {
+    let weights = all.under("weights.").filter(|(name, _)| *name != "lm_head.weight");
+    let variable = |(name, t): (&str, &Tensor)| {
+        let name = name.replace("backbone.", "").replace("embeddings.", "embedding.");
+        (name, Var::from_tensor(&t.to_dtype(dtype).unwrap()).unwrap())
+    };
+    weights.map(variable).collect()
 }
 
 #[test]
 fn agrees_with_hugging_face() {
-    let all = fixture();
+    let all = golden!("mamba.safetensors");
+    let close = |got: &Tensor, want: &Tensor, what: &str| assert_close(got, want, 1e-5, what);
     let block_config = MambaConfig { d_state: 5, dt_rank: Some(3), ..MambaConfig::new(16) };
     for dtype in [DType::F32, DType::F64] {
         let get = |name: &str| all[name].to_dtype(dtype).unwrap();
@@ -245,32 +215,16 @@ fn agrees_with_hugging_face() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let (map, block) = block(&MambaConfig::new(40), DType::F32);
-    let x = random(&[3, 70, 40], 6, DType::F32);
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let y = block.forward(&x).unwrap();
-            let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            let data = map.data().lock().unwrap();
-            let mut all: Vec<(String, Vec<f64>)> =
-                data.iter().map(|(n, v)| (n.clone(), values(grads.get(v).unwrap()))).collect();
-            all.sort_by(|a, b| a.0.cmp(&b.0));
-            (values(&y), all)
-        })
-    };
-    let one = run(1);
-    for threads in [2, 3, 8] {
-        assert!(run(threads) == one, "{threads} threads");
-    }
+    let x = random(&[3, 70, 40], 6).to_dtype(DType::F32).unwrap();
+    same_on_any_threads("block", || {
+        let all = with_gradients(&map, block.forward(&x).unwrap());
+        all.into_iter().map(|(name, t)| (name, bits(&t))).collect::<Vec<_>>()
+    });
 }
 
 #[test]
 fn names_and_shapes_are_the_released_ones() {
     let (map, _) = block(&MambaConfig::new(768), DType::F32);
-    let data = map.data().lock().unwrap();
-    let mut got: Vec<String> =
-        data.iter().map(|(name, var)| format!("{name} {:?}", var.dims())).collect();
-    got.sort();
     // mamba-130m's.
     let want = [
         "A_log [1536, 16]",
@@ -283,7 +237,7 @@ fn names_and_shapes_are_the_released_ones() {
         "out_proj.weight [768, 1536]",
         "x_proj.weight [80, 1536]",
     ];
-    assert_eq!(got, want);
+    assert_eq!(names_and_shapes(&map), want);
 }
 
 #[test]
@@ -299,10 +253,7 @@ fn initial_values_are_the_released_ones() {
     let snapshot = || {
         let mut numbers = Numbers(3);
         isfm_ssm::init::mamba(&map, || numbers.unit()).unwrap();
-        let data = map.data().lock().unwrap();
-        let all: HashMap<String, Vec<f64>> =
-            data.iter().map(|(n, v)| (n.clone(), values(v))).collect();
-        all
+        variables(&map).into_iter().map(|(n, v)| (n, values(&v))).collect::<HashMap<_, _>>()
     };
     let all = snapshot();
     assert!(snapshot() == all, "the same draws give the same values");
@@ -337,11 +288,6 @@ fn wrong_inputs_are_refused() {
     let config = configs()[0];
     let (_, block) = block(&config, DType::F32);
     let state = block.initial_state(2).unwrap();
-    let refused = |result: candle_core::Result<(Tensor, MambaState)>, words: &[&str]| {
-        let Err(error) = result else { panic!("accepted") };
-        let text = error.to_string();
-        words.iter().for_each(|word| assert!(text.contains(word), "{text:?} without {word:?}"));
-    };
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     let run = |dims: &[usize]| block.forward_with_state(&zeros(dims), &state);
     refused(run(&[2, 3]), &["mamba", "x", "[2, 3]", "[B, L, 5]"]);
@@ -375,8 +321,7 @@ fn wrong_inputs_are_refused() {
         ("expand", MambaConfig { expand: 1 << 19, ..config }),
         ("dt_rank", MambaConfig { dt_rank: Some(0), ..config }),
     ] {
-        let text = mamba(&bad, vb()).unwrap_err().to_string();
-        assert!(text.contains(&format!("MambaConfig: {field} is")), "{text}");
+        refused(mamba(&bad, vb()), &[&format!("MambaConfig: {field} is")]);
     }
 
     let model = mamba_lm(&MambaLmConfig::new(4, 1, 6), vb()).unwrap();
@@ -390,8 +335,7 @@ fn wrong_inputs_are_refused() {
         (ids(&[1]).to_dtype(DType::I64).unwrap(), "U32"),
         (ids(&[1, 2]).narrow(1, 0, 0).unwrap(), "at least 1"),
     ] {
-        let text = run(tokens).unwrap_err().to_string();
-        assert!(text.contains(word), "{text:?} without {word:?}");
+        refused(run(tokens), &[word]);
     }
     assert!(model.forward_with_state(&ids(&[1]), &[]).is_err());
 }

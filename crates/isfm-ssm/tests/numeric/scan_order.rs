@@ -1,8 +1,11 @@
 //! Scan orders as permutations, and the operations that walk along them.
 
-use crate::common::{Case, Numbers, Sizes, params, relative, tensor, values};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::common::{Case, Sizes, oracle, params};
+use candle_core::{DType, Device, Result, Tensor};
 use isfm_ssm::{ScanOrder, cross_merge, cross_merge_each, cross_scan, cross_scan_each};
+use isfm_testing::{
+    bits, dot, gradients, random, refused, relative, same_on_any_threads, tensor, values,
+};
 use proptest::prelude::*;
 
 /// Every kind of order there is.
@@ -39,7 +42,7 @@ fn stride(order: &ScanOrder) -> i64 {
 
 #[test]
 fn small_orders_are_as_drawn() {
-    let order = |o: candle_core::Result<ScanOrder>| o.unwrap().positions().to_vec();
+    let order = |o: Result<ScanOrder>| o.unwrap().positions().to_vec();
     assert_eq!(order(ScanOrder::rows(2, 3)), [0, 1, 2, 3, 4, 5]);
     assert_eq!(order(ScanOrder::columns(2, 3)), [0, 3, 1, 4, 2, 5]);
     assert_eq!(order(ScanOrder::snake(3, 2)), [0, 1, 3, 2, 4, 5]);
@@ -125,12 +128,9 @@ proptest! {
     fn scans_and_merges(b in 1usize..3, h in 1usize..9, w in 1usize..9, c in 1usize..20) {
         let all = orders(h, w, 2, 3);
         let (k, l) = (all.len(), h * w);
-        let mut numbers = Numbers((b + 3 * h + 50 * w + 1000 * c) as u64);
-        let mut random = |dims: &[usize]| {
-            tensor(&numbers.vec(dims.iter().product(), -1., 1.), dims, DType::F64)
-        };
-        let (x, each) = (random(&[b, h, w, c]), random(&[b, h, w, k, c]));
-        let y = random(&[b, l, k, c]);
+        let seed = (b + 3 * h + 50 * w + 1000 * c) as u64;
+        let (x, each) = (random(&[b, h, w, c], seed), random(&[b, h, w, k, c], seed + 1));
+        let y = random(&[b, l, k, c], seed + 2);
         let scanned = cross_scan(&x, &all).unwrap();
         prop_assert_eq!(scanned.dims(), [b, l, k, c]);
         let (xs, got) = (values(&x), values(&scanned));
@@ -139,13 +139,10 @@ proptest! {
             let at = image * l + all[order].positions()[t] as usize;
             prop_assert_eq!(row, &xs[at * c..][..c]);
         }
-        let dot = |a: &Tensor, b: &Tensor| {
-            values(a).iter().zip(values(b)).map(|(a, b)| a * b).sum::<f64>()
-        };
         let merged = cross_merge(&y, &all).unwrap();
         prop_assert!((dot(&scanned, &y) - dot(&x, &merged)).abs() < 1e-10);
         let k_times = cross_merge(&scanned, &all).unwrap();
-        prop_assert!(relative(&values(&k_times), &values(&(&x * k as f64).unwrap())) < 1e-14);
+        prop_assert!(relative(&k_times, &(&x * k as f64).unwrap()) < 1e-14);
         // One order alone is undone exactly.
         for order in &all {
             let one = std::slice::from_ref(order);
@@ -158,17 +155,13 @@ proptest! {
         prop_assert_eq!(values(&cross_scan_each(&back, &all).unwrap()), values(&y));
         prop_assert!((dot(&there, &y) - dot(&each, &back)).abs() < 1e-10);
         // The operations are linear: the gradient of ⟨op(x), y⟩ is the adjoint's value at y.
-        let gradient = |x: &Tensor, y: &Tensor, op: &dyn Fn(&Tensor) -> Tensor| {
-            let x = Var::from_tensor(x).unwrap();
-            let grads = (op(&x) * y).unwrap().sum_all().unwrap().backward().unwrap();
-            values(grads.get(&x).unwrap())
+        let gradient = |x: &Tensor, y: &Tensor, op: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            values(&gradients(std::slice::from_ref(x), |x| (op(&x[0])? * y)?.sum_all())[0])
         };
-        prop_assert_eq!(gradient(&x, &y, &|x| cross_scan(x, &all).unwrap()), values(&merged));
-        prop_assert_eq!(gradient(&y, &x, &|y| cross_merge(y, &all).unwrap()), values(&scanned));
-        let got = gradient(&each, &y, &|x| cross_scan_each(x, &all).unwrap());
-        prop_assert_eq!(got, values(&back));
-        let got = gradient(&y, &each, &|y| cross_merge_each(y, &all).unwrap());
-        prop_assert_eq!(got, values(&there));
+        prop_assert_eq!(gradient(&x, &y, &|x| cross_scan(x, &all)), values(&merged));
+        prop_assert_eq!(gradient(&y, &x, &|y| cross_merge(y, &all)), values(&scanned));
+        prop_assert_eq!(gradient(&each, &y, &|x| cross_scan_each(x, &all)), values(&back));
+        prop_assert_eq!(gradient(&y, &each, &|y| cross_merge_each(y, &all)), values(&there));
     }
 }
 
@@ -178,20 +171,17 @@ fn ordered_scan_generalises_the_four_directions() {
     for (h, w) in [(5, 6), (1, 1), (1, 7), (7, 1), (12, 9)] {
         let sizes = Sizes { b: 2, h, w, d: 7, r: 2, n: 3 };
         let case = Case::new(sizes, 1);
-        let dy = Case::new(sizes, 2).inputs[0].clone();
+        let dy = case.weights(2);
         let orders = ScanOrder::vmamba(h, w).unwrap();
         for (dtype, tolerance) in [(DType::F64, 1e-13), (DType::F32, 1e-5)] {
-            let vars: Vec<Var> =
-                case.tensors(dtype).iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-            let t: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            let y = params(&t[2..]).in_orders(&t[0], &t[1], &orders).unwrap();
-            assert_eq!(y.dims(), [2, h, w, 7]);
+            let t = case.tensors(dtype);
+            let run = |t: &[Tensor]| params(&t[2..]).in_orders(&t[0], &t[1], &orders);
+            let y = run(&t).unwrap();
             // Rounding: the four outputs are summed in another order.
-            assert!(relative(&values(&y), &case.run(DType::F64)) < tolerance, "{h}x{w}");
-            let dy_t = tensor(&dy, y.dims(), dtype);
-            let grads = (y * dy_t).unwrap().sum_all().unwrap().backward().unwrap();
-            for (var, want) in vars.iter().zip(case.gradients(&dy, DType::F64)) {
-                assert!(relative(&values(grads.get(var).unwrap()), &want) < tolerance, "{h}x{w}");
+            assert!(relative(&y, &case.run(DType::F64)) < tolerance, "{h}x{w}");
+            let grads = gradients(&t, |t| (run(t)? * dy.to_dtype(dtype)?)?.sum_all());
+            for (got, want) in grads.iter().zip(case.gradients(&dy, DType::F64)) {
+                assert!(relative(got, &want) < tolerance, "{h}x{w}");
             }
         }
     }
@@ -211,57 +201,27 @@ fn ordered_scan_takes_any_orders() {
     let k = orders.len();
     let dims: [&[usize]; 6] =
         [&[b, h, w, d], &[b, h, w, k, r + 2 * n], &[k, d, r], &[k, d], &[k * d, n], &[k * d]];
-    let mut numbers = Numbers(5);
-    let t = dims.map(|dims| tensor(&numbers.vec(dims.iter().product(), -1., 1.), dims, DType::F64));
-    let got = values(&params(&t[2..]).in_orders(&t[0], &t[1], &orders).unwrap());
-    let [x, x_dbl, dtw, dtb, a_logs, ds] = t.map(|t| values(&t));
-    let mut want = vec![0.; got.len()];
-    for (k_at, order) in orders.iter().enumerate() {
-        for image in 0..b {
-            for c in 0..d {
-                let channel = k_at * d + c;
-                let mut state = vec![0.; n];
-                for &p in order.positions() {
-                    let at = image * h * w + p as usize;
-                    let row = &x_dbl[(at * k + k_at) * (r + 2 * n)..][..r + 2 * n];
-                    let dt: f64 = (0..r).map(|i| dtw[channel * r + i] * row[i]).sum();
-                    let delta = crate::common::softplus(dt + dtb[channel]);
-                    let u = x[at * d + c];
-                    want[at * d + c] += ds[channel] * u;
-                    for (i, s) in state.iter_mut().enumerate() {
-                        let decay = (-delta * a_logs[channel * n + i].exp()).exp();
-                        *s = decay * *s + delta * row[r + i] * u;
-                        want[at * d + c] += row[r + n + i] * *s;
-                    }
-                }
-            }
-        }
-    }
-    assert!(relative(&got, &want) < 1e-13);
+    let t: Vec<Tensor> = (5..).zip(dims).map(|(seed, dims)| random(dims, seed)).collect();
+    let got = params(&t[2..]).in_orders(&t[0], &t[1], &orders).unwrap();
+    let inputs = [0, 1, 2, 3, 4, 5].map(|i| values(&t[i]));
+    let steps = |order: &ScanOrder| order.positions().iter().map(|&p| p as usize).collect();
+    let orders: Vec<Vec<usize>> = orders.iter().map(steps).collect();
+    let want = oracle(&inputs, [b, h * w, d, r, n], &orders);
+    assert!(relative(&got, &tensor(&want, got.dims(), DType::F64)) < 1e-13);
 }
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let orders = orders(31, 40, 8, 8);
-    let x = tensor(&Numbers(1).vec(31 * 40 * 24, -1., 1.), &[1, 31, 40, 24], DType::F32);
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let y = cross_scan(&x, &orders).unwrap();
-            (values(&cross_merge(&y, &orders).unwrap()), values(&y))
-        })
-    };
-    let one = run(1);
-    assert!(run(2) == one && run(5) == one);
+    let x = random(&[1, 31, 40, 24], 1).to_dtype(DType::F32).unwrap();
+    same_on_any_threads("cross-scan and cross-merge", || {
+        let y = cross_scan(&x, &orders).unwrap();
+        (bits(&cross_merge(&y, &orders).unwrap()), bits(&y))
+    });
 }
 
 #[test]
 fn nonsense_is_refused() {
-    let refused = |result: candle_core::Result<ScanOrder>, words: &[&str]| {
-        let error = result.unwrap_err();
-        let text = error.to_string();
-        words.iter().for_each(|word| assert!(text.contains(word), "{text:?} without {word:?}"));
-    };
     for (h, w) in [(0, 3), (3, 0), (0, 0)] {
         refused(ScanOrder::rows(h, w), &["at least one position"]);
         refused(ScanOrder::diagonals(h, w), &["at least one position"]);
@@ -277,10 +237,6 @@ fn nonsense_is_refused() {
 
     let x = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     let orders = ScanOrder::vmamba(2, 3).unwrap();
-    let refused = |result: candle_core::Result<Tensor>, words: &[&str]| {
-        let text = result.unwrap_err().to_string();
-        words.iter().for_each(|word| assert!(text.contains(word), "{text:?} without {word:?}"));
-    };
     refused(cross_scan(&x(&[1, 3, 2, 4]), &orders), &["cross_scan", "[1, 3, 2, 4]", "[B, 2, 3"]);
     refused(cross_scan(&x(&[1, 2, 3]), &orders), &["[1, 2, 3]"]);
     refused(cross_scan(&x(&[1, 2, 3, 0]), &orders), &["at least 1"]);

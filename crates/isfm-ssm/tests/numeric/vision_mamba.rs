@@ -1,22 +1,13 @@
 //! The bidirectional block against plain loops and finite differences.
 
-use crate::common::{
-    Numbers, check_gradients, mamba_branch, project, relative, scramble, tensor, values,
-};
+use crate::common::{built, check_gradients, mamba_branch, names_and_shapes, project};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use isfm_ssm::{MambaConfig, VisionMamba, vision_mamba, vision_mamba_layer};
-
-fn random(dims: &[usize]) -> Tensor {
-    tensor(&Numbers(3).vec(dims.iter().product(), -1., 1.), dims, DType::F64)
-}
+use isfm_testing::{random, refused, relative, tensor, values};
 
 fn block(config: &MambaConfig, average: bool) -> (VarMap, VisionMamba) {
-    let map = VarMap::new();
-    let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
-    let block = vision_mamba(config, average, vb).unwrap();
-    scramble(&map, 1);
-    (map, block)
+    built(DType::F64, 1, |vb| vision_mamba(config, average, vb))
 }
 
 fn flip(x: &[f64], len: usize, d: usize) -> Vec<f64> {
@@ -29,7 +20,7 @@ fn block_is_its_formula() {
     let (batch, c, d) = (2, 6, 12);
     for (len, average) in [(1, false), (2, true), (21, false), (21, true)] {
         let (map, block) = block(&config, average);
-        let x = random(&[batch, len, c]);
+        let x = random(&[batch, len, c], 3);
         let data = map.data().lock().unwrap();
         let projected = project(&values(&x), &values(&data["in_proj.weight"]), c);
         let half = |start: usize| -> Vec<f64> {
@@ -59,7 +50,7 @@ fn block_is_its_formula() {
             .map(|((f, b), z)| share * (f + b) * z / (1. + (-z).exp()))
             .collect();
         let want = project(&gated, &values(&data["out_proj.weight"]), d);
-        let error = relative(&values(&block.forward(&x).unwrap()), &want);
+        let error = relative(&block.forward(&x).unwrap(), &tensor(&want, x.dims(), DType::F64));
         // Rounding of f64.
         assert!(error < 1e-12, "{len} {average}: {error:e}");
     }
@@ -77,11 +68,10 @@ fn equal_directions_commute_with_flipping() {
         }
     }
     drop(data);
-    let x = random(&[2, 13, 5]);
-    let flipped = tensor(&flip(&values(&x), 13, 5), &[2, 13, 5], DType::F64);
-    let got = values(&block.forward(&flipped).unwrap());
-    let want = flip(&values(&block.forward(&x).unwrap()), 13, 5);
-    assert!(relative(&got, &want) < 1e-13);
+    let x = random(&[2, 13, 5], 3);
+    let flipped = |x: &Tensor| tensor(&flip(&values(x), 13, 5), &[2, 13, 5], DType::F64);
+    let got = block.forward(&flipped(&x)).unwrap();
+    assert!(relative(&got, &flipped(&block.forward(&x).unwrap())) < 1e-13);
 }
 
 #[test]
@@ -92,21 +82,14 @@ fn gradients_agree_with_differences() {
         (MambaConfig { bias: true, conv_bias: false, ..small }, 5, true),
         (MambaConfig { d_conv: 1, d_state: 1, ..small }, 1, false),
     ] {
-        let map = VarMap::new();
-        let vb = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
-        let layer = vision_mamba_layer(&config, average, vb).unwrap();
-        scramble(&map, 2);
-        check_gradients(&map, &random(&[2, len, 4]), &|x| layer.forward(x).unwrap());
+        let (map, layer) = built(DType::F64, 2, |vb| vision_mamba_layer(&config, average, vb));
+        check_gradients(&map, &random(&[2, len, 4], 3), 0, |x| layer.forward(x));
     }
 }
 
 #[test]
 fn names_are_the_released_ones() {
     let (map, _) = block(&MambaConfig::new(192), false);
-    let data = map.data().lock().unwrap();
-    let mut got: Vec<String> =
-        data.iter().map(|(name, var)| format!("{name} {:?}", var.dims())).collect();
-    got.sort();
     // Vim-tiny's.
     let want = [
         "A_b_log [384, 16]",
@@ -126,7 +109,7 @@ fn names_are_the_released_ones() {
         "x_proj.weight [44, 384]",
         "x_proj_b.weight [44, 384]",
     ];
-    assert_eq!(got, want);
+    assert_eq!(names_and_shapes(&map), want);
 }
 
 #[test]
@@ -134,8 +117,7 @@ fn wrong_inputs_are_refused() {
     let (_, block) = block(&MambaConfig::new(4), false);
     for dims in [&[2, 4][..], &[1, 0, 4], &[0, 3, 4], &[1, 3, 5], &[1, 2, 2, 4]] {
         let x = Tensor::zeros(dims, DType::F64, &Device::Cpu).unwrap();
-        let text = block.forward(&x).unwrap_err().to_string();
-        assert!(text.contains("vision_mamba") && text.contains("[B, L, 4]"), "{text}");
+        refused(block.forward(&x), &["vision_mamba", "[B, L, 4]"]);
     }
     let zero = MambaConfig { d_conv: 0, ..MambaConfig::new(4) };
     let vb = VarBuilder::zeros(DType::F32, &Device::Cpu);

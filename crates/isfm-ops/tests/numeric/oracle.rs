@@ -1,49 +1,12 @@
-//! Slow, plain versions of the operations in f64, and what the tests share.
+//! Slow, plain versions of the operations in f64, and cases to compare them on.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Result, Tensor};
 use isfm_ops::Epilogue;
-
-/// Values in about ±1 that depend on the seed alone.
-pub fn random(dims: &[usize], seed: u64) -> Tensor {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
-    let n = dims.iter().product();
-    let values: Vec<f64> = (0..n)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 11) as f64 / (1u64 << 52) as f64 - 1.
-        })
-        .collect();
-    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
-}
-
-pub fn values(t: &Tensor) -> Vec<f64> {
-    t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-pub fn bits(t: &Tensor) -> Vec<u32> {
-    let v: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
-    v.into_iter().map(f32::to_bits).collect()
-}
+use isfm_testing::{random, tensor, values};
 
 pub fn to_f32(t: &Tensor) -> Tensor {
     t.to_dtype(DType::F32).unwrap()
-}
-
-/// Asserts |got − want| ≤ tolerance·(the largest |want|, at least 1) everywhere.
-pub fn assert_close(got: &Tensor, want: &Tensor, tolerance: f64, what: &str) {
-    assert_eq!(got.dims(), want.dims(), "{what}");
-    let (got, want) = (values(got), values(want));
-    let size = want.iter().fold(1f64, |m, v| m.max(v.abs()));
-    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
-        assert!((g - w).abs() <= tolerance * size, "{what}: [{i}] is {g}, should be {w}");
-    }
-}
-
-fn tensor(v: Vec<f64>, dims: &[usize]) -> Tensor {
-    Tensor::from_vec(v, dims, &Device::Cpu).unwrap()
 }
 
 /// Element (b, y, x, c) of a map, or `None` outside.
@@ -75,7 +38,7 @@ impl Map {
                 }
             }
         }
-        tensor(out, &[b, h, w, outputs])
+        tensor(&out, &[b, h, w, outputs], DType::F64)
     }
 }
 
@@ -159,7 +122,7 @@ pub fn max_pool_gradient(x: &Tensor, grad: &Tensor, k: usize) -> Tensor {
             }
         }
     }
-    tensor(out, &[b, h, w, channels])
+    tensor(&out, &[b, h, w, channels], DType::F64)
 }
 
 pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
@@ -184,7 +147,7 @@ pub fn resize(x: &Tensor, height: usize, width: usize) -> Tensor {
             }
         }
     }
-    tensor(out, &[b, height, width, channels])
+    tensor(&out, &[b, height, width, channels], DType::F64)
 }
 
 fn by_row(x: &Tensor, f: impl Fn(&[f64]) -> Vec<f64>) -> Tensor {
@@ -192,7 +155,7 @@ fn by_row(x: &Tensor, f: impl Fn(&[f64]) -> Vec<f64>) -> Tensor {
     let out: Vec<f64> = values(x).chunks(n).flat_map(f).collect();
     let mut dims = x.dims().to_vec();
     *dims.last_mut().unwrap() = out.len() / (x.elem_count() / n);
-    tensor(out, &dims)
+    tensor(&out, &dims, DType::F64)
 }
 
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Tensor {
@@ -239,7 +202,7 @@ pub fn causal_conv(
         }
         out.push(sum);
     }
-    tensor(out, &[b, l, c])
+    tensor(&out, &[b, l, c], DType::F64)
 }
 
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
@@ -264,8 +227,8 @@ pub fn softmax(x: &Tensor) -> Tensor {
 }
 
 fn zip(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Tensor {
-    let v = values(a).iter().zip(values(b)).map(|(&a, b)| f(a, b)).collect();
-    tensor(v, a.dims())
+    let v: Vec<f64> = values(a).iter().zip(values(b)).map(|(&a, b)| f(a, b)).collect();
+    tensor(&v, a.dims(), DType::F64)
 }
 
 pub fn silu(x: &Tensor) -> Tensor {
@@ -321,7 +284,7 @@ fn spaced(t: &Tensor) -> Tensor {
     for (rank, &i) in order.iter().enumerate() {
         out[i] = 2. * rank as f64 / v.len() as f64 - 1.;
     }
-    tensor(out, t.dims())
+    tensor(&out, t.dims(), DType::F64)
 }
 
 /// Every operation on maps of b×h×w×c (and `d` channels where there is a second number).
@@ -330,46 +293,34 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
     let mut all = Vec::new();
     for k in [1, 3, 5, 7, 9] {
         let weight: &[usize] = &[c, 1, k, k];
-        all.push(case(
-            format!("depthwise k={k}"),
-            &[map, weight, &[c]],
-            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-            |t| depthwise(&t[0], &t[1], Some(&t[2])),
-        ));
-        all.push(case(
-            format!("depthwise k={k} no bias"),
-            &[map, weight],
-            |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], None, Epilogue::None),
-            |t| depthwise(&t[0], &t[1], None),
-        ));
+        for dims in [&[map, weight, &[c]][..], &[map, weight]] {
+            all.push(case(
+                format!("depthwise k={k}"),
+                dims,
+                |t| isfm_ops::depthwise_conv2d(&t[0], &t[1], t.get(2), Epilogue::None),
+                |t| depthwise(&t[0], &t[1], t.get(2)),
+            ));
+        }
     }
     for k in [1, 3, 5] {
         let weight: &[usize] = &[d, c, k, k];
+        for dims in [&[map, weight, &[d]][..], &[map, weight]] {
+            all.push(case(
+                format!("conv k={k}"),
+                dims,
+                |t| isfm_ops::conv2d(&t[0], &t[1], t.get(2), Epilogue::None),
+                |t| conv2d(&t[0], &t[1], t.get(2)),
+            ));
+        }
+    }
+    for dims in [&[map, &[d, c], &[d]][..], &[map, &[d, c]]] {
         all.push(case(
-            format!("conv k={k}"),
-            &[map, weight, &[d]],
-            |t| isfm_ops::conv2d(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-            |t| conv2d(&t[0], &t[1], Some(&t[2])),
-        ));
-        all.push(case(
-            format!("conv k={k} no bias"),
-            &[map, weight],
-            |t| isfm_ops::conv2d(&t[0], &t[1], None, Epilogue::None),
-            |t| conv2d(&t[0], &t[1], None),
+            "linear".into(),
+            dims,
+            |t| isfm_ops::linear(&t[0], &t[1], t.get(2), Epilogue::None),
+            |t| linear(&t[0], &t[1], t.get(2)),
         ));
     }
-    all.push(case(
-        "linear".into(),
-        &[map, &[d, c], &[d]],
-        |t| isfm_ops::linear(&t[0], &t[1], Some(&t[2]), Epilogue::None),
-        |t| linear(&t[0], &t[1], Some(&t[2])),
-    ));
-    all.push(case(
-        "linear no bias".into(),
-        &[map, &[d, c]],
-        |t| isfm_ops::linear(&t[0], &t[1], None, Epilogue::None),
-        |t| linear(&t[0], &t[1], None),
-    ));
     for k in [1, 3] {
         let (weight, own): (&[usize], &[usize]) = (&[d, c, k, k], &[c, 1, k, k]);
         let out: &[usize] = &[b, h, w, d];
@@ -506,53 +457,4 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
         |t| zip(&t[0], &t[1], |x, y| 0.25 * x - 1.5 * y),
     ));
     all
-}
-
-/// The gradients of Σ r ⊙ op(inputs) for a fixed random r.
-pub fn gradients(op: &Op, inputs: &[Tensor]) -> Vec<Tensor> {
-    let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-    let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    let y = op(&tensors).unwrap();
-    let r = random(y.dims(), 99).to_dtype(y.dtype()).unwrap();
-    let grads = (y * r).unwrap().sum_all().unwrap().backward().unwrap();
-    vars.iter().map(|v| grads.get(v).unwrap().clone()).collect()
-}
-
-fn loss(op: &Op, inputs: &[Tensor]) -> f64 {
-    let y = op(inputs).unwrap();
-    let r = random(y.dims(), 99);
-    values(&y).iter().zip(values(&r)).map(|(a, b)| a * b).sum()
-}
-
-/// Compares every gradient with central differences in f64: element by element where there are
-/// few, else along random directions, which see every element at once.
-pub fn check_gradients(case: &Case) {
-    // The error of the difference itself: step² times the third derivative, and rounding of the
-    // loss (about 1e-16·|loss|/step); both below 1e-8 here.
-    const STEP: f64 = 1e-5;
-    let grads = gradients(&*case.op, &case.inputs);
-    for (i, grad) in grads.iter().enumerate() {
-        let n = case.inputs[i].elem_count();
-        assert_eq!(grad.dims(), case.inputs[i].dims(), "{}: gradient {i}", case.name);
-        let few = n <= 64;
-        for trial in 0..if few { n } else { 3 } {
-            let direction = if few {
-                let mut unit = vec![0.; n];
-                unit[trial] = 1.;
-                tensor(unit, grad.dims())
-            } else {
-                random(grad.dims(), 1000 + trial as u64)
-            };
-            let moved = |step: f64| {
-                let mut inputs = case.inputs.clone();
-                inputs[i] = (&inputs[i] + (&direction * step).unwrap()).unwrap();
-                loss(&*case.op, &inputs)
-            };
-            let want = (moved(STEP) - moved(-STEP)) / (2. * STEP);
-            let got: f64 = values(grad).iter().zip(values(&direction)).map(|(a, b)| a * b).sum();
-            let size = 1. + want.abs() + loss(&*case.op, &case.inputs).abs();
-            let error = (got - want).abs();
-            assert!(error <= 2e-8 * size, "{} input {i}: {got}, should be {want}", case.name);
-        }
-    }
 }

@@ -1,15 +1,19 @@
 //! Every gradient against finite differences in f64, and f32 against f64.
 
-use crate::oracle::{
-    assert_close, cases, check_gradients, gradients, max_pool_gradient, random, to_f32,
-};
-use candle_core::{DType, Device, Tensor, Var};
+use crate::oracle::{Case, cases, max_pool_gradient, to_f32};
+use candle_core::{DType, Tensor, Var};
 use isfm_ops::Epilogue;
+use isfm_testing::{Differences, assert_close, gradients, random, tensor, values};
+
+pub(crate) fn check(case: &Case) {
+    let how = Differences::default();
+    isfm_testing::check_gradients(&case.name, &case.inputs, how, &*case.op);
+}
 
 #[test]
 fn finite_differences_small() {
     for (b, h, w, c, d) in [(1, 1, 1, 1, 1), (2, 2, 3, 3, 2), (1, 4, 4, 1, 3), (1, 3, 4, 5, 1)] {
-        cases(b, h, w, c, d).iter().for_each(check_gradients);
+        cases(b, h, w, c, d).iter().for_each(check);
     }
 }
 
@@ -18,7 +22,7 @@ fn finite_differences_small() {
 fn finite_differences_large() {
     let sizes = [(2, 21, 23, 19, 7), (1, 5, 210, 4, 70), (3, 7, 6, 70, 130), (1, 40, 9, 33, 1)];
     for (b, h, w, c, d) in sizes {
-        cases(b, h, w, c, d).iter().for_each(check_gradients);
+        cases(b, h, w, c, d).iter().for_each(check);
     }
 }
 
@@ -29,8 +33,8 @@ fn f32_gradients_agree_with_f64() {
             let narrow: Vec<Tensor> = case.inputs.iter().map(to_f32).collect();
             let wide: Vec<Tensor> =
                 narrow.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
-            let got = gradients(&*case.op, &narrow);
-            for (got, want) in got.iter().zip(gradients(&*case.op, &wide)) {
+            let got = gradients(&narrow, &*case.op);
+            for (got, want) in got.iter().zip(gradients(&wide, &*case.op)) {
                 // Sums of up to 960 terms of about 1, with a rounding error of 6e-8 each.
                 assert_close(got, &want, 3e-6, &case.name);
             }
@@ -43,19 +47,17 @@ fn f32_gradients_agree_with_f64() {
 fn max_pool_ties_follow_pytorch() {
     let few = |seed| ((random(&[2, 7, 6, 5], seed) * 1.5).unwrap().round().unwrap() * 1.).unwrap();
     let mut inputs = vec![few(1), few(2), few(3).zeros_like().unwrap()];
-    let mut v = crate::oracle::values(&few(4));
+    let mut v = values(&few(4));
     v.iter_mut().step_by(7).for_each(|v| *v = f64::NAN);
     v.iter_mut().skip(1).step_by(11).for_each(|v| *v = f64::NEG_INFINITY);
-    inputs.push(Tensor::from_vec(v, (2, 7, 6, 5), &Device::Cpu).unwrap());
+    inputs.push(tensor(&v, &[2, 7, 6, 5], DType::F64));
     inputs.push((few(3).ones_like().unwrap() * f64::NEG_INFINITY).unwrap());
     for x in inputs {
         for k in [3, 5] {
-            let var = Var::from_tensor(&to_f32(&x)).unwrap();
-            let y = isfm_ops::max_pool2d(&var, k).unwrap();
-            let r = random(y.dims(), 99);
-            let grads = (y * to_f32(&r)).unwrap().sum_all().unwrap().backward().unwrap();
-            let want = max_pool_gradient(&x, &r, k);
-            assert_close(grads.get(&var).unwrap(), &want, 1e-6, "max pool");
+            let r = random(x.dims(), 99);
+            let loss = |x: &[Tensor]| (isfm_ops::max_pool2d(&x[0], k)? * to_f32(&r))?.sum_all();
+            let got = gradients(&[to_f32(&x)], loss);
+            assert_close(&got[0], &max_pool_gradient(&x, &r, k), 1e-6, "max pool");
         }
     }
 }
@@ -78,29 +80,21 @@ fn gradients_flow_through_chains() {
         )
     };
     let dims: [&[usize]; 6] = [&[2, 4, 5, 3], &[12, 3], &[6, 1, 3, 3], &[6], &[6], &[6, 6, 3, 3]];
-    let inputs = dims.iter().enumerate().map(|(i, d)| random(d, 50 + i as u64)).collect();
-    let oracle = |t: &[Tensor]| t[0].clone();
-    let case = crate::oracle::Case {
-        name: "chain".into(),
-        inputs,
-        op: Box::new(chain),
-        oracle: Box::new(oracle),
-    };
-    check_gradients(&case);
+    let inputs: Vec<_> = (50..).zip(dims).map(|(seed, d)| random(d, seed)).collect();
+    isfm_testing::check_gradients("chain", &inputs, Differences::default(), chain);
 }
 
 /// Constants among the arguments change nothing in the others' gradients.
 #[test]
 fn constants_need_no_gradient() {
     for case in cases(1, 5, 6, 8, 4) {
-        let all = gradients(&*case.op, &case.inputs);
-        for (i, want) in all.iter().enumerate() {
+        let r = random((case.op)(&case.inputs).unwrap().dims(), 99);
+        let loss = |t: &[Tensor]| ((case.op)(t)? * &r)?.sum_all();
+        for (i, want) in gradients(&case.inputs, loss).iter().enumerate() {
             let mut inputs = case.inputs.clone();
             let var = Var::from_tensor(&inputs[i]).unwrap();
             inputs[i] = var.as_tensor().clone();
-            let y = (case.op)(&inputs).unwrap();
-            let r = random(y.dims(), 99);
-            let grads = (y * r).unwrap().sum_all().unwrap().backward().unwrap();
+            let grads = loss(&inputs).unwrap().backward().unwrap();
             assert_close(grads.get(&var).unwrap(), want, 0., &case.name);
             let layer = ["conv", "depthwise", "linear"].iter().any(|n| case.name.starts_with(n));
             // The costly gradient of an image, which nobody asked for, is not computed.
