@@ -22,7 +22,7 @@ const JPEG_QUALITY: u8 = 95;
 /// 512 MiB in memory.
 pub fn read_image(path: impl AsRef<Path>) -> Result<DynamicImage> {
     let path = path.as_ref();
-    read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+    read(path).map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
 }
 
 fn read(path: &Path) -> std::result::Result<DynamicImage, ImageError> {
@@ -49,7 +49,7 @@ pub fn write_image(image: &DynamicImage, path: impl AsRef<Path>) -> Result<()> {
     let Some(format) = format else {
         return Err(Error::Format(path.to_path_buf()));
     };
-    write(image, path, format).map_err(|source| Error::Write { path: path.to_path_buf(), source })
+    write(image, path, format).map_err(|problem| Error::Write { path: path.to_path_buf(), problem })
 }
 
 fn write(

@@ -1,6 +1,5 @@
 //! From the values a file holds to the [0, 1] that the network knows.
 
-use crate::colour::Samples;
 use crate::{Error, Result, Side};
 
 /// Which stored values become black (0) and white (1).
@@ -45,7 +44,7 @@ pub enum Normalize {
     },
 }
 
-/// What [`Normalize::Auto`] takes from a 16-bit frame.
+/// The percentiles that [`Normalize::Auto`] takes from a 16-bit frame.
 const AUTO: (f64, f64) = (0.1, 99.9);
 /// Below this share of the range a 16-bit visible image counts as raw camera data.
 const SLIVER: f64 = 0.25;
@@ -68,38 +67,49 @@ impl Normalize {
         }
     }
 
-    /// The range this rule takes for the values `samples`.
+    /// The range this rule takes for an image of `depth` whose values `values` collects.
     ///
     /// An image without contrast has no range of its own; it is taken as stored.
-    pub(crate) fn range(self, side: Side, samples: &Samples<'_>) -> Span {
-        let full = Span { low: 0., high: samples.full_scale() };
-        let rule = match (self, samples.is_16_bit()) {
-            (Self::Auto, false) => Self::FullRange,
-            (Self::Auto, true) => {
-                let percentile = Self::Percentile { low: AUTO.0, high: AUTO.1 };
-                let span = percentile.range(side, samples);
-                let sliver = f64::from(span.high - span.low) < SLIVER * f64::from(full.high);
-                return if side == Side::Infrared || sliver { span } else { full };
-            }
-            (rule, _) => rule,
-        };
-        let found = match rule {
-            Self::MinMax => order_statistics(samples, side, 0., 1.),
-            Self::Percentile { low, high } => {
-                order_statistics(samples, side, low / 100., high / 100.)
-            }
+    pub(crate) fn span(self, side: Side, depth: Depth, values: impl FnOnce() -> Vec<f32>) -> Span {
+        let full = Span { low: 0., high: depth.full_scale() };
+        let auto = self == Self::Auto && depth == Depth::Sixteen;
+        let found = match self {
+            Self::Auto if auto => percentiles(values(), AUTO.0, AUTO.1),
+            Self::Auto | Self::FullRange => full,
+            Self::MinMax => percentiles(values(), 0., 100.),
+            Self::Percentile { low, high } => percentiles(values(), low, high),
             Self::Range { low, high } => Span { low: low as f32, high: high as f32 },
-            Self::FullRange | Self::Auto => full,
         };
-        if found.high > found.low { found } else { full }
+        let width = f64::from(found.high - found.low);
+        let exposed = auto && side == Side::Visible && width >= SLIVER * f64::from(full.high);
+        if exposed || found.high <= found.low { full } else { found }
+    }
+}
+
+/// How an image stores its values.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Depth {
+    Eight,
+    Sixteen,
+    Float,
+}
+
+impl Depth {
+    /// The stored value of full white.
+    fn full_scale(self) -> f32 {
+        match self {
+            Self::Eight => 255.,
+            Self::Sixteen => 65535.,
+            Self::Float => 1.,
+        }
     }
 }
 
 /// The stored values that become 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Span {
-    pub(crate) low: f32,
-    pub(crate) high: f32,
+    low: f32,
+    high: f32,
 }
 
 impl Span {
@@ -108,13 +118,19 @@ impl Span {
     pub(crate) fn place(self, stored: f32) -> f32 {
         ((stored - self.low) / (self.high - self.low)).clamp(0., 1.)
     }
+
+    /// [`place`](Self::place) in 8 bits; exactly `stored`, rounded, in the full range of 8 bits.
+    #[inline]
+    pub(crate) fn place_8_bit(self, stored: f32) -> u8 {
+        let levels = 255. / (self.high - self.low);
+        ((stored - self.low) * levels).clamp(0., 255.).round() as u8
+    }
 }
 
-/// The values at the shares `low` and `high` (0..=1) of the sorted values, nearest rank.
-fn order_statistics(samples: &Samples<'_>, side: Side, low: f64, high: f64) -> Span {
-    let mut values = samples.values(side);
+/// The values below which `low` and `high` per cent of `values` lie, nearest rank.
+fn percentiles(mut values: Vec<f32>, low: f64, high: f64) -> Span {
     let last = values.len().saturating_sub(1);
-    let rank = |share: f64| ((share * last as f64).round() as usize).min(last);
-    let mut at = |share: f64| *values.select_nth_unstable_by(rank(share), f32::total_cmp).1;
+    let rank = |percent: f64| ((percent / 100. * last as f64).round() as usize).min(last);
+    let mut at = |percent: f64| *values.select_nth_unstable_by(rank(percent), f32::total_cmp).1;
     Span { low: at(low), high: at(high) }
 }

@@ -1,9 +1,7 @@
 //! Tiles against the whole, and the memory limit.
 
-mod common;
-
-use common::{builder, isfm, plane, values, whole};
-use isfm::{Builder, Error};
+use crate::common::{self, builder, isfm, plane, values, whole};
+use isfm::{Borders, Builder, Error, Tiling};
 
 fn rms(a: &[f32], b: &[f32]) -> f32 {
     (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / a.len() as f32).sqrt()
@@ -23,7 +21,7 @@ fn tiled_is_close_to_whole_and_has_no_seams() {
     };
     assert!(spread > 0.1, "{spread}");
     for edge in [96, 128, 200] {
-        let tiled = builder().tile(edge).build().unwrap();
+        let tiled = builder().tiling(Tiling::Edge(edge)).build().unwrap();
         let got = values(&tiled.fuse_luma(&visible, &infrared).unwrap());
         assert_eq!(got.len(), want.len());
         assert!(rms(&got, &want) < 0.1 * spread, "{edge}: {} {spread}", rms(&got, &want));
@@ -42,7 +40,7 @@ fn a_tile_that_holds_the_image_is_the_whole() {
     let (visible, infrared) = (plane(61, 47, 1), plane(61, 47, 2));
     let want = values(&whole().fuse_luma(&visible, &infrared).unwrap());
     for edge in [62, 64, 5000, usize::MAX] {
-        let tiled = builder().tile(edge).build().unwrap();
+        let tiled = builder().tiling(Tiling::Edge(edge)).build().unwrap();
         assert_eq!(values(&tiled.fuse_luma(&visible, &infrared).unwrap()), want);
     }
 }
@@ -52,7 +50,7 @@ fn flat_images_have_no_grid() {
     // Where every tile sees the same, all must agree but for the borders, whose zero padding
     // reaches a few pixels in; the middle of a flat image is flat however it is cut.
     let flat = |v: f32| common::tensor(vec![v; 160 * 200], &[160, 200]);
-    let tiled = builder().tile(96).build().unwrap();
+    let tiled = builder().tiling(Tiling::Edge(96)).build().unwrap();
     let got = values(&tiled.fuse_luma(&flat(0.6), &flat(0.3)).unwrap());
     let want = values(&whole().fuse_luma(&flat(0.6), &flat(0.3)).unwrap());
     let off = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0., f32::max);
@@ -64,7 +62,11 @@ fn the_memory_limit_makes_tiles_or_an_error() {
     let fuser = isfm();
     let needed = fuser.memory_needed(300, 260);
     assert!(needed < Builder::DEFAULT_MEMORY_LIMIT);
-    assert_eq!(needed * 4, fuser.memory_needed(600, 520));
+    // The network sees eight pixels more on every side, and even sizes.
+    assert_eq!(needed / (316 * 276), fuser.memory_needed(1, 2) / (18 * 18));
+    assert_eq!(needed / (316 * 276) * (616 * 536), fuser.memory_needed(599, 520));
+    let bare = builder().borders(Borders::Released).build().unwrap();
+    assert_eq!(needed / (316 * 276) * (299 * 260), bare.memory_needed(299, 260));
     let (visible, infrared) = (plane(260, 300, 1), plane(260, 300, 2));
     let run = |limit| builder().memory_limit(limit).build().unwrap().fuse_luma(&visible, &infrared);
     let want = values(&whole().fuse_luma(&visible, &infrared).unwrap());

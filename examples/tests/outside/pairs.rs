@@ -1,8 +1,6 @@
 //! Real pairs, where they are: the workspace's neighbour `shared/data`. The pictures are other
 //! people's and no part of the project, so these tests say so and pass where they are missing.
 
-mod common;
-
 use std::path::PathBuf;
 
 use image::{DynamicImage, ImageBuffer, Luma};
@@ -45,7 +43,7 @@ fn tiles_do_not_show_on_real_pairs() {
         let want = whole.fuse(&visible, &infrared).unwrap();
         assert_eq!((want.width(), want.height()), (visible.width(), visible.height()));
         for edge in [128, 256] {
-            let tiled = Isfm::builder().tile(edge).build().unwrap();
+            let tiled = Isfm::builder().tiling(Tiling::Edge(edge)).build().unwrap();
             let got = tiled.fuse(&visible, &infrared).unwrap();
             let (mean, worst) = differences(&want, &got);
             let (w, h) = (want.width(), want.height());

@@ -1,9 +1,7 @@
 //! One instance, many threads.
 
-mod common;
-
-use common::{builder, colour_image, grey_image, isfm};
-use isfm::{Builder, Error, Isfm};
+use crate::common::{builder, colour_image, grey_image, isfm};
+use isfm::{Builder, Error, Isfm, Tiling};
 
 #[test]
 fn it_may_be_shared_and_sent() {
@@ -15,7 +13,7 @@ fn it_may_be_shared_and_sent() {
 
 #[test]
 fn many_threads_get_what_one_gets() {
-    for fuser in [isfm(), builder().threads(2).tile(32).build().unwrap()] {
+    for fuser in [isfm(), builder().threads(2).tiling(Tiling::Edge(32)).build().unwrap()] {
         let pairs: Vec<_> =
             (1..5).map(|s| (colour_image(50, 36, s), grey_image(50, 36, s + 9))).collect();
         let want: Vec<_> = pairs.iter().map(|(v, i)| fuser.fuse(v, i).unwrap()).collect();

@@ -1,10 +1,8 @@
 //! `Isfm::fuse`: colours, depths, ranges, sizes, and what it refuses.
 
-mod common;
-
-use common::{builder, colour_image, grey, grey_image, isfm};
+use crate::common::{self, builder, chain, colour_image, grey, grey_image, isfm};
 use image::{ColorType, DynamicImage, ImageBuffer, Luma, LumaA, Rgb, Rgba};
-use isfm::{Error, Isfm, Normalize, Side};
+use isfm::{Error, Isfm, Normalize, Side, Tiling, to_8_bits};
 use proptest::prelude::*;
 
 type Grey16 = ImageBuffer<Luma<u16>, Vec<u16>>;
@@ -17,11 +15,6 @@ fn contrast(image: &DynamicImage) -> u8 {
     let grey = image.to_luma8();
     let (min, max) = (grey.as_raw().iter().min(), grey.as_raw().iter().max());
     max.unwrap() - min.unwrap()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let inner = error.source().map(|e| format!(": {}", chain(e)));
-    format!("{error}{}", inner.unwrap_or_default())
 }
 
 #[test]
@@ -83,7 +76,7 @@ fn depths_agree() {
     }
 }
 
-/// Spec §1 by hand: the fused luma is what the visible image's luma would give as grey, and
+/// By hand: the fused luma is what the visible image's luma would give as grey, and
 /// Cr and Cb are the visible image's.
 #[test]
 fn colour_is_the_visible_image_s() {
@@ -309,26 +302,6 @@ fn floats_that_are_no_numbers_are_refused() {
 }
 
 #[test]
-fn a_batch_gives_each_pair_its_own_result() {
-    let fuser = isfm();
-    let pairs = [
-        (colour_image(20, 16, 1), grey_image(20, 16, 2)),
-        (colour_image(20, 16, 1), grey_image(10, 16, 2)),
-        (grey_image(9, 7, 3), grey_image(9, 7, 4)),
-    ];
-    let results = fuser.fuse_batch(&pairs);
-    assert_eq!(results.len(), 3);
-    assert!(matches!(results[1], Err(Error::SizeMismatch { .. })));
-    for i in [0, 2] {
-        let alone = fuser.fuse(&pairs[i].0, &pairs[i].1).unwrap();
-        assert_eq!(results[i].as_ref().unwrap(), &alone);
-    }
-    let borrowed: Vec<_> = pairs.iter().map(|(v, i)| (v, i)).collect();
-    assert_eq!(fuser.fuse_batch(&borrowed).len(), 3);
-    assert!(fuser.fuse_batch::<DynamicImage, DynamicImage>(&[]).is_empty());
-}
-
-#[test]
 fn nonsense_options_are_refused() {
     for (low, high) in [(-1., 50.), (50., 50.), (60., 40.), (0., 100.1), (f64::NAN, 1.)] {
         let rule = Normalize::Percentile { low, high };
@@ -340,12 +313,54 @@ fn nonsense_options_are_refused() {
     }
     let error = builder().threads(0).build().unwrap_err();
     assert!(error.to_string().contains("threads"), "{error}");
-    let error = builder().tile(7).build().unwrap_err();
+    let error = builder().tiling(Tiling::Edge(7)).build().unwrap_err();
     assert!(error.to_string().contains('7') && error.to_string().contains("32"), "{error}");
     let error = builder().dtype(candle_core::DType::F16).build().unwrap_err();
     assert!(chain(&error).contains("F16"), "{error}");
     let config = Isfm::builder().config(common::config()).build();
     assert!(matches!(config, Err(Error::NotEmbedded { .. } | Error::NoWeights)));
+}
+
+/// What a network that takes 8 bits is trained on is what this one is fed with, to half a level.
+#[test]
+fn eight_bits_are_what_the_network_sees() {
+    let frame = |low: f32, high: f32| -> DynamicImage {
+        Grey16::from_fn(40, 32, |x, y| {
+            Luma([(low + (high - low) * common::value(x, y, 2)).round() as u16])
+        })
+        .into()
+    };
+    // 14 bits in 16, and the same frame with its percentiles named.
+    let raw = frame(7300., 8200.);
+    let mut values: Vec<u16> = raw.to_luma16().into_raw();
+    values.sort_unstable();
+    let [low, high] = [0.001, 0.999].map(|p| values[(p * 1279f64).round() as usize]);
+    let eight = to_8_bits(&raw, Side::Infrared, Normalize::Auto).unwrap();
+    for (got, stored) in eight.to_luma8().iter().zip(raw.to_luma16().iter()) {
+        let want = (f32::from(*stored) - f32::from(low)) / f32::from(high - low) * 255.;
+        assert!((f32::from(*got) - want.clamp(0., 255.)).abs() <= 0.501, "{got} {want}");
+    }
+    let visible = grey_image(40, 32, 1);
+    let fuse = |infrared: &DynamicImage| isfm().fuse(&visible, infrared).unwrap().to_luma8();
+    for (a, b) in fuse(&raw).iter().zip(fuse(&eight).iter()) {
+        assert!(a.abs_diff(*b) <= 2, "{a} {b}");
+    }
+    // 8-bit values stay; colour on the infrared side becomes luma; alpha goes.
+    let colour = colour_image(40, 32, 3);
+    let to_8 =
+        |image: &DynamicImage, side| to_8_bits(image, side, Normalize::Auto).unwrap();
+    for image in [&colour, &visible] {
+        let alpha = DynamicImage::ImageRgba8(image.to_rgba8());
+        assert_eq!(&to_8(image, Side::Visible), image);
+        assert_eq!(to_8(&alpha, Side::Visible).to_rgb8(), image.to_rgb8());
+        let grey = to_8(&alpha, Side::Infrared);
+        assert_eq!(grey.color(), ColorType::L8);
+        for (y, p) in grey.to_luma8().iter().zip(image.to_rgb8().pixels()) {
+            assert_eq!(f32::from(*y), luma(p.0.map(f32::from)).round());
+        }
+    }
+    let nonsense = Normalize::Range { low: 2., high: 1. };
+    assert!(matches!(to_8_bits(&raw, Side::Infrared, nonsense), Err(Error::Option { .. })));
 }
 
 proptest! {
