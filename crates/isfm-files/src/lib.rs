@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+mod atomic;
+mod error;
+pub mod pairs;
+
+pub use atomic::{is_unfinished, write_atomically};
+pub use error::{Error, Result};
+pub use pairs::{PICTURE_EXTENSIONS, Pairing, is_picture};
