@@ -2,7 +2,7 @@ use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::{Pair, luma};
+use crate::data::Pair;
 use crate::random::{Purpose, below, shuffle, stream};
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ pub struct Sample {
     pub placement: Placement,
 }
 
-/// Takes one `patch`×`patch` sample from a pair as the released program does (spec: §8).
+/// Takes one `patch`×`patch` sample from a pair as the released program does.
 ///
 /// With probability ½ both images are resized to 3·patch squared (384 for 128) and one random
 /// patch is taken, otherwise both are resized whole to the patch's size; antialiased bicubic on
@@ -141,6 +141,11 @@ fn sample(
         .flat_map(|row| row.iter().map(|&v| f32::from(v) / 255.))
         .collect();
     Sample { visible, infrared, placement }
+}
+
+/// Y of 8-bit R, G, B, in 0..=255.
+fn luma([r, g, b]: [u8; 3]) -> f32 {
+    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b)
 }
 
 /// Antialiased bicubic resize (a = −½) of interleaved 8-bit pixels: Pillow's `BICUBIC`, to within

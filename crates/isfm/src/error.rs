@@ -160,9 +160,8 @@ pub enum Error {
     },
     /// An extension that names no picture format this crate writes.
     #[error(
-        "cannot write {}: its extension names no format known here (png, jpg, tif, bmp, webp, \
-         pgm, ppm, pnm, pam)",
-        .0.display()
+        "cannot write {}: its extension names no format known here ({})",
+        .0.display(), isfm_files::PICTURE_EXTENSIONS.join(", ")
     )]
     Format(PathBuf),
     /// Threads that could not be started.

@@ -16,7 +16,7 @@ mod tiling;
 pub use builder::Builder;
 pub use colour::to_8_bits;
 pub use error::{Error, Result, Side};
-pub use files::{read_image, write_image};
+pub use files::{read_image, read_image_size, write_image};
 pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config};
 pub use isfm_ops::cpu::keep_freed_memory;

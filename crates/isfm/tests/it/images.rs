@@ -347,8 +347,7 @@ fn eight_bits_are_what_the_network_sees() {
     }
     // 8-bit values stay; colour on the infrared side becomes luma; alpha goes.
     let colour = colour_image(40, 32, 3);
-    let to_8 =
-        |image: &DynamicImage, side| to_8_bits(image, side, Normalize::Auto).unwrap();
+    let to_8 = |image: &DynamicImage, side| to_8_bits(image, side, Normalize::Auto).unwrap();
     for image in [&colour, &visible] {
         let alpha = DynamicImage::ImageRgba8(image.to_rgba8());
         assert_eq!(&to_8(image, Side::Visible), image);

@@ -1,13 +1,10 @@
 //! `kill -9` in the middle of a run.
-#![cfg(unix)]
-
-mod common;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{create, log, paint, resume};
+use crate::common::{create, log, paint, resume};
 use isfm_train::RunOptions;
 
 const CHILD: &str = "ISFM_TRAIN_TEST_FOLDER";
@@ -32,7 +29,7 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     let (data, out) = (dir.path().join("data"), dir.path().join("killed"));
     paint(&data, 7);
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--test-threads=1"])
+        .args(["--exact", "kill::child", "--test-threads=1"])
         .env(CHILD, dir.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -1,9 +1,8 @@
 //! Finding pairs, decoding them, and taking samples from them.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common;
 use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use isfm_train::{Error, Pair, PairFolder, Placement, draw, resize_bicubic};
 
@@ -48,13 +47,17 @@ fn a_folder_without_pairs_says_what_is_missing() {
     assert!(message(dir.path()).contains("no folders vi and ir"));
     std::fs::create_dir_all(dir.path().join("vi")).unwrap();
     std::fs::create_dir_all(dir.path().join("ir")).unwrap();
-    assert!(message(dir.path()).contains("no images"));
+    assert!(message(dir.path()).contains("no pictures"));
     grey(dir.path().join("vi/one.png"), 4, 4);
     grey(dir.path().join("ir/two.png"), 4, 4);
     let text = message(dir.path());
-    assert!(text.contains("no pairs (2 images without a partner") && text.contains("one.png"));
-    grey(dir.path().join("vi/one.bmp"), 4, 4);
-    assert!(message(dir.path()).contains("have the same name"));
+    assert!(text.contains("no pairs") && text.contains("one.png") && text.contains("two.png"));
+    grey(dir.path().join("ir/two.bmp"), 4, 4);
+    grey(dir.path().join("vi/two.jpg"), 4, 4);
+    grey(dir.path().join("ir/one.png"), 4, 4);
+    // With a pair beside it, too: nobody can say which is meant.
+    let text = message(dir.path());
+    assert!(text.contains("two.bmp, ") && text.contains("two.png"), "{text}");
 }
 
 #[test]
@@ -73,7 +76,9 @@ fn broken_and_ill_matched_files_are_named() {
     let data = PairFolder::open(path).unwrap();
     for _ in 0..2 {
         let error = data.pair(0).unwrap_err();
-        assert!(matches!(&error, Error::Image { path, .. } if path.ends_with("ir/a.png")));
+        let Error::Image(error) = error else { panic!("{error}") };
+        let named = matches!(&*error, isfm::Error::Read { path, .. } if path.ends_with("ir/a.png"));
+        assert!(named, "{error}");
     }
     std::fs::write(path.join("ir/a.png"), "not an image").unwrap();
     assert!(message(path).contains("a.png"));
@@ -87,9 +92,8 @@ fn every_kind_of_pixel_becomes_8_bit() {
     std::fs::create_dir_all(path.join("ir")).unwrap();
     let colour = RgbImage::from_raw(2, 1, vec![255, 0, 0, 10, 200, 30]).unwrap();
     colour.save(path.join("ir/a.png")).unwrap();
-    let wide: ImageBuffer<Luma<u16>, _> =
-        ImageBuffer::from_raw(2, 1, vec![257u16 * 9, 65535]).unwrap();
-    wide.save(path.join("ir/b.png")).unwrap();
+    let alpha = image::GrayAlphaImage::from_raw(2, 1, vec![9, 3, 255, 0]).unwrap();
+    alpha.save(path.join("ir/b.png")).unwrap();
     let rgba = image::RgbaImage::from_raw(2, 1, vec![1, 2, 3, 0, 4, 5, 6, 255]).unwrap();
     rgba.save(path.join("vi/b.png")).unwrap();
     let data = PairFolder::open(path).unwrap();
@@ -97,6 +101,60 @@ fn every_kind_of_pixel_becomes_8_bit() {
     assert_eq!(data.pair(0).unwrap().infrared, [76, 124]);
     assert_eq!(data.pair(1).unwrap().infrared, [9, 255]);
     assert_eq!(data.pair(1).unwrap().visible, [1, 2, 3, 4, 5, 6]);
+}
+
+/// A 14-bit thermal frame in a 16-bit file, whose upper bytes are a handful of levels, trains on the
+/// values that fusing sees; a 16-bit picture that fills its range keeps its exposure.
+#[test]
+fn deep_frames_are_read_as_for_fusing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for side in ["vi", "ir"] {
+        std::fs::create_dir(at(side)).unwrap();
+    }
+    let frame = |low: u32, step: u32| {
+        ImageBuffer::from_fn(50, 40, |x, y| Luma([(low + step * (50 * y + x)) as u16]))
+    };
+    frame(0, 32).save(at("vi/a.png")).unwrap();
+    frame(7300, 1).save(at("ir/a.png")).unwrap();
+    let pair = PairFolder::open(dir.path()).unwrap().pair(0).unwrap();
+    // The 0.1 and 99.9 percentiles of 7300, 7301 … 9299.
+    for (i, &got) in pair.infrared.iter().enumerate() {
+        let seen = ((i as f32 - 2.) / (1997. - 2.)).clamp(0., 1.);
+        assert!((f32::from(got) / 255. - seen).abs() <= 0.501 / 255., "{i}: {got} {seen}");
+    }
+    for (i, got) in pair.visible.as_chunks::<3>().0.iter().enumerate() {
+        let want = (32 * i) as f32 / 257.;
+        assert!(got.iter().all(|&g| (f32::from(g) - want).abs() <= 0.501), "{i}: {got:?} {want}");
+    }
+
+    let white = ImageBuffer::from_pixel(50, 40, Rgb([1f32, f32::NAN, 0.]));
+    image::DynamicImage::ImageRgb32F(white).save(at("vi/a.tif")).unwrap();
+    std::fs::remove_file(at("vi/a.png")).unwrap();
+    let error = PairFolder::open(dir.path()).unwrap().pair(0).unwrap_err();
+    assert!(matches!(&error, Error::Pixels { path, .. } if path.ends_with("vi/a.tif")), "{error}");
+}
+
+/// A camera's mark that its picture lies on its side counts for the size and for the pixels.
+#[test]
+fn a_turned_picture_is_turned_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (visible, infrared) = (dir.path().join("vi/a.jpg"), dir.path().join("ir/a.png"));
+    grey(&infrared, 16, 24);
+    std::fs::create_dir_all(visible.parent().unwrap()).unwrap();
+    let lying = RgbImage::from_fn(24, 16, |x, _| Rgb([if x < 12 { 20 } else { 220 }; 3]));
+    let mut jpeg = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new(&mut jpeg);
+    image::DynamicImage::from(lying).write_with_encoder(encoder).unwrap();
+    // After the start of the image: an EXIF block whose only entry is orientation 6.
+    let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    jpeg.splice(2..2, *exif);
+    std::fs::write(&visible, jpeg).unwrap();
+    let pair = PairFolder::open(dir.path()).unwrap().pair(0).unwrap();
+    assert_eq!((pair.width, pair.height), (16, 24));
+    // Left has become above.
+    assert!(pair.visible[..3 * 16 * 10].iter().all(|&v| v < 60));
+    assert!(pair.visible[3 * 16 * 14..].iter().all(|&v| v > 180));
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! Whole runs of a small model on painted pairs.
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::common::{create, log, model, paint, recipe, resume};
 use candle_core::Tensor;
-use common::{create, log, model, paint, recipe, resume};
 use isfm_model::{Checkpoint, Network};
 use isfm_train::{Error, Outcome, PairFolder, RunOptions, State, Trainer};
 
@@ -219,7 +217,9 @@ fn an_image_that_breaks_during_the_run_stops_it_by_name() {
     std::fs::write(&path, &bytes[..bytes.len() - 60]).unwrap();
     let mut trainer = create(&data, &dir.path().join("out"), 5);
     let error = trainer.run(&RunOptions::default()).unwrap_err();
-    assert!(matches!(&error, Error::Image { path, .. } if path.ends_with("vi/003.png")), "{error}");
+    let Error::Image(error) = error else { panic!("{error}") };
+    let named = matches!(&*error, isfm::Error::Read { path, .. } if path.ends_with("vi/003.png"));
+    assert!(named, "{error}");
 }
 
 #[test]
@@ -235,9 +235,9 @@ fn outputs_are_never_overwritten_or_shared() {
     assert!(matches!(resume(&data, &out, 1), Err(Error::OutputInUse(_))));
     drop(trainer);
     // Left by a killed run; swept up by the next.
-    std::fs::write(out.join(".isfm-train-x"), "half").unwrap();
+    std::fs::write(out.join(".isfm-x.tmp"), "half").unwrap();
     drop(resume(&data, &out, 1).unwrap());
-    assert!(!out.join(".isfm-train-x").exists());
+    assert!(!out.join(".isfm-x.tmp").exists());
     std::fs::write(dir.path().join("file"), "").unwrap();
     assert!(matches!(again(&dir.path().join("file")), Err(Error::Io { .. })));
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
+use candle_nn::Optimizer;
 use isfm_train::{Adam, AdamConfig, Schedule, TrainConfig, Update};
 
 #[test]
@@ -64,25 +65,21 @@ fn vars(values: &[(&str, Vec<f32>)]) -> BTreeMap<String, Var> {
 }
 
 /// A step with exactly these gradients: those of the sum of g times w.
-fn step(
-    adam: &mut Adam,
-    vars: &BTreeMap<String, Var>,
-    g: &[(&str, Vec<f32>)],
-    rate: f64,
-) -> Update {
+fn step(adam: &mut Adam, g: &[(&str, Vec<f32>)], rate: f64) -> Update {
     let mut loss = Tensor::new(0f32, &Device::Cpu).unwrap();
     for (name, g) in g {
         let g = Tensor::from_slice(g, g.len(), &Device::Cpu).unwrap();
-        loss = (loss + (vars[*name].as_tensor() * g).unwrap().sum_all().unwrap()).unwrap();
+        loss = (loss + (adam.vars()[*name].as_tensor() * g).unwrap().sum_all().unwrap()).unwrap();
     }
-    adam.step(vars, &loss.backward().unwrap(), rate).unwrap()
+    adam.set_learning_rate(rate);
+    adam.update(&loss.backward().unwrap()).unwrap()
 }
 
 #[test]
 fn adam_follows_its_textbook_form() {
     let start = [0.7f32, -1.3, 1e-3, 40.];
     let vars = vars(&[("w", start.to_vec())]);
-    let mut adam = Adam::new(AdamConfig::default(), &vars);
+    let mut adam = Adam::named(vars.clone(), AdamConfig::default());
     let (mut p, mut m, mut v) = (start.map(f64::from), [0f64; 4], [0f64; 4]);
     for t in 1..=60 {
         let phase = f64::from(t) * 0.7;
@@ -90,7 +87,7 @@ fn adam_follows_its_textbook_form() {
         let g = [phase.sin(), 1e-7, 1e4 * phase.cos(), if t % 9 == 0 { 3. } else { 0. }];
         let g = g.map(|g| g as f32);
         let rate = 0.01 / f64::from(t);
-        assert_eq!(step(&mut adam, &vars, &[("w", g.to_vec())], rate), Update::Done);
+        assert_eq!(step(&mut adam, &[("w", g.to_vec())], rate), Update::Done);
         for i in 0..4 {
             let g = f64::from(g[i]);
             m[i] = 0.9 * m[i] + 0.1 * g;
@@ -112,8 +109,8 @@ fn adam_follows_its_textbook_form() {
 #[test]
 fn the_first_step_is_the_rate_against_the_gradients_sign() {
     let vars = vars(&[("w", vec![0., 0., 0.])]);
-    let mut adam = Adam::new(AdamConfig::default(), &vars);
-    step(&mut adam, &vars, &[("w", vec![3., -2e-3, 0.])], 0.125);
+    let mut adam = Adam::named(vars.clone(), AdamConfig::default());
+    step(&mut adam, &[("w", vec![3., -2e-3, 0.])], 0.125);
     let got: Vec<f32> = vars["w"].to_vec1().unwrap();
     for (got, want) in got.iter().zip([-0.125, 0.125, 0.]) {
         // eps / |g| = 5e-6 for the smallest gradient.
@@ -124,35 +121,58 @@ fn the_first_step_is_the_rate_against_the_gradients_sign() {
 #[test]
 fn unused_parameters_stay_and_bad_gradients_change_nothing() {
     let vars = vars(&[("unused", vec![5.]), ("w", vec![1., 2.])]);
-    let mut adam = Adam::new(AdamConfig::default(), &vars);
-    assert_eq!(step(&mut adam, &vars, &[("w", vec![1., 1.])], 0.1), Update::Done);
+    let mut adam = Adam::named(vars.clone(), AdamConfig::default());
+    assert_eq!(step(&mut adam, &[("w", vec![1., 1.])], 0.1), Update::Done);
     assert_eq!(vars["unused"].to_vec1::<f32>().unwrap(), [5.]);
     let (weights, state): (Vec<f32>, _) = (vars["w"].to_vec1().unwrap(), adam.moments().clone());
     for bad in [f32::NAN, f32::INFINITY] {
         let g = [("unused", vec![1.]), ("w", vec![1., bad])];
-        assert_eq!(step(&mut adam, &vars, &g, 0.1), Update::NonFinite("w".into()));
+        assert_eq!(step(&mut adam, &g, 0.1), Update::NonFinite("w".into()));
     }
     assert_eq!(vars["w"].to_vec1::<f32>().unwrap(), weights);
     assert_eq!((adam.steps(), adam.moments()), (1, &state));
-    assert_eq!(step(&mut adam, &vars, &[("w", vec![0., 0.])], 0.1), Update::Unguided);
+    assert_eq!(step(&mut adam, &[("w", vec![0., 0.])], 0.1), Update::Unguided);
     let nothing = Tensor::new(0f32, &Device::Cpu).unwrap().backward().unwrap();
-    assert!(adam.step(&vars, &nothing, 0.1).is_err());
+    assert!(adam.update(&nothing).is_err());
 }
 
 #[test]
 fn restored_state_goes_on_as_before() {
     let gradient = |t: usize| vec![("w", vec![t as f32, -1., 0.5 / t as f32])];
     let one = vars(&[("w", vec![1., 2., 3.])]);
-    let mut adam = Adam::new(AdamConfig::default(), &one);
-    (1..4).for_each(|t| assert_eq!(step(&mut adam, &one, &gradient(t), 0.1), Update::Done));
+    let config = AdamConfig::default;
+    let mut adam = Adam::named(one.clone(), config());
+    (1..4).for_each(|t| assert_eq!(step(&mut adam, &gradient(t), 0.1), Update::Done));
     let two = vars(&[("w", one["w"].to_vec1().unwrap())]);
-    let mut restored = Adam::restore(AdamConfig::default(), adam.steps(), adam.moments().clone());
+    let (steps, moments) = (adam.steps(), adam.moments().clone());
+    let mut restored = Adam::restore(two.clone(), config(), steps, moments.clone()).unwrap();
     for t in 4..9 {
-        step(&mut adam, &one, &gradient(t), 0.1);
-        step(&mut restored, &two, &gradient(t), 0.1);
+        step(&mut adam, &gradient(t), 0.1);
+        step(&mut restored, &gradient(t), 0.1);
     }
     assert_eq!(one["w"].to_vec1::<f32>().unwrap(), two["w"].to_vec1::<f32>().unwrap());
-    let other = vars(&[("x", vec![1., 2., 3.])]);
-    let grads = other["x"].sum_all().unwrap().backward().unwrap();
-    assert!(adam.step(&other, &grads, 0.1).is_err());
+    for (name, values) in [("x", vec![1., 2., 3.]), ("w", vec![1., 2.])] {
+        let other = vars(&[(name, values)]);
+        assert!(Adam::restore(other, config(), steps, moments.clone()).is_err(), "{name}");
+    }
+}
+
+/// Candle's trait is the same update, by variables without names.
+#[test]
+fn candles_optimizer_does_the_same() {
+    let start = vec![1f32, -2., 3.];
+    let named = vars(&[("0", start.clone())]);
+    let mut ours = Adam::named(named.clone(), AdamConfig::default());
+    let plain = Var::new(start, &Device::Cpu).unwrap();
+    let mut candles = Adam::new(vec![plain.clone()], AdamConfig::default()).unwrap();
+    assert_eq!(candles.learning_rate(), 1e-3);
+    for t in 1..5 {
+        let g = vec![t as f32, -0.5, 0.25];
+        step(&mut ours, &[("0", g.clone())], 1e-3);
+        let loss = plain.mul(&Tensor::new(g, &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
+        candles.backward_step(&loss).unwrap();
+    }
+    assert_eq!(named["0"].to_vec1::<f32>().unwrap(), plain.to_vec1::<f32>().unwrap());
+    let bad = plain.affine(f64::NAN, 0.).unwrap().sum_all().unwrap();
+    assert!(candles.backward_step(&bad).unwrap_err().to_string().contains("not finite"));
 }
