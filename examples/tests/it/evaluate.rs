@@ -1,88 +1,24 @@
-//! The `evaluate` example, from its arguments to the files it writes and the page in a browser.
-
-mod browser;
-
-#[path = "../../evaluate/cli.rs"]
-mod cli;
-#[path = "../../evaluate/export.rs"]
-mod export;
-#[path = "../../evaluate/inputs.rs"]
-mod inputs;
-#[path = "../../evaluate/page.rs"]
-mod page;
-#[path = "../../fuse/pairs.rs"]
-mod pairs;
-#[path = "../../evaluate/pictures.rs"]
-mod pictures;
-#[path = "../../evaluate/plot.rs"]
-mod plot;
-#[path = "../../evaluate/report.rs"]
-mod report;
-#[path = "../../evaluate/table.rs"]
-mod table;
+//! The `evaluate` example, from its arguments to the files it writes.
 
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
-use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
-use isfm_metrics::{Metric, Plane, Scores, Triple, luma_u8};
-use report::{Problem, Report};
+use image::DynamicImage;
+use isfm_examples::evaluate::{Args, inputs, pictures, report, table};
+use isfm_files::Pairing;
+use isfm_metrics::{Metric, Plane, Scores, Triple};
+use report::Report;
 use serde_json::Value;
 
-fn run(args: &[&str]) -> anyhow::Result<Vec<Problem>> {
-    cli::run(&cli::Args::try_parse_from([&["evaluate"], args].concat())?)
-}
+use crate::common::{evaluate, scene, set, text};
 
 fn fault(args: &[&str]) -> String {
-    format!("{:#}", run(args).expect_err("an error"))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A colour picture, its infrared partner and two results, all different for each `k`.
-fn scene(k: u32, width: u32, height: u32) -> [DynamicImage; 4] {
-    let visible = RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(7 * x + 31 * k) as u8, (5 * y) as u8, (x * y / 8) as u8])
-    });
-    let infrared =
-        GrayImage::from_fn(width, height, |x, y| Luma([((x / 9 + y / 7 + k) % 2 * 180 + y) as u8]));
-    let grey = |x, y| {
-        let p: &Rgb<u8> = visible.get_pixel(x, y);
-        luma_u8(p[0], p[1], p[2])
-    };
-    let sharp = GrayImage::from_fn(width, height, |x, y| {
-        Luma([grey(x, y) / 2 + infrared.get_pixel(x, y)[0] / 3])
-    });
-    let flat = RgbImage::from_fn(width, height, |x, y| Rgb([grey(x, y) / 4, 90, 90]));
-    [visible.into(), infrared.into(), sharp.into(), flat.into()]
-}
-
-/// Folders `vi`, `ir`, `sharp` and `flat` with pictures called a, b, c, …
-fn set(folder: &Path, pairs: u32, (width, height): (u32, u32)) -> [PathBuf; 4] {
-    let folders = ["vi", "ir", "sharp", "flat"].map(|name| folder.join(name));
-    for folder in &folders {
-        std::fs::create_dir(folder).unwrap();
-    }
-    for k in 0..pairs {
-        let name = char::from(b'a' + k as u8);
-        for (at, (folder, image)) in folders.iter().zip(scene(k, width, height)).enumerate() {
-            // Names as the programs that made them save them.
-            let file = match at {
-                2 => format!("VIF_{name}.png"),
-                3 => format!("{name}.bmp"),
-                _ => format!("{name}.png"),
-            };
-            image.save(folder.join(file)).unwrap();
-        }
-    }
-    folders
+    crate::fault(evaluate(args))
 }
 
 #[test]
 fn arguments_make_sense() {
-    cli::Args::command().debug_assert();
+    Args::command().debug_assert();
     let ok = ["--visible", "v", "--infrared", "i"];
     let bad: [&[&str]; 8] = [
         &["--baseline", "max", "--metrics", "EN,XY"],
@@ -95,12 +31,12 @@ fn arguments_make_sense() {
         &["--baseline", "max", "stray"],
     ];
     for args in bad {
-        let parsed = cli::Args::try_parse_from([&["evaluate"], &ok[..], args].concat());
+        let parsed = Args::try_parse_from([&["evaluate"], &ok[..], args].concat());
         assert!(parsed.is_err(), "{args:?}");
     }
     let args =
         ["evaluate", "--visible", "v", "--infrared", "i", "--fused", "A=x/y=z", "--fused", "B=b"];
-    let args = cli::Args::try_parse_from(args).unwrap();
+    let args = Args::try_parse_from(args).unwrap();
     assert_eq!(args.fused[0], ("A".to_owned(), PathBuf::from("x/y=z")));
     assert_eq!(args.fused.len(), 2);
 }
@@ -123,7 +59,7 @@ fn scores_are_those_of_the_crate() {
     ];
     let more = ["--baseline", "average,max", "--metrics", "all"];
     let more = [&more[..], &["--json", text(&json), "--csv", text(&csv)]].concat();
-    assert_eq!(run(&[&args[..], &more].concat()).unwrap(), []);
+    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
 
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let methods: Vec<_> = json["methods"].as_array().unwrap().iter().collect();
@@ -189,7 +125,7 @@ fn what_is_wrong_is_told_and_the_rest_done() {
     wide.save(flat.join("stray.png")).unwrap();
     let (json, html) = (folder.path().join("s.json"), folder.path().join("s.html"));
     let fused = [format!("Sharp={}", text(&sharp)), format!("<Flat>={}", text(&flat))];
-    let problems = run(&[
+    let problems = evaluate(&[
         "--visible",
         text(&vi),
         "--infrared",
@@ -258,7 +194,7 @@ fn clear_errors() {
     let under_a_file = vi.join("a.png/s.json");
     assert!(told(&["--baseline", "max", "--json", text(&under_a_file)]).contains("cannot write"));
     let nobody = fault(&["--visible", text(&vi), "--infrared", text(&empty), "--baseline", "max"]);
-    assert!(nobody.contains("no pairs"), "{nobody}");
+    assert!(nobody.contains("no pictures"), "{nobody}");
 
     let other = folder.path().join("other");
     std::fs::create_dir(&other).unwrap();
@@ -270,7 +206,7 @@ fn clear_errors() {
     assert!(either.contains("VIF_a.png") && either.contains("could both"), "{either}");
     scene(0, 20, 16)[2].save(flat.join("a.png")).unwrap();
     let either = told(&["--fused", &fused("A", &flat)]);
-    assert!(either.contains("a.bmp") && either.contains("one name"), "{either}");
+    assert!(either.contains("a.bmp") && either.contains("could both"), "{either}");
 }
 
 /// A pair that is itself called VIF_… keeps its own result.
@@ -284,7 +220,7 @@ fn a_prefix_may_be_a_name() {
             image.save(folder.join(format!("{name}.png"))).unwrap();
         }
     }
-    let found = pairs::find(&names[0], &names[1]).unwrap();
+    let found = Pairing::find(&names[0], &names[1]).unwrap();
     let methods =
         inputs::methods(&[("F".to_owned(), names[2].clone())], &[], &found.pairs).unwrap();
     let file = |name: &str| inputs::Source::File(names[2].join(name));
@@ -343,7 +279,7 @@ fn jpeg_is_read_as_libjpeg_reads_it() {
 fn marks_and_table() {
     let folder = tempfile::tempdir().unwrap();
     let [vi, ir, sharp, flat] = set(folder.path(), 2, (61, 47));
-    let found = pairs::find(&vi, &ir).unwrap();
+    let found = Pairing::find(&vi, &ir).unwrap();
     let fused = [
         ("Sharp".to_owned(), sharp.clone()),
         ("Same".to_owned(), sharp),
@@ -379,7 +315,7 @@ fn only_the_metrics_asked_for() {
     let (json, csv) = (folder.path().join("s.json"), folder.path().join("s.csv"));
     let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
     let more = ["--metrics", "psnr,SD", "--json", text(&json), "--csv", text(&csv)];
-    assert_eq!(run(&[&args[..], &more].concat()).unwrap(), []);
+    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
     let csv = std::fs::read_to_string(csv).unwrap();
     assert!(csv.starts_with("image,method,SD,PSNR\n"), "{csv}");
     let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
@@ -402,7 +338,7 @@ fn infinite_values() {
     let fused = format!("F={}", text(&names[2]));
     let args = ["--visible", text(&names[0]), "--infrared", text(&names[1]), "--fused", &fused];
     let more = ["--json", text(&out[0]), "--csv", text(&out[1]), "--html", text(&out[2])];
-    assert_eq!(run(&[&args[..], &more].concat()).unwrap(), []);
+    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let json: Value = serde_json::from_str(&read(&out[0])).unwrap();
     assert_eq!(json["methods"][0]["mean"]["PSNR"], "inf");
@@ -425,38 +361,4 @@ fn pictures_keep_to_their_budget() {
     }
     // 50 pairs × 5 methods, all pictures as large as they may be, stay under 20 MB.
     assert!(50 * 7 * (pictures::budget(50, 5) * 4 / 3 + 100) < 19_500_000);
-}
-
-/// Real photographs, which are not ours to publish: beside the workspace, where they exist.
-#[test]
-fn roadscene_is_as_others_measured_it() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    let (set, peers) = (shared.join("data/roadscene/test"), shared.join("peers.json"));
-    if !set.is_dir() || !peers.is_file() {
-        eprintln!("SKIPPED roadscene_is_as_others_measured_it: there is no {}", set.display());
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("s.json");
-    let (vi, ir) = (set.join("vi"), set.join("ir"));
-    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
-    assert_eq!(run(&[&args[..], &["--json", text(&json)]].concat()).unwrap(), []);
-    let read = |path: &Path| -> Value {
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let (json, peers) = (read(&json), read(&peers));
-    for method in json["methods"].as_array().unwrap() {
-        let name = method["name"].as_str().unwrap();
-        assert_eq!(method["images"], 50);
-        let want = peers["methods"][name].as_object().unwrap();
-        let mut compared = 0;
-        for (metric, want) in want.iter().filter(|(metric, _)| *metric != "parameters") {
-            // They are given to four digits after the point.
-            let got = method["mean"][metric].as_f64().unwrap();
-            let rounded = format!("{got:.4}").parse::<f64>().unwrap();
-            assert_eq!(Some(rounded), want.as_f64(), "{name} {metric}: {got}");
-            compared += 1;
-        }
-        assert_eq!(compared, 9, "{name}");
-    }
 }

@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use isfm_metrics::{Direction, Metric, Scores};
 
-use crate::plot;
-use crate::report::{Mark, Outcome, Report};
-use crate::table::number;
+use super::plot;
+use super::report::{Mark, Outcome, Report};
+use super::table::number;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// Text as part of HTML, quoted attributes included.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -27,7 +27,7 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-pub(crate) fn html(report: &Report) -> String {
+pub fn html(report: &Report) -> String {
     let mut out = String::new();
     let title = format!("{} methods on {} pairs", report.methods.len(), report.scored());
     let _ = write!(

@@ -3,13 +3,13 @@
 use isfm_metrics::{Direction, Metric, Scores};
 use serde_json::{Map, Value, json};
 
-use crate::report::Report;
+use super::report::Report;
 
 /// The means of each method and the values of each picture.
 ///
 /// A value that a metric does not have for a picture (it is too small) is `null`; an infinite one,
 /// which JSON has no number for, is the string `"inf"`.
-pub(crate) fn json(report: &Report) -> String {
+pub fn json(report: &Report) -> String {
     let metrics: Vec<Value> = report
         .metrics
         .iter()
@@ -69,7 +69,7 @@ fn values(scores: &Scores, metrics: &[Metric]) -> Value {
 }
 
 /// A row for each picture and method, with a header. Infinite is `inf`; what is not there is empty.
-pub(crate) fn csv(report: &Report) -> String {
+pub fn csv(report: &Report) -> String {
     let mut out = String::from("image,method");
     for metric in &report.metrics {
         out += ",";
@@ -95,8 +95,9 @@ pub(crate) fn csv(report: &Report) -> String {
 
 /// Quoted where RFC 4180 asks for it.
 fn field(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
     }
 }

@@ -6,17 +6,19 @@ use anyhow::{Context, Result, ensure};
 use image::DynamicImage;
 use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
 
-use crate::inputs::{self, Grey, Source};
-use crate::pairs::Pair;
-use crate::pictures;
+use super::inputs::{self, Grey, Source};
+use super::pictures;
+use isfm_files::pairs::Pair;
 
 /// What could not be scored, and why.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Problem {
-    pub(crate) pair: String,
+pub struct Problem {
+    /// The pair's name.
+    pub pair: String,
     /// None if the pair itself is at fault.
-    pub(crate) method: Option<String>,
-    pub(crate) why: String,
+    pub method: Option<String>,
+    /// What is wrong, with its causes.
+    pub why: String,
 }
 
 impl fmt::Display for Problem {
@@ -30,31 +32,35 @@ impl fmt::Display for Problem {
 
 /// A method's score and picture for one pair.
 #[derive(Clone, Debug)]
-pub(crate) struct Scored {
-    pub(crate) scores: Scores,
+pub struct Scored {
+    /// The value of every metric.
+    pub scores: Scores,
     /// A data URI; empty if no page is asked for.
-    pub(crate) picture: String,
+    pub picture: String,
 }
 
 /// One pair, with an entry for each method.
 #[derive(Clone, Debug)]
-pub(crate) struct PairReport {
-    pub(crate) name: String,
+pub struct PairReport {
+    /// The pair's name.
+    pub name: String,
     /// What came of it, or what is wrong with the pair itself.
-    pub(crate) outcome: std::result::Result<Outcome, String>,
+    pub outcome: std::result::Result<Outcome, String>,
 }
 
+/// The scores of a pair.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) size: (u32, u32),
+pub struct Outcome {
+    /// Width and height of all its pictures.
+    pub size: (u32, u32),
     /// Data URIs of the visible and the infrared picture; empty if no page is asked for.
-    pub(crate) sources: [String; 2],
+    pub sources: [String; 2],
     /// What came of each method, or what is wrong with its result.
-    pub(crate) methods: Vec<std::result::Result<Scored, String>>,
+    pub methods: Vec<std::result::Result<Scored, String>>,
 }
 
 /// Scores every method on a pair; with a budget of bytes, pictures for the page are made too.
-pub(crate) fn score(
+pub fn score(
     pair: &Pair,
     methods: &[&Source],
     metrics: &[Metric],
@@ -108,35 +114,42 @@ fn plane(grey: &Grey) -> Result<Plane<'_, u8>> {
 
 /// A method over all pairs.
 #[derive(Clone, Debug)]
-pub(crate) struct MethodReport {
-    pub(crate) name: String,
+pub struct MethodReport {
+    /// The method's name.
+    pub name: String,
     /// On how many pairs it was scored.
-    pub(crate) images: usize,
+    pub images: usize,
     /// The means over those; none if there are none.
-    pub(crate) mean: Option<Scores>,
+    pub mean: Option<Scores>,
     /// Its mean place among the methods that have every picture; none if it is not one of them.
-    pub(crate) average_rank: Option<f64>,
+    pub average_rank: Option<f64>,
 }
 
 /// A place in a column that the tables mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub enum Mark {
+    /// The best value, or one equal to it.
     Best,
+    /// The best of the other values.
     Second,
 }
 
+/// All scores, and the ranks that follow.
 #[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) methods: Vec<MethodReport>,
-    pub(crate) pairs: Vec<PairReport>,
+pub struct Report {
+    /// In the order given.
+    pub methods: Vec<MethodReport>,
+    /// In the order of their names.
+    pub pairs: Vec<PairReport>,
     /// The metrics to show.
-    pub(crate) metrics: Vec<Metric>,
+    pub metrics: Vec<Metric>,
     /// Those of them that the average rank is over.
-    pub(crate) ranked: Vec<Metric>,
+    pub ranked: Vec<Metric>,
 }
 
 impl Report {
-    pub(crate) fn new(names: Vec<String>, pairs: Vec<PairReport>, metrics: Vec<Metric>) -> Self {
+    /// Means and ranks of the methods of these names.
+    pub fn new(names: Vec<String>, pairs: Vec<PairReport>, metrics: Vec<Metric>) -> Self {
         let mut report = Report { methods: Vec::new(), pairs, metrics, ranked: Vec::new() };
         for (at, name) in names.into_iter().enumerate() {
             let scores: Vec<Scores> = report.scores(at).map(|(_, scores)| *scores).collect();
@@ -153,12 +166,12 @@ impl Report {
     }
 
     /// The pairs whose own pictures are sound.
-    pub(crate) fn scored(&self) -> usize {
+    pub fn scored(&self) -> usize {
         self.pairs.iter().filter(|p| p.outcome.is_ok()).count()
     }
 
     /// The pairs on which a method was scored, by place, and its scores.
-    pub(crate) fn scores(&self, method: usize) -> impl Iterator<Item = (usize, &Scores)> {
+    pub fn scores(&self, method: usize) -> impl Iterator<Item = (usize, &Scores)> {
         self.pairs.iter().enumerate().filter_map(move |(at, pair)| {
             let outcome = pair.outcome.as_ref().ok()?;
             outcome.methods[method].as_ref().ok().map(|scored| (at, &scored.scores))
@@ -200,13 +213,13 @@ impl Report {
 
     /// Which methods are best and second best by a metric, equal ones alike; none if fewer than two
     /// can be compared.
-    pub(crate) fn marks(&self, metric: Metric) -> Vec<Option<Mark>> {
+    pub fn marks(&self, metric: Metric) -> Vec<Option<Mark>> {
         let values = self.competing().into_iter().map(|(at, mean)| (at, mean.get(metric)));
         self.mark(values.collect(), metric.direction())
     }
 
     /// The same by the average rank.
-    pub(crate) fn rank_marks(&self) -> Vec<Option<Mark>> {
+    pub fn rank_marks(&self) -> Vec<Option<Mark>> {
         let values = self.methods.iter().enumerate().map(|(at, m)| (at, m.average_rank));
         self.mark(values.filter(|v| v.1.is_some()).collect(), Direction::Lower)
     }
@@ -236,7 +249,8 @@ impl Report {
         marks
     }
 
-    pub(crate) fn problems(&self) -> Vec<Problem> {
+    /// What could not be scored, pair by pair.
+    pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         for pair in &self.pairs {
             let mut tell = |method: Option<&String>, why: &str| {

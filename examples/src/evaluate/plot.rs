@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use isfm_metrics::{Direction, Metric};
 
-use crate::page::escape;
-use crate::report::Report;
-use crate::table::number;
+use super::page::escape;
+use super::report::Report;
+use super::table::number;
 
 const WIDTH: f64 = 420.;
 const LABEL: f64 = 96.;
@@ -44,7 +44,7 @@ fn summary(sorted: &[f64]) -> Summary {
 
 /// A row for each method: a point for each picture, a box from the lower to the upper quartile with
 /// the median in it, a line from the least to the greatest value, and a diamond at the mean.
-pub(crate) fn svg(report: &Report, metric: Metric) -> String {
+pub fn svg(report: &Report, metric: Metric) -> String {
     let rows: Vec<Vec<f64>> = (0..report.methods.len())
         .map(|at| report.scores(at).filter_map(|(_, s)| s.get(metric)).collect())
         .collect();

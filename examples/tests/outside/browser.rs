@@ -1,4 +1,4 @@
-//! The page in a real browser, Chromium without a window. Where there is none the test says so.
+//! The page in a real browser, Chromium without a window.
 //!
 //! The page is loaded into frames of a phone's and of a screen's width, because a browser's window
 //! cannot be made as narrow as a phone. `browser.js` uses it and leaves what it saw in the DOM,
@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use isfm_examples::evaluate::DEFAULT;
 use serde_json::{Value, json};
 
-use crate::{run, set, text};
+use crate::Outcome;
+use crate::common::{evaluate, set, text};
 
 /// Names that Chromium and its relatives are installed under; `CHROMIUM` names another.
 const BROWSERS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
@@ -53,12 +55,8 @@ fn browse(browser: &Path, folder: &Path, options: &[&str], file: &Path) -> Strin
     std::fs::read_to_string(printed).unwrap()
 }
 
-#[test]
-fn the_page_works_in_a_browser() {
-    let Some(browser) = browser() else {
-        eprintln!("SKIPPED the_page_works_in_a_browser: none of {BROWSERS:?} is installed");
-        return;
-    };
+pub(crate) fn the_page_works_in_a_browser() -> Outcome {
+    let browser = browser().ok_or_else(|| format!("none of {BROWSERS:?} is installed"))?;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let [vi, ir, sharp, flat] = set(folder, 5, (120, 90));
@@ -66,7 +64,7 @@ fn the_page_works_in_a_browser() {
     let page = folder.join("page.html");
     let fused =
         [format!("Sharp={}", text(&sharp)), format!("<b>A 'long' name & more={}", text(&flat))];
-    let problems = run(&[
+    let problems = evaluate(&[
         "--visible",
         text(&vi),
         "--infrared",
@@ -119,9 +117,9 @@ fn the_page_works_in_a_browser() {
             assert_eq!(seen["missing"], 1, "{name}");
             // Every column of both tables, in both directions.
             let heads = seen["heads"].as_u64().unwrap();
-            assert_eq!(heads, 3 + 2 + 2 * crate::cli::DEFAULT.len() as u64, "{name}");
+            assert_eq!(heads, 3 + 2 + 2 * DEFAULT.len() as u64, "{name}");
             assert_eq!(seen["sorted"], 2 * heads, "{name}");
-            assert_eq!(seen["plots"], crate::cli::DEFAULT.len(), "{name}");
+            assert_eq!(seen["plots"], DEFAULT.len(), "{name}");
             assert_eq!(seen["theme"], system, "{name}");
             let other = if system == "light" { "dark" } else { "light" };
             assert_eq!(seen["toggled"], other, "{name}");
@@ -137,4 +135,5 @@ fn the_page_works_in_a_browser() {
         assert_eq!(mean > 128., system == "light", "{system}: mean level {mean}");
         assert!(shot.iter().any(|&v| (f64::from(v) - mean).abs() > 60.), "{system}: blank");
     }
+    Ok(())
 }

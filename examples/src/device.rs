@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
 /// `cpu`, `cuda` or `cuda:N`.
-pub(crate) fn device(name: &str) -> Result<Device> {
+pub fn device(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::Cpu);
     }

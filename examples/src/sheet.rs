@@ -11,7 +11,7 @@ const PAPER: Rgb<u8> = Rgb([24, 26, 30]);
 const INK: Rgb<u8> = Rgb([222, 224, 228]);
 
 /// One row of pictures.
-pub(crate) fn side_by_side(pictures: &[(&str, &RgbImage)]) -> RgbImage {
+pub fn side_by_side(pictures: &[(&str, &RgbImage)]) -> RgbImage {
     let width: u32 = pictures.iter().map(|p| p.1.width() + GAP).sum::<u32>() + GAP;
     let height = pictures.iter().map(|p| p.1.height()).max().unwrap_or(0) + GAP + CAPTION;
     let mut sheet = RgbImage::from_pixel(width, height, PAPER);

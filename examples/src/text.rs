@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 
 /// Cells from one letter to the next.
-pub(crate) const ADVANCE: usize = 6;
+pub const ADVANCE: usize = 6;
 
 /// Rows from the top; the highest of five bits is the left cell.
 const fn glyph(letter: char) -> [u8; 7] {
@@ -43,7 +43,7 @@ const fn glyph(letter: char) -> [u8; 7] {
 }
 
 /// Whether the place `x` cells right of and `y` cells below the start of `text` is inked.
-pub(crate) fn inked(text: &str, x: f32, y: f32) -> bool {
+pub fn inked(text: &str, x: f32, y: f32) -> bool {
     if x < 0. || !(0. ..7.).contains(&y) {
         return false;
     }
@@ -53,7 +53,7 @@ pub(crate) fn inked(text: &str, x: f32, y: f32) -> bool {
 }
 
 /// Writes `text` with cells of `size` pixels, its top left corner at `x`, `y`.
-pub(crate) fn write(image: &mut RgbImage, text: &str, (x, y): (u32, u32), size: u32, ink: Rgb<u8>) {
+pub fn write(image: &mut RgbImage, text: &str, (x, y): (u32, u32), size: u32, ink: Rgb<u8>) {
     for dy in 0..7 * size {
         for dx in 0..(text.len() * ADVANCE) as u32 * size {
             let (cx, cy) = (dx as f32 / size as f32, dy as f32 / size as f32);

@@ -1,12 +1,12 @@
 //! The table of means, as text.
 
-use crate::report::{Mark, Report};
+use super::report::{Mark, Report};
 
 /// Columns of a terminal that lines are kept within; a wider table goes on below.
 const WIDTH: usize = 100;
 
 /// Four digits after the point, as papers print them.
-pub(crate) fn number(value: Option<f64>) -> String {
+pub fn number(value: Option<f64>) -> String {
     match value {
         Some(v) if v == f64::INFINITY => "∞".to_owned(),
         Some(v) if v == f64::NEG_INFINITY => "−∞".to_owned(),
@@ -19,7 +19,7 @@ pub(crate) fn number(value: Option<f64>) -> String {
 type Column = Vec<String>;
 
 /// Methods down, metrics across.
-pub(crate) fn text(report: &Report) -> String {
+pub fn text(report: &Report) -> String {
     let mut names: Column = vec![String::new()];
     names.extend(report.methods.iter().map(|m| m.name.clone()));
     let mut images: Column = vec!["images".to_owned()];
@@ -86,8 +86,5 @@ fn width(column: &Column) -> usize {
 }
 
 fn pad(text: &str, width: usize, right: bool) -> String {
-    match right {
-        true => format!("{text:>width$}"),
-        false => format!("{text:<width$}"),
-    }
+    if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
 }

@@ -10,7 +10,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 use crate::text;
 
 /// Width and height of the painted pictures.
-pub(crate) const SIZE: (u32, u32) = (640, 480);
+pub const SIZE: (u32, u32) = (640, 480);
 
 const FOCAL: f32 = 560.;
 const CAMERA_HEIGHT: f32 = 1.4;
@@ -22,7 +22,7 @@ const SAMPLES: usize = 3;
 type Colour = [f32; 3];
 
 /// Paints the pair: visible in colour, infrared in grey. The same picture on every run.
-pub(crate) fn night_road() -> (RgbImage, GrayImage) {
+pub fn night_road() -> (RgbImage, GrayImage) {
     let (width, height) = SIZE;
     let mut seen = vec![([0f32; 3], 0f32); (width * height) as usize];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,4 +1,4 @@
-//! Arguments, and what is done with them.
+//! The `fuse` program: a pair, folders of pairs, or a painted pair.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use isfm::{Config, Isfm};
+use isfm::{Config, Isfm, Tiling};
+use isfm_files::Pairing;
 
 use crate::device::device;
-use crate::{paint, pairs, sheet};
+use crate::{paint, sheet};
 
 /// Fuse an infrared and a visible picture into one.
 ///
@@ -19,44 +20,44 @@ use crate::{paint, pairs, sheet};
 /// INFRARED, a night road is painted and fused into OUTPUT (or ./out).
 #[derive(Parser, Debug)]
 #[command(name = "fuse")]
-pub(crate) struct Args {
+pub struct Args {
     /// Visible picture or folder; its colour is kept
     #[arg(long, value_name = "V", requires_all = ["infrared", "output"])]
-    pub(crate) visible: Option<PathBuf>,
+    pub visible: Option<PathBuf>,
     /// Infrared picture or folder
     #[arg(long, value_name = "I", requires_all = ["visible", "output"])]
-    pub(crate) infrared: Option<PathBuf>,
+    pub infrared: Option<PathBuf>,
     /// Where to: a picture (the extension says the format) or a folder
     #[arg(long, value_name = "O")]
-    pub(crate) output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     /// Weights, .safetensors or released .pth; the embedded ones if none are named
     #[arg(long, value_name = "FILE")]
-    pub(crate) weights: Option<PathBuf>,
+    pub weights: Option<PathBuf>,
     /// Configuration of the weights, as JSON; without it the file itself tells
     #[arg(long, value_name = "FILE.json", conflicts_with = "preset")]
-    pub(crate) config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// Configuration of the weights, by name: small (the embedded weights'), base, paper
     #[arg(long, value_name = "NAME")]
-    pub(crate) preset: Option<String>,
+    pub preset: Option<String>,
     /// Fuse in tiles of at most N pixels a side; by default only what memory is too small for
     #[arg(long, value_name = "N")]
-    pub(crate) tile: Option<usize>,
+    pub tile: Option<usize>,
     /// cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    pub device: String,
     /// Element type to compute in: f32, on a GPU also f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32")]
-    pub(crate) dtype: String,
+    pub dtype: String,
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub threads: Option<usize>,
 }
 
 /// Pairs that could not be fused, and why.
-pub(crate) type Failed = Vec<(String, anyhow::Error)>;
+pub type Failed = Vec<(String, anyhow::Error)>;
 
 /// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
-pub(crate) fn run(args: &Args) -> Result<Failed> {
+pub fn run(args: &Args) -> Result<Failed> {
     let isfm = network(args)?;
     match (&args.visible, &args.infrared, &args.output) {
         (Some(visible), Some(infrared), Some(output)) => {
@@ -101,7 +102,7 @@ fn network(args: &Args) -> Result<Isfm> {
         builder = builder.weights(path);
     }
     if let Some(edge) = args.tile {
-        builder = builder.tile(edge);
+        builder = builder.tiling(Tiling::Edge(edge));
     }
     if let Some(threads) = args.threads {
         builder = builder.threads(threads);
@@ -138,7 +139,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 }
 
 fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Failed> {
-    let found = pairs::find(visible, infrared)?;
+    let found = Pairing::find(visible, infrared)?;
     for input in [visible, infrared] {
         if is_same(input, output) {
             bail!("{} is an input folder: its pictures would be overwritten", output.display());
@@ -166,11 +167,15 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
         output.display(),
         start.elapsed().as_secs_f64()
     );
-    if !found.alone.is_empty() {
-        println!("{} pictures have no partner:", found.alone.len());
-        for path in &found.alone {
+    let alone = [found.visible_alone, found.infrared_alone].concat();
+    if !alone.is_empty() {
+        println!("{} pictures have no partner:", alone.len());
+        for path in &alone {
             println!("  {}", path.display());
         }
+    }
+    for ambiguous in &found.ambiguous {
+        println!("{ambiguous}");
     }
     Ok(failed)
 }

@@ -17,12 +17,12 @@ const SIDES: [u32; 8] = [640, 512, 416, 320, 240, 160, 112, 80];
 const QUALITIES: [u8; 3] = [85, 75, 50];
 
 /// The bytes that each picture of the page may take.
-pub(crate) fn budget(pairs: usize, methods: usize) -> usize {
+pub fn budget(pairs: usize, methods: usize) -> usize {
     (TOTAL / (pairs * (methods + 2)).max(1)).clamp(LEAST, MOST)
 }
 
 /// The picture as a JPEG within `budget` bytes, as large as that allows, in a data URI.
-pub(crate) fn data_uri(image: &DynamicImage, budget: usize) -> Result<String> {
+pub fn data_uri(image: &DynamicImage, budget: usize) -> Result<String> {
     let longer = image.width().max(image.height());
     let mut jpeg = Vec::new();
     'sizes: for (at, &side) in SIDES.iter().enumerate() {
@@ -30,10 +30,8 @@ pub(crate) fn data_uri(image: &DynamicImage, budget: usize) -> Result<String> {
         if side >= longer && SIDES.get(at + 1).is_some_and(|&next| next >= longer) {
             continue;
         }
-        let scaled = match side < longer {
-            true => &image.resize(side, side, FilterType::CatmullRom),
-            false => image,
-        };
+        let scaled =
+            if side < longer { &image.resize(side, side, FilterType::CatmullRom) } else { image };
         let scaled: DynamicImage = match scaled.color() {
             ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16 => {
                 scaled.to_luma8().into()
@@ -59,10 +57,9 @@ fn base64(bytes: &[u8]) -> String {
         let three = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
         let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
         for letter in 0..4 {
-            out.push(match letter <= chunk.len() {
-                true => LETTERS[(bits >> (18 - 6 * letter) & 63) as usize] as char,
-                false => '=',
-            });
+            let filled = letter <= chunk.len();
+            let place = (bits >> (18 - 6 * letter) & 63) as usize;
+            out.push(if filled { LETTERS[place] as char } else { '=' });
         }
     }
     out

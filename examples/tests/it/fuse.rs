@@ -1,22 +1,12 @@
 //! The `fuse` example, from its arguments to the files it writes.
 
-#[path = "../fuse/cli.rs"]
-mod cli;
-#[path = "../device.rs"]
-mod device;
-#[path = "../fuse/paint.rs"]
-mod paint;
-#[path = "../fuse/pairs.rs"]
-mod pairs;
-#[path = "../fuse/sheet.rs"]
-mod sheet;
-#[path = "../fuse/text.rs"]
-mod text;
-
-use std::path::Path;
-
 use clap::{CommandFactory, Parser};
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use isfm_examples::fuse::{Args, Failed, run as fuse};
+use isfm_examples::paint;
+use isfm_files::Pairing;
+
+use crate::common::text;
 
 fn visible(width: u32, height: u32) -> DynamicImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([(7 * x) as u8, (5 * y) as u8, (x + y) as u8]))
@@ -27,22 +17,17 @@ fn infrared(width: u32, height: u32) -> DynamicImage {
     GrayImage::from_fn(width, height, |x, y| Luma([(11 * x + 3 * y) as u8])).into()
 }
 
-fn run(args: &[&str]) -> anyhow::Result<cli::Failed> {
-    cli::run(&cli::Args::try_parse_from([&["fuse"], args].concat())?)
+fn run(args: &[&str]) -> anyhow::Result<Failed> {
+    fuse(&Args::try_parse_from([&["fuse"], args].concat())?)
 }
 
-/// What the user is told when nothing could be done.
 fn fault(args: &[&str]) -> String {
-    format!("{:#}", run(args).expect_err("an error"))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    crate::fault(run(args))
 }
 
 #[test]
 fn arguments_make_sense() {
-    cli::Args::command().debug_assert();
+    Args::command().debug_assert();
     let bad: [&[&str]; 6] = [
         &["--visible", "v.png"],
         &["--visible", "v.png", "--infrared", "i.png"],
@@ -52,7 +37,7 @@ fn arguments_make_sense() {
         &["stray"],
     ];
     for args in bad {
-        assert!(cli::Args::try_parse_from([&["fuse"], args].concat()).is_err(), "{args:?}");
+        assert!(Args::try_parse_from([&["fuse"], args].concat()).is_err(), "{args:?}");
     }
 }
 
@@ -126,33 +111,29 @@ fn folders_are_gone_through_to_the_end() {
     std::fs::create_dir(&vi).unwrap();
     std::fs::create_dir(&ir).unwrap();
     let go = || run(&["--visible", text(&vi), "--infrared", text(&ir), "--output", text(&out)]);
-    assert!(format!("{:#}", go().unwrap_err()).contains("no pairs"));
+    assert!(crate::fault(go()).contains("no pictures"));
     for name in ["a", "b", "c", "d"] {
         visible(20, 14).save(vi.join(format!("{name}.png"))).unwrap();
     }
     std::fs::write(vi.join("notes.txt"), "no picture").unwrap();
-    assert!(format!("{:#}", go().unwrap_err()).contains("no pairs"));
+    infrared(20, 14).save(ir.join("e.png")).unwrap();
+    assert!(crate::fault(go()).contains("no pairs"));
     infrared(20, 14).save(ir.join("a.jpg")).unwrap();
     infrared(20, 13).save(ir.join("b.png")).unwrap();
     std::fs::write(ir.join("c.png"), "no picture").unwrap();
     infrared(20, 14).save(ir.join("d.bmp")).unwrap();
-    infrared(20, 14).save(ir.join("e.png")).unwrap();
     let failed = go().unwrap();
     let names: Vec<_> = failed.iter().map(|f| f.0.as_str()).collect();
     assert_eq!(names, ["b", "c"]);
-    assert!(format!("{:#}", failed[0].1).contains("20x13"));
-    assert!(format!("{:#}", failed[1].1).contains("c.png"));
+    let told: Vec<_> = failed.into_iter().map(|f| crate::fault::<()>(Err(f.1))).collect();
+    assert!(told[0].contains("20x13") && told[1].contains("c.png"), "{told:?}");
     let mut written: Vec<_> =
         std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
     written.sort();
     assert_eq!(written, ["a.png", "d.png"]);
-    let found = pairs::find(&vi, &ir).unwrap();
+    let found = Pairing::find(&vi, &ir).unwrap();
     assert_eq!(found.pairs.len(), 4);
-    assert_eq!(found.alone, [ir.join("e.png")]);
-    // Two pictures of one name in a folder: nobody can say which is meant.
-    infrared(20, 14).save(ir.join("a.png")).unwrap();
-    assert!(format!("{:#}", go().unwrap_err()).contains("a.png"));
-    std::fs::remove_file(ir.join("a.png")).unwrap();
+    assert_eq!(found.infrared_alone, [ir.join("e.png")]);
     // The inputs are not written over.
     let same = fault(&["--visible", text(&vi), "--infrared", text(&ir), "--output", text(&vi)]);
     assert!(same.contains("overwritten"), "{same}");

@@ -1,5 +1,14 @@
-//! Arguments, and what is done with them.
+//! The `evaluate` program: scores of fused pictures as a table, a page and files.
 
+mod export;
+pub mod inputs;
+mod page;
+pub mod pictures;
+mod plot;
+pub mod report;
+pub mod table;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,11 +17,11 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
+use isfm_files::Pairing;
 use isfm_metrics::Metric;
 
-use crate::inputs::{self, Baseline, Source};
-use crate::report::{Problem, Report};
-use crate::{export, page, pairs, pictures, report, table};
+use inputs::{Baseline, Source};
+use report::{Problem, Report};
 
 /// Score fused pictures against the pairs they were made of.
 ///
@@ -33,41 +42,41 @@ use crate::{export, page, pairs, pictures, report, table};
     after_help = "Example:\n  evaluate --visible test/vi --infrared test/ir --fused ISFM=out \
                   --fused Rival=rival --baseline average,max --html scores.html"
 )]
-pub(crate) struct Args {
+pub struct Args {
     /// Folder of visible pictures (PET, SPECT or CT of medical pairs)
     #[arg(long, value_name = "DIR")]
-    pub(crate) visible: PathBuf,
+    pub visible: PathBuf,
     /// Folder of infrared pictures (MRI of medical pairs)
     #[arg(long, value_name = "DIR")]
-    pub(crate) infrared: PathBuf,
+    pub infrared: PathBuf,
     /// A method's name and the folder of its results; once for each method
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, required_unless_present = "baseline")]
-    pub(crate) fused: Vec<(String, PathBuf)>,
+    pub fused: Vec<(String, PathBuf)>,
     /// Also score what is made of each pair's luminance on the spot, as the methods Average
     /// (halves to even, as NumPy rounds) and Max
     #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
-    pub(crate) baseline: Vec<Baseline>,
+    pub baseline: Vec<Baseline>,
     /// Write means and every picture's values as JSON
     #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
     /// Write every picture's values as CSV, a row for each picture and method
     #[arg(long, value_name = "FILE")]
-    pub(crate) csv: Option<PathBuf>,
+    pub csv: Option<PathBuf>,
     /// Write a page of tables, distributions and all pictures, in one file that needs no network
     #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    pub html: Option<PathBuf>,
     /// Metrics to show, by their names in the tables, or `all` that isfm-metrics has, of which FMI
     /// and Qp take a hundred times as long as the rest [default:
     /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
-    pub(crate) metrics: Vec<Metrics>,
+    pub metrics: Vec<Metrics>,
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub threads: Option<usize>,
 }
 
 /// Those of the ISFM authors' evaluation, nine of which they print.
-pub(crate) const DEFAULT: [Metric; 12] = [
+pub const DEFAULT: [Metric; 12] = [
     Metric::En,
     Metric::Sd,
     Metric::Sf,
@@ -84,7 +93,7 @@ pub(crate) const DEFAULT: [Metric; 12] = [
 
 /// What one name stands for.
 #[derive(Clone, Debug)]
-pub(crate) struct Metrics(Vec<Metric>);
+pub struct Metrics(Vec<Metric>);
 
 fn metrics(name: &str) -> std::result::Result<Metrics, String> {
     if name.eq_ignore_ascii_case("all") {
@@ -120,7 +129,7 @@ fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
 }
 
 /// Does what the arguments ask. What could not be scored is returned, the rest is done.
-pub(crate) fn run(args: &Args) -> Result<Vec<Problem>> {
+pub fn run(args: &Args) -> Result<Vec<Problem>> {
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = args.threads {
         ensure!(threads > 0, "--threads is 0, needs 1 or more");
@@ -136,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Result<Vec<Problem>> {
 }
 
 fn evaluate(args: &Args) -> Result<Vec<Problem>> {
-    let found = pairs::find(&args.visible, &args.infrared)?;
+    let found = Pairing::find(&args.visible, &args.infrared)?;
     let methods = inputs::methods(&args.fused, &args.baseline, &found.pairs)?;
     let start = Instant::now();
 
@@ -166,12 +175,15 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
         report.methods.len(),
         start.elapsed().as_secs_f64()
     );
-    note("pictures have no partner", &found.alone);
+    note("pictures have no partner", &[found.visible_alone, found.infrared_alone].concat());
+    for ambiguous in &found.ambiguous {
+        println!("{ambiguous}");
+    }
     for method in &methods {
         note(&format!("pictures of {} belong to no pair", method.name), &method.unused);
     }
     let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => write_aside(path, &text()),
+        Some(path) => write_file(path, &text()),
         None => Ok(()),
     };
     write(&args.json, &|| export::json(&report))?;
@@ -194,25 +206,9 @@ fn note(what: &str, paths: &[PathBuf]) {
     }
 }
 
-/// Writes a file beside its place and renames it, so that nobody ever sees half of it.
-fn write_aside(path: &Path, text: &str) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let mut aside = tempfile::Builder::new();
-        aside.prefix(".evaluate-").suffix(".tmp");
-        // The default is 0600, right for secrets and wrong for results; the umask still applies.
-        #[cfg(unix)]
-        aside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut aside = aside.tempfile_in(folder)?;
-        std::io::Write::write_all(&mut aside, text.as_bytes())?;
-        aside.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
+fn write_file(path: &Path, text: &str) -> Result<()> {
+    isfm_files::write_atomically(path, |file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     println!("{}", path.display());
     Ok(())
 }
