@@ -25,7 +25,8 @@ use report::{Problem, Report};
 
 /// Score fused pictures against the pairs they were made of.
 ///
-/// Pictures of one name (without extension) in the folders of --visible and --infrared are pairs.
+/// Pictures of one name in the folders of --visible and --infrared are pairs, whole names first, then
+/// names without extension.
 /// A method's result for the pair NAME is NAME or VIF_NAME, with any extension. Colour is scored by
 /// its luminance, .299 R + .587 G + .114 B rounded to 8 bits; deeper pictures are brought to 8 bits
 /// first. JPEG is decoded bit for bit as libjpeg-turbo does, which Python's programs read with.

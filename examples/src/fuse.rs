@@ -16,8 +16,9 @@ use crate::{paint, sheet};
 /// Fuse an infrared and a visible picture into one.
 ///
 /// VISIBLE, INFRARED and OUTPUT are three files or three folders. In folders, pictures of one
-/// name (without extension) are pairs, and each result is OUTPUT/NAME.png. Without VISIBLE and
-/// INFRARED, a night road is painted and fused into OUTPUT (or ./out).
+/// name are pairs (whole names first, then names without extension), and each result is
+/// OUTPUT/NAME.png. Without VISIBLE and INFRARED, a night road is painted and fused into OUTPUT
+/// (or ./out).
 #[derive(Parser, Debug)]
 #[command(name = "fuse")]
 pub struct Args {

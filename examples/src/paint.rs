@@ -258,9 +258,10 @@ fn ground(ray: &Ray) -> Option<Point> {
         let patch = (21. ..24.).contains(&(z + 0.6 * x)) && x > -1.4;
         let crack = (x - 0.35 - 0.5 * fbm(z * 0.6, 3., 5)).abs() < 0.012 + 0.008 * fine;
         let dark = if patch { 0.55 } else { 1. } * if crack { 0.35 } else { 1. };
-        albedo = match mark(x, z) {
-            true => scale([1., 0.99, 0.95], 0.5 * worn.min(1.)),
-            false => scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track)),
+        albedo = if mark(x, z) {
+            scale([1., 0.99, 0.95], 0.5 * worn.min(1.))
+        } else {
+            scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track))
         };
         gloss = if mark(x, z) { 1.7 } else { 1. };
         heat = 0.31 + 0.035 * coarse + 0.025 * track;
