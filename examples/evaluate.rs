@@ -7,18 +7,5 @@ use clap::Parser;
 use isfm_examples::evaluate::{Args, run};
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
-        Ok(problems) => {
-            eprintln!("\n{} problems; everything else is scored:", problems.len());
-            for problem in &problems {
-                eprintln!("  {problem}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    isfm_examples::finish(run(&Args::parse()), "problems; everything else is scored")
 }

@@ -8,18 +8,5 @@ use isfm_examples::fuse::{Args, run};
 
 fn main() -> ExitCode {
     isfm::keep_freed_memory();
-    match run(&Args::parse()) {
-        Ok(failed) if failed.is_empty() => ExitCode::SUCCESS,
-        Ok(failed) => {
-            eprintln!("\n{} failed:", failed.len());
-            for (name, error) in &failed {
-                eprintln!("  {name}: {error:#}");
-            }
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    isfm_examples::finish(run(&Args::parse()), "failed")
 }

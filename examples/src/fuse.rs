@@ -1,5 +1,6 @@
 //! The `fuse` program: a pair, folders of pairs, or a painted pair.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -54,11 +55,23 @@ pub struct Args {
     pub threads: Option<usize>,
 }
 
-/// Pairs that could not be fused, and why.
-pub type Failed = Vec<(String, anyhow::Error)>;
+/// A pair that could not be fused.
+#[derive(Debug)]
+pub struct Failed {
+    /// The pair's name.
+    pub pair: String,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:#}", self.pair, self.error)
+    }
+}
 
 /// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
-pub fn run(args: &Args) -> Result<Failed> {
+pub fn run(args: &Args) -> Result<Vec<Failed>> {
     let isfm = network(args)?;
     match (&args.visible, &args.infrared, &args.output) {
         (Some(visible), Some(infrared), Some(output)) => {
@@ -83,7 +96,7 @@ pub fn run(args: &Args) -> Result<Failed> {
         }
         _ => bail!("--visible, --infrared and --output go together"),
     }
-    Ok(Failed::new())
+    Ok(Vec::new())
 }
 
 fn network(args: &Args) -> Result<Isfm> {
@@ -139,7 +152,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
     }
 }
 
-fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Failed> {
+fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Vec<Failed>> {
     let found = Pairing::find(visible, infrared)?;
     for input in [visible, infrared] {
         if is_same(input, output) {
@@ -151,12 +164,12 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
     let start = Instant::now();
     let bar = ProgressBar::new(found.pairs.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?);
-    let mut failed = Failed::new();
+    let mut failed = Vec::new();
     for pair in &found.pairs {
         bar.set_message(pair.name.clone());
         let to = output.join(format!("{}.png", pair.name));
         if let Err(error) = fuse_files(isfm, &pair.visible, &pair.infrared, &to) {
-            failed.push((pair.name.clone(), error));
+            failed.push(Failed { pair: pair.name.clone(), error });
         }
         bar.inc(1);
     }

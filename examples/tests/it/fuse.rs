@@ -17,7 +17,7 @@ fn infrared(width: u32, height: u32) -> DynamicImage {
     GrayImage::from_fn(width, height, |x, y| Luma([(11 * x + 3 * y) as u8])).into()
 }
 
-fn run(args: &[&str]) -> anyhow::Result<Failed> {
+fn run(args: &[&str]) -> anyhow::Result<Vec<Failed>> {
     fuse(&Args::try_parse_from([&["fuse"], args].concat())?)
 }
 
@@ -123,9 +123,9 @@ fn folders_are_gone_through_to_the_end() {
     std::fs::write(ir.join("c.png"), "no picture").unwrap();
     infrared(20, 14).save(ir.join("d.bmp")).unwrap();
     let failed = go().unwrap();
-    let names: Vec<_> = failed.iter().map(|f| f.0.as_str()).collect();
+    let names: Vec<_> = failed.iter().map(|f| f.pair.as_str()).collect();
     assert_eq!(names, ["b", "c"]);
-    let told: Vec<_> = failed.into_iter().map(|f| crate::fault::<()>(Err(f.1))).collect();
+    let told: Vec<_> = failed.into_iter().map(|f| crate::fault::<()>(Err(f.error))).collect();
     assert!(told[0].contains("20x13") && told[1].contains("c.png"), "{told:?}");
     let mut written: Vec<_> =
         std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
