@@ -68,7 +68,7 @@ fn what_is_ambiguous_does_not_stop_the_rest() {
         visible: ["a.jpg", "a.png"].map(|n| root.path().join("vi").join(n)).to_vec(),
         infrared: vec![root.path().join("ir/a.bmp")],
     };
-    assert_eq!(found.ambiguous, [ambiguous.clone()]);
+    assert_eq!(found.ambiguous, std::slice::from_ref(&ambiguous));
     assert!(found.visible_alone.is_empty() && found.infrared_alone.is_empty());
 
     for folder in ["vi", "ir"] {
