@@ -225,6 +225,9 @@ impl Isfm {
                 let per_pixel = memory::per_pixel(&self.config);
                 let asked = self.options.memory_limit;
                 let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
+                if whole.bytes(per_pixel) <= limit {
+                    return Ok(whole);
+                }
                 let smallest = Plan::smallest(width, height, margin);
                 match (Plan::within(width, height, margin, limit, per_pixel), asked) {
                     (Some(plan), _) => plan,

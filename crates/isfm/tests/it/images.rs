@@ -343,7 +343,7 @@ fn eight_bits_are_what_the_network_sees() {
     let visible = grey_image(40, 32, 1);
     let fuse = |infrared: &DynamicImage| isfm().fuse(&visible, infrared).unwrap().to_luma8();
     for (a, b) in fuse(&raw).iter().zip(fuse(&eight).iter()) {
-        assert!(a.abs_diff(*b) <= 2, "{a} {b}");
+        assert!(a.abs_diff(*b) <= 3, "{a} {b}");
     }
     // 8-bit values stay; colour on the infrared side becomes luma; alpha goes.
     let colour = colour_image(40, 32, 3);

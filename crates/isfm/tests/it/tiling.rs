@@ -1,7 +1,7 @@
 //! Tiles against the whole, and the memory limit.
 
 use crate::common::{self, builder, isfm, plane, values, whole};
-use isfm::{Borders, Builder, Error, Tiling};
+use isfm::{Borders, Builder, Error, Isfm, Tiling};
 
 fn rms(a: &[f32], b: &[f32]) -> f32 {
     (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / a.len() as f32).sqrt()
@@ -66,7 +66,11 @@ fn the_memory_limit_makes_tiles_or_an_error() {
     assert_eq!(needed / (316 * 276), fuser.memory_needed(1, 2) / (18 * 18));
     assert_eq!(needed / (316 * 276) * (616 * 536), fuser.memory_needed(599, 520));
     let bare = builder().borders(Borders::Released).build().unwrap();
-    assert_eq!(needed / (316 * 276) * (299 * 260), bare.memory_needed(299, 260));
+    assert_eq!(needed / (316 * 276) * (61 * 47), bare.memory_needed(61, 47));
+    let bare = |b: Builder| b.borders(Borders::Released).build().unwrap();
+    let odd = |fuser: Isfm| values(&fuser.fuse_luma(&plane(47, 61, 1), &plane(47, 61, 2)).unwrap());
+    let just = builder().memory_limit(needed / (316 * 276) * (61 * 47));
+    assert_eq!(odd(bare(just)), odd(bare(builder().tiling(Tiling::Whole))));
     let (visible, infrared) = (plane(260, 300, 1), plane(260, 300, 2));
     let run = |limit| builder().memory_limit(limit).build().unwrap().fuse_luma(&visible, &infrared);
     let want = values(&whole().fuse_luma(&visible, &infrared).unwrap());
