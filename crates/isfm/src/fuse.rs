@@ -111,7 +111,7 @@ impl Isfm {
     /// - Colour or grey on either side; the result is colour if `visible` is. Of a colour
     ///   `infrared` the luma is taken.
     /// - 8 bit, 16 bit or float; the result has the depth of `visible`. Which stored values are
-    ///   black and white is [`Normalize`]'s matter, and where it stretches a 16-bit visible
+    ///   black and white is [`Normalize`](crate::Normalize)'s matter, and where it stretches a 16-bit visible
     ///   image, the result is on the stretched scale.
     /// - Alpha is ignored: the stored colours count, whatever their alpha, and the result has
     ///   none.
