@@ -7,7 +7,7 @@
 //! three ways, writes the results and a sheet that shows them side by side, and prints their peak
 //! signal-to-noise ratios.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
@@ -56,7 +56,7 @@ fn main() -> Result<()> {
     ensure!(args.sigma >= 0. && args.sigma.is_finite(), "--sigma must not be negative");
     ensure!((1..=8).contains(&args.levels), "--levels must be 1 to 8");
     let clean = match &args.input {
-        Some(path) => image::open(path).with_context(|| path.display().to_string())?.to_rgb8(),
+        Some(path) => isfm::read_image(path)?.to_rgb8(),
         None => paint(512, 384),
     };
     let x = to_tensor(&clean)?;
@@ -80,12 +80,12 @@ fn main() -> Result<()> {
     for (k, (name, result)) in results.iter().enumerate() {
         let picture = to_picture(result)?;
         println!("{name:>10}: {:.2} dB", psnr(&clean, &picture));
-        write(&picture, &args.output.join(format!("{name}.png")))?;
+        isfm::write_image(&picture.clone().into(), args.output.join(format!("{name}.png")))?;
         let k = k as u32;
         imageops::replace(&mut sheet, &picture, (k % 2 * w).into(), (k / 2 * h).into());
     }
-    write(&clean, &args.output.join("clean.png"))?;
-    write(&sheet, &args.output.join("sheet.png"))?;
+    isfm::write_image(&clean.into(), args.output.join("clean.png"))?;
+    isfm::write_image(&sheet.into(), args.output.join("sheet.png"))?;
     println!("sheet.png: noisy, visu above bayes, stationary; in {}", args.output.display());
     Ok(())
 }
@@ -228,13 +228,4 @@ fn colour(x: f32, y: f32) -> [f32; 3] {
         return shade([0.3, 0.36, 0.42], 1.2 - 0.5 * (y - far));
     }
     [0.45 + 0.4 * y, 0.62 + 0.25 * y, 0.88]
-}
-
-/// Writes aside and renames, so that a picture is whole or not there.
-fn write(picture: &RgbImage, path: &Path) -> Result<()> {
-    let aside = path.with_extension("tmp");
-    picture
-        .save_with_format(&aside, image::ImageFormat::Png)
-        .and_then(|()| Ok(std::fs::rename(&aside, path)?))
-        .with_context(|| path.display().to_string())
 }

@@ -9,8 +9,6 @@
 //! `weights.safetensors` (for `fuse --weights`), checkpoints, `log.jsonl` and `curve.svg`.
 //! Ctrl-C finishes the step, writes a checkpoint and ends; a second one ends at once.
 
-mod device;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::Parser;
+use isfm_examples::device::device;
 use isfm_model::{Checkpoint, Config, Preset};
 use isfm_train::{Outcome, PairFolder, RunOptions, State, TrainConfig, Trainer};
 
@@ -85,10 +84,7 @@ fn main() -> Result<()> {
     }
     let pairs = data.len();
 
-    let stored = match args.resume {
-        true => Some(State::latest(&args.output)?.0),
-        false => None,
-    };
+    let stored = if args.resume { Some(State::latest(&args.output)?.0) } else { None };
     let model = match (&args.preset, &args.config, &stored) {
         (Some(name), _, _) => name.parse::<Preset>()?.into(),
         (None, Some(path), _) => Config::read(path)?,
@@ -102,16 +98,14 @@ fn main() -> Result<()> {
     train.seed = args.seed.unwrap_or(train.seed);
     train.schedule.peak = args.lr.unwrap_or(train.schedule.peak);
 
-    let device = device::device(&args.device)?;
+    let device = device(&args.device)?;
     let mut builder = Trainer::builder(model.clone(), data).config(train).device(device);
     if let Some(path) = &args.weights {
         let file = Checkpoint::read(path, Some(&model), &candle_core::Device::Cpu)?;
         builder = builder.weights(file.weights);
     }
-    let mut trainer = match args.resume {
-        true => builder.resume(&args.output)?,
-        false => builder.create(&args.output)?,
-    };
+    let mut trainer =
+        if args.resume { builder.resume(&args.output)? } else { builder.create(&args.output)? };
     for warning in trainer.warnings() {
         eprintln!("warning: {warning}");
     }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use image::{Rgb, RgbImage};
+use isfm_examples::text;
 
-use crate::{Curve, text};
+use crate::Curve;
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 540;
@@ -67,12 +68,7 @@ pub(crate) fn draw(curve: &Curve, baselines: &[(&str, f64)], path: &Path) -> Res
     label(&mut image, "HELD OUT", end, right, HELD_OUT);
     label(&mut image, "TRAINING", end + 20., right, TRAIN);
 
-    // Aside and renamed, so that a picture is there whole or not at all.
-    let aside = path.with_extension("png.part");
-    image
-        .save_with_format(&aside, image::ImageFormat::Png)
-        .and_then(|()| Ok(std::fs::rename(&aside, path)?))
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(isfm::write_image(&image.into(), path)?)
 }
 
 /// The mean of the last twentieth of the steps so far.

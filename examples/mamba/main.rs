@@ -11,8 +11,6 @@
 
 mod curve;
 mod ngram;
-#[path = "../fuse/text.rs"]
-mod text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

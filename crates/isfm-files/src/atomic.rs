@@ -78,9 +78,12 @@ fn behind_links(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("a circle of symbolic links"))
 }
 
-/// Brings a rename to the disk. Windows opens no folders, some network file systems have no such
-/// call, and a folder may be writable without being readable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Brings a rename in a folder to the disk where the platform can: Windows opens no folders, some
+/// network file systems have no such call, and a folder may be writable without being readable.
+///
+/// # Errors
+/// If the disk fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let Ok(folder) = File::open(folder) else { return Ok(()) };
     match folder.sync_all() {
         Err(e) if !matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {

@@ -6,12 +6,14 @@ pub mod plain;
 mod term;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
 use term::{Term, TermOp};
 
 /// What each loss counts in [`fusion_loss`]'s total.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
     /// Weight of [`content_loss`].
     pub content: f64,

@@ -2,10 +2,14 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
+use candle_nn::Optimizer;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
+
+/// The learning rate until one is set: PyTorch's.
+const RATE: f64 = 1e-3;
 
 /// Adam's constants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +39,7 @@ pub struct Moments {
     pub square: Vec<f32>,
 }
 
-/// What a call of [`Adam::step`] did.
+/// What a call of [`Adam::update`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// The parameters were updated.
@@ -47,29 +51,47 @@ pub enum Update {
 }
 
 /// Adam without weight decay, in PyTorch's formula, whose state can be stored and restored.
+///
+/// As a [`candle_nn::Optimizer`] it names its parameters by their places, "0", "1" and so on.
 #[derive(Clone, Debug)]
 pub struct Adam {
     config: AdamConfig,
+    rate: f64,
     step: usize,
+    vars: BTreeMap<String, Var>,
     moments: BTreeMap<String, Moments>,
 }
 
 impl Adam {
     /// A fresh optimiser for these parameters.
-    pub fn new(config: AdamConfig, vars: &BTreeMap<String, Var>) -> Self {
-        let moments = vars
-            .iter()
-            .map(|(name, var)| {
-                let zeros = vec![0.; var.elem_count()];
-                (name.clone(), Moments { mean: zeros.clone(), square: zeros })
-            })
-            .collect();
-        Self { config, step: 0, moments }
+    pub fn named(vars: BTreeMap<String, Var>, config: AdamConfig) -> Self {
+        let zeros = |var: &Var| {
+            let zeros = vec![0.; var.elem_count()];
+            Moments { mean: zeros.clone(), square: zeros }
+        };
+        let moments = vars.iter().map(|(name, var)| (name.clone(), zeros(var))).collect();
+        Self { config, rate: RATE, step: 0, vars, moments }
     }
 
     /// An optimiser that goes on after `step` steps with stored state.
-    pub fn restore(config: AdamConfig, step: usize, moments: BTreeMap<String, Moments>) -> Self {
-        Self { config, step, moments }
+    ///
+    /// # Errors
+    /// [`Error::Optimiser`] if parameters and state differ in names or sizes.
+    pub fn restore(
+        vars: BTreeMap<String, Var>,
+        config: AdamConfig,
+        step: usize,
+        moments: BTreeMap<String, Moments>,
+    ) -> Result<Self> {
+        if !vars.keys().eq(moments.keys()) {
+            return Err(Error::Optimiser("parameters and state have different names".into()));
+        }
+        for ((name, var), Moments { mean, square }) in vars.iter().zip(moments.values()) {
+            if [mean.len(), square.len()] != [var.elem_count(); 2] {
+                return Err(Error::Optimiser(format!("{name} and its state differ in size")));
+            }
+        }
+        Ok(Self { config, rate: RATE, step, vars, moments })
     }
 
     /// Steps taken.
@@ -77,41 +99,35 @@ impl Adam {
         self.step
     }
 
+    /// The parameters by name.
+    pub fn vars(&self) -> &BTreeMap<String, Var> {
+        &self.vars
+    }
+
     /// The state by parameter name.
     pub fn moments(&self) -> &BTreeMap<String, Moments> {
         &self.moments
     }
 
-    /// Updates every variable that has a gradient; one without (an unused parameter) keeps its
+    /// Updates every parameter that has a gradient; one without (an unused parameter) keeps its
     /// value and state. Nothing is changed when a gradient is not finite.
     ///
     /// # Errors
-    /// If no variable has a gradient, or variables and state do not belong together.
-    pub fn step(
-        &mut self,
-        vars: &BTreeMap<String, Var>,
-        grads: &GradStore,
-        rate: f64,
-    ) -> Result<Update> {
-        if !vars.keys().eq(self.moments.keys()) {
-            return Err(Error::Optimiser("parameters and state have different names".into()));
-        }
-        let gradients = vars
-            .iter()
-            .map(|(name, var)| match grads.get(var) {
-                Some(g) if g.dims() != var.dims() => Err(Error::Optimiser(format!(
-                    "{name} is {:?}, its gradient {:?}",
-                    var.dims(),
-                    g.dims()
-                ))),
-                found => Ok(found),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let gradients = fetch(gradients)?;
+    /// If no parameter has a gradient, or a gradient has another shape than its parameter.
+    pub fn update(&mut self, grads: &GradStore) -> Result<Update> {
+        let gradient = |(name, var): (&String, &Var)| match grads.get(var) {
+            Some(g) if g.dims() != var.dims() => Err(Error::Optimiser(format!(
+                "{name} is {:?}, its gradient {:?}",
+                var.dims(),
+                g.dims()
+            ))),
+            found => Ok(found),
+        };
+        let gradients = fetch(self.vars.iter().map(gradient).collect::<Result<_>>()?)?;
         if gradients.iter().all(Option::is_none) {
             return Err(Error::Optimiser("no parameter has a gradient".into()));
         }
-        for (name, gradient) in vars.keys().zip(&gradients) {
+        for (name, gradient) in self.vars.keys().zip(&gradients) {
             if gradient.as_ref().is_some_and(|g| g.iter().any(|v| !v.is_finite())) {
                 return Ok(Update::NonFinite(name.clone()));
             }
@@ -121,33 +137,56 @@ impl Adam {
 
         let step = i32::try_from(self.step + 1).unwrap_or(i32::MAX);
         let AdamConfig { beta1, beta2, eps } = self.config;
-        let scale = (rate / (1. - beta1.powi(step))) as f32;
+        let scale = (self.rate / (1. - beta1.powi(step))) as f32;
         let root = (1. - beta2.powi(step)).sqrt() as f32;
         let (b1, b2, eps) = ((1. - beta1) as f32, beta2 as f32, eps as f32);
         let b2_rest = (1. - beta2) as f32;
         let guided = |(var, gradient): (_, &Option<Vec<f32>>)| gradient.as_ref().map(|_| var);
-        let weights =
-            fetch(vars.values().map(Var::as_tensor).zip(&gradients).map(guided).collect())?;
-        let work =
-            vars.iter().zip(self.moments.values_mut()).zip(gradients.into_iter().zip(weights));
-        let work: Vec<_> = work.collect();
-        let updated = work.into_par_iter().map(|(((name, var), moments), new)| {
-            let (Some(gradient), Some(mut weights)) = new else { return Ok(None) };
-            if moments.mean.len() != weights.len() || moments.square.len() != weights.len() {
-                return Err(Error::Optimiser(format!("{name} and its state differ in size")));
-            }
+        let weights = self.vars.values().map(Var::as_tensor).zip(&gradients).map(guided);
+        let weights = fetch(weights.collect())?;
+        let state = self.vars.values().zip(self.moments.values_mut());
+        let work: Vec<_> = state.zip(gradients.into_iter().zip(weights)).collect();
+        let updated = work.into_par_iter().filter_map(|((var, moments), new)| {
+            let (Some(gradient), Some(mut weights)) = new else { return None };
             let state = moments.mean.iter_mut().zip(&mut moments.square);
             for ((w, g), (m, v)) in weights.iter_mut().zip(gradient).zip(state) {
                 *m += (g - *m) * b1;
                 *v = *v * b2 + g * g * b2_rest;
                 *w -= scale * (*m / (v.sqrt() / root + eps));
             }
-            Ok(Some((var, weights)))
+            Some((var, weights))
         });
-        let updated = updated.collect::<Result<Vec<_>>>()?;
-        store(updated.into_iter().flatten().collect())?;
+        store(updated.collect())?;
         self.step += 1;
         Ok(if unguided { Update::Unguided } else { Update::Done })
+    }
+}
+
+impl Optimizer for Adam {
+    type Config = AdamConfig;
+
+    fn new(vars: Vec<Var>, config: AdamConfig) -> candle_core::Result<Self> {
+        let named = vars.into_iter().enumerate().map(|(at, var)| (at.to_string(), var));
+        Ok(Self::named(named.collect(), config))
+    }
+
+    fn step(&mut self, grads: &GradStore) -> candle_core::Result<()> {
+        match self.update(grads) {
+            Ok(Update::Done | Update::Unguided) => Ok(()),
+            Ok(Update::NonFinite(name)) => {
+                candle_core::bail!("the gradient of parameter {name} is not finite")
+            }
+            Err(Error::Candle(e)) => Err(e),
+            Err(e) => Err(candle_core::Error::wrap(e)),
+        }
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.rate
+    }
+
+    fn set_learning_rate(&mut self, rate: f64) {
+        self.rate = rate;
     }
 }
 

@@ -1,8 +1,9 @@
-use fast_image_resize::images::Image;
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::{Pair, luma};
+use crate::data::Pair;
 use crate::random::{Purpose, below, shuffle, stream};
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ pub struct Sample {
     pub placement: Placement,
 }
 
-/// Takes one `patch`×`patch` sample from a pair as the released program does (spec: §8).
+/// Takes one `patch`×`patch` sample from a pair as the released program does.
 ///
 /// With probability ½ both images are resized to 3·patch squared (384 for 128) and one random
 /// patch is taken, otherwise both are resized whole to the patch's size; antialiased bicubic on
@@ -143,6 +144,11 @@ fn sample(
     Sample { visible, infrared, placement }
 }
 
+/// Y of 8-bit R, G, B, in 0..=255.
+fn luma([r, g, b]: [u8; 3]) -> f32 {
+    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b)
+}
+
 /// Antialiased bicubic resize (a = −½) of interleaved 8-bit pixels: Pillow's `BICUBIC`, to within
 /// one grey level. `channels` is 1 or 3.
 ///
@@ -159,31 +165,37 @@ pub fn resize_bicubic(
     let to = |v: usize| u32::try_from(v).unwrap_or(u32::MAX);
     let failed =
         |problem: String| Error::Resize { width: to(new_width), height: to(new_height), problem };
-    let kind = match channels {
-        1 => PixelType::U8,
-        3 => PixelType::U8x3,
-        n => return Err(failed(format!("{n} channels, needs 1 or 3"))),
-    };
     if [width, height, new_width, new_height].contains(&0)
         || width.checked_mul(height).and_then(|n| n.checked_mul(channels)) != Some(pixels.len())
     {
         let got = pixels.len();
         return Err(failed(format!("{width}x{height}x{channels} from {got} values")));
     }
+    let (size, new_size) = ([to(width), to(height)], [to(new_width), to(new_height)]);
+    match channels {
+        1 => resize_typed::<U8>(pixels, size, new_size).map_err(failed),
+        3 => resize_typed::<U8x3>(pixels, size, new_size).map_err(failed),
+        n => Err(failed(format!("{n} channels, needs 1 or 3"))),
+    }
+}
+
+/// One type of pixel: the library's function for all of them takes minutes to compile.
+fn resize_typed<P: PixelTrait<Component = u8>>(
+    pixels: &[u8],
+    [width, height]: [u32; 2],
+    [new_width, new_height]: [u32; 2],
+) -> std::result::Result<Vec<u8>, String> {
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .use_alpha(false);
-    let mut resizer = Resizer::new();
-    let mut current = Image::from_vec_u8(to(width), to(height), pixels.to_vec(), kind)
-        .map_err(|e| failed(e.to_string()))?;
+    let source = TypedImageRef::<P>::from_buffer(width, height, pixels);
+    let source = source.map_err(|e| e.to_string())?;
     // Two calls, columns of the picture first narrowed, then rows: Pillow rounds and clips to
     // 8 bits between its passes, in this order.
-    for (w, h) in [(to(new_width), to(height)), (to(new_width), to(new_height))] {
-        if (w, h) != (current.width(), current.height()) {
-            let mut next = Image::new(w, h, kind);
-            resizer.resize(&current, &mut next, &options).map_err(|e| failed(e.to_string()))?;
-            current = next;
-        }
-    }
-    Ok(current.into_vec())
+    let (mut narrow, mut out) =
+        (TypedImage::new(new_width, height), TypedImage::new(new_width, new_height));
+    let mut resizer = Resizer::new();
+    resizer.resize_typed(&source, &mut narrow, &options).map_err(|e| e.to_string())?;
+    resizer.resize_typed(&narrow, &mut out, &options).map_err(|e| e.to_string())?;
+    Ok(P::components(out.pixels()).to_vec())
 }

@@ -14,8 +14,8 @@ use crate::{Error, Result, TrainConfig};
 /// The newest checkpoint and the one before it.
 pub(crate) const LAST: &str = "last.safetensors";
 pub(crate) const PREVIOUS: &str = "previous.safetensors";
-/// What unfinished files are called, so that a later run can sweep them up.
-pub(crate) const UNFINISHED: &str = ".isfm-train-";
+/// What will be the newest; one that a killed run leaves is swept up as an unfinished file.
+const NEXT: &str = ".isfm-next.tmp";
 
 const KEY: &str = "isfm-train";
 const FORMAT: u32 = 1;
@@ -122,15 +122,22 @@ impl State {
         packed.map_err(|problem| Error::Checkpoint { path: LAST.into(), problem })
     }
 
-    /// Writes the file aside, flushes it to the disk and renames it over `path`, so that `path`
-    /// is always a whole checkpoint, whenever the process is killed. What was there before becomes
-    /// `previous`.
+    /// Writes the file so that `path` is always a whole checkpoint, whenever the process is killed.
+    /// What was there before becomes `previous`.
     ///
     /// # Errors
     /// If the file cannot be written; `path` and `previous` are then what they were.
     pub fn write(&self, path: &Path, previous: Option<&Path>) -> Result<()> {
         let bytes = self.bytes()?;
-        replace(path, &bytes, previous)
+        let Some(previous) = previous.filter(|_| path.exists()) else {
+            return write(path, &bytes);
+        };
+        let next = path.with_file_name(NEXT);
+        write(&next, &bytes)?;
+        // Killed between the two renames, a run is left with `previous` alone and resumes from it.
+        std::fs::rename(path, previous).map_err(Error::io(previous))?;
+        std::fs::rename(&next, path).map_err(Error::io(path))?;
+        isfm_files::sync_folder(path.parent().unwrap_or(Path::new(""))).map_err(Error::io(path))
     }
 
     /// Reads a file that [`State::write`] wrote. The weights come to the CPU.
@@ -211,39 +218,19 @@ impl State {
             Ok(state) => Ok((state, previous, Some(problem))),
             Err(other) => Err(Error::NoCheckpoint {
                 dir: dir.to_path_buf(),
-                problem: match previous.exists() {
-                    true => format!("{problem}; {other}"),
-                    false => problem.to_string(),
+                problem: if previous.exists() {
+                    format!("{}; {}", problem.chain(), other.chain())
+                } else {
+                    problem.chain()
                 },
             }),
         }
     }
 }
 
-/// Writes `bytes` aside, flushes, moves what is at `path` to `previous`, renames over `path`.
-pub(crate) fn replace(path: &Path, bytes: &[u8], previous: Option<&Path>) -> Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED);
-    #[cfg(unix)]
-    {
-        // As an ordinary new file, not as a secret: the process's mask applies.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(dir).map_err(Error::io(dir))?;
-    file.write_all(bytes).map_err(Error::io(path))?;
-    file.as_file().sync_all().map_err(Error::io(path))?;
-    if let Some(previous) = previous {
-        // Killed between the two renames, a run is left with `previous` alone and resumes from it.
-        if path.exists() {
-            std::fs::rename(path, previous).map_err(Error::io(previous))?;
-        }
-    }
-    file.persist(path).map_err(|e| Error::Io { path: path.to_path_buf(), source: e.error })?;
-    #[cfg(unix)]
-    std::fs::File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io(dir))?;
-    Ok(())
+/// Writes a file that is whole or not there.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    isfm_files::write_atomically(path, |file| file.write_all(bytes)).map_err(Error::io(path))
 }
 
 /// FNV-1a over words: tells damaged files and other data sets apart; no defence against malice.

@@ -1,8 +1,9 @@
+use isfm_losses::LossWeights;
 use serde::{Deserialize, Serialize};
 
 use crate::{AdamConfig, Error, Result};
 
-/// The learning rate, set once per epoch (spec: §8): a linear warm-up, then a cosine over all
+/// The learning rate, set once per epoch: a linear warm-up, then a cosine over all
 /// epochs down to a floor.
 ///
 /// For epoch t of T: `start + t (peak − start) / warmup` for t < `warmup`, from then on
@@ -39,27 +40,6 @@ impl Schedule {
     }
 }
 
-/// The weights of the loss's terms in the total (spec: §7).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LossTerms {
-    /// Closeness to both sources.
-    pub content: f64,
-    /// Closeness to the brighter source.
-    pub intensity: f64,
-    /// Closeness to the stronger gradient.
-    pub gradient: f64,
-    /// Structural similarity to both.
-    pub ssim: f64,
-}
-
-impl Default for LossTerms {
-    /// The authors' values.
-    fn default() -> Self {
-        Self { content: 1., intensity: 5., gradient: 5., ssim: 0.5 }
-    }
-}
-
 /// Everything besides data and model that decides what a run computes. Two runs with equal
 /// settings, data and model give the same weights on the same machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +58,7 @@ pub struct TrainConfig {
     /// The optimiser.
     pub adam: AdamConfig,
     /// The weights of the loss's terms.
-    pub loss: LossTerms,
+    pub loss: LossWeights,
 }
 
 impl Default for TrainConfig {
@@ -91,7 +71,7 @@ impl Default for TrainConfig {
             patch: 128,
             schedule: Schedule::default(),
             adam: AdamConfig::default(),
-            loss: LossTerms::default(),
+            loss: LossWeights::default(),
         }
     }
 }

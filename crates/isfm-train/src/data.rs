@@ -1,14 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use image::{DynamicImage, ImageReader};
+use isfm::{Normalize, Side, read_image, read_image_size, to_8_bits};
+use isfm_files::Pairing;
 
 use crate::checkpoint::Fnv;
 use crate::{Error, Result};
-
-const EXTENSIONS: [&str; 9] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp", "pgm", "ppm"];
 
 /// A decoded pair of the same size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +36,14 @@ struct Entry {
 
 /// A folder of image pairs in MSRS's layout: `vi/NAME` and `ir/NAME`.
 ///
-/// Files are paired by their whole name, those left over by their name without its extension.
-/// Images are decoded when first asked for and kept in memory as far as a limit allows
-/// (1 GiB unless [`PairFolder::cache_bytes`] says otherwise).
+/// Files are paired by their whole name, those left over by their name without its extension
+/// ([`Pairing`]). Images are decoded when first asked for and kept in memory as far as a limit
+/// allows (1 GiB unless [`PairFolder::cache_bytes`] says otherwise).
 ///
-/// Sources are taken to 8 bits: 16-bit files by their upper byte, so thermal frames that fill only
-/// a sliver of their range must be normalised before. Alpha is ignored; a colour infrared image
-/// is taken as .299R + .587G + .114B; a grey visible image as three equal channels.
+/// Sources are read as for fusing ([`isfm::read_image`], so a camera's orientation mark counts) and
+/// taken to 8 bits on the levels that fusing sees ([`isfm::to_8_bits`] with [`Normalize::Auto`]), so
+/// a 16-bit thermal frame is stretched. Alpha is ignored; a colour infrared image is taken as
+/// .299R + .587G + .114B; a grey visible image as three equal channels.
 pub struct PairFolder {
     entries: Vec<Entry>,
     unpaired: Vec<PathBuf>,
@@ -65,8 +64,8 @@ impl PairFolder {
     /// Reads names and sizes (not pixels) of `dir/{vi,ir}`, or else of `dir/train/{vi,ir}`.
     ///
     /// # Errors
-    /// If the folders are not there or hold no pair, a name stands for two files, a file's header
-    /// cannot be read, or the two images of a pair differ in size.
+    /// If the folders are not there or hold no pair, files could be paired in several ways, a file's
+    /// header cannot be read, or the two images of a pair differ in size.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let wrong = |problem: String| Error::Folder { dir: dir.to_path_buf(), problem };
@@ -78,45 +77,27 @@ impl PairFolder {
             .find(|d| d.join("vi").is_dir() && d.join("ir").is_dir())
             .ok_or_else(|| wrong("no folders vi and ir".into()))?;
 
-        let mut visible = images(&root.join("vi"))?;
-        let mut infrared = images(&root.join("ir"))?;
-        let same: Vec<String> =
-            visible.keys().filter(|n| infrared.contains_key(*n)).cloned().collect();
-        let mut pairs = Vec::new();
-        for name in same {
-            if let (Some(v), Some(i)) = (visible.remove(&name), infrared.remove(&name)) {
-                pairs.push((name, v, i));
-            }
+        let found = Pairing::find(root.join("vi"), root.join("ir"))?;
+        if let Some(ambiguous) = found.ambiguous.first() {
+            return Err(wrong(ambiguous.to_string()));
         }
-        let mut visible = by_stem(visible.into_values())?;
-        let mut infrared = by_stem(infrared.into_values())?;
-        let stems: BTreeSet<String> =
-            visible.keys().filter(|n| infrared.contains_key(*n)).cloned().collect();
-        for stem in stems {
-            if let (Some(v), Some(i)) = (visible.remove(&stem), infrared.remove(&stem)) {
-                pairs.push((stem, v, i));
-            }
-        }
-        let unpaired: Vec<PathBuf> = visible.into_values().chain(infrared.into_values()).collect();
-        if pairs.is_empty() {
-            let problem = match unpaired.first() {
-                Some(first) => format!(
-                    "no pairs ({} images without a partner, the first {})",
-                    unpaired.len(),
-                    first.display()
-                ),
-                None => "no images".into(),
-            };
-            return Err(wrong(problem));
-        }
-        // The order must not depend on how the pairs were found.
+        let unpaired = [found.visible_alone, found.infrared_alone].concat();
+        // Samples and fingerprint depend on these names and their order; earlier runs have them.
+        let named = |pair: isfm_files::pairs::Pair| {
+            let (visible, infrared) = (&pair.visible, &pair.infrared);
+            let whole = visible.file_name() == infrared.file_name();
+            let name = if whole { visible.file_name() } else { visible.file_stem() };
+            let name = name.unwrap_or_default().to_string_lossy().into_owned();
+            (name, pair.visible, pair.infrared)
+        };
+        let mut pairs: Vec<_> = found.pairs.into_iter().map(named).collect();
         pairs.sort();
 
         let mut fingerprint = Fnv::default();
         let mut entries = Vec::with_capacity(pairs.len());
         for (name, visible, infrared) in pairs {
-            let visible_size = dimensions(&visible)?;
-            let infrared_size = dimensions(&infrared)?;
+            let visible_size = read_image_size(&visible)?;
+            let infrared_size = read_image_size(&infrared)?;
             if visible_size != infrared_size {
                 return Err(Error::PairSize { visible, visible_size, infrared, infrared_size });
             }
@@ -195,18 +176,12 @@ impl PairFolder {
 
 impl Entry {
     fn decode(&self) -> Result<Pair> {
-        let visible = decode(&self.visible)?.into_rgb8();
-        let infrared = decode(&self.infrared)?;
-        let infrared = match infrared.color().has_color() {
-            false => infrared.into_luma8(),
-            // Not `into_luma8`, whose weights are those of another colour space (BT.709).
-            true => {
-                let rgb = infrared.into_rgb8();
-                image::GrayImage::from_fn(rgb.width(), rgb.height(), |x, y| {
-                    image::Luma([luma(rgb.get_pixel(x, y).0).round() as u8])
-                })
-            }
+        let decode = |path: &Path, side| {
+            to_8_bits(&read_image(path)?, side, Normalize::Auto)
+                .map_err(|e| Error::Pixels { path: path.to_path_buf(), source: e.into() })
         };
+        let visible = decode(&self.visible, Side::Visible)?.into_rgb8();
+        let infrared = decode(&self.infrared, Side::Infrared)?.into_luma8();
         // The file may have been changed since the folder was opened.
         if visible.dimensions() != infrared.dimensions() {
             return Err(Error::PairSize {
@@ -224,56 +199,4 @@ impl Entry {
             infrared: infrared.into_raw(),
         })
     }
-}
-
-/// Y of 8-bit R, G, B, in 0..=255 (spec: .299R + .587G + .114B).
-pub(crate) fn luma([r, g, b]: [u8; 3]) -> f32 {
-    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b)
-}
-
-/// The images of a folder by file name.
-fn images(dir: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        let known = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .is_some_and(|e| EXTENSIONS.contains(&e.to_ascii_lowercase().as_str()));
-        let name = path.file_name().and_then(|n| n.to_str()).map(str::to_string);
-        if let Some(name) = name.filter(|_| known && path.is_file()) {
-            found.insert(name, path);
-        }
-    }
-    Ok(found)
-}
-
-fn by_stem(paths: impl Iterator<Item = PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::<String, PathBuf>::new();
-    for path in paths {
-        let Some(stem) = path.file_stem().and_then(|s| s.to_str()) else { continue };
-        if let Some(other) = found.get(stem) {
-            let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
-            let problem = format!("{} and {} have the same name", other.display(), path.display());
-            return Err(Error::Folder { dir, problem });
-        }
-        found.insert(stem.to_string(), path);
-    }
-    Ok(found)
-}
-
-fn reader(path: &Path) -> Result<ImageReader<std::io::BufReader<std::fs::File>>> {
-    let reader = ImageReader::open(path).map_err(Error::io(path))?;
-    // By content: extensions of found data sets are not to be trusted.
-    reader.with_guessed_format().map_err(Error::io(path))
-}
-
-fn dimensions(path: &Path) -> Result<(u32, u32)> {
-    let failed = |source| Error::Image { path: path.to_path_buf(), source };
-    reader(path)?.into_dimensions().map_err(failed)
-}
-
-fn decode(path: &Path) -> Result<DynamicImage> {
-    let failed = |source| Error::Image { path: path.to_path_buf(), source };
-    reader(path)?.decode().map_err(failed)
 }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// What can go wrong in this crate.
+/// What can go wrong in this crate. No text repeats its `source()`: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,16 +28,22 @@ pub enum Error {
         /// Its width and height.
         infrared_size: (u32, u32),
     },
-    /// An image that cannot be decoded.
-    #[error("{}: {source}", path.display())]
-    Image {
+    /// Folders of which no pairs can be made.
+    #[error(transparent)]
+    Files(#[from] isfm_files::Error),
+    /// An image that cannot be read; the text names the file.
+    #[error(transparent)]
+    Image(Box<isfm::Error>),
+    /// An image whose values cannot be trained on.
+    #[error("cannot train on the image {}", path.display())]
+    Pixels {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: image::ImageError,
+        source: Box<isfm::Error>,
     },
     /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -136,20 +142,116 @@ pub enum Error {
     /// An error of the model's.
     #[error(transparent)]
     Model(#[from] isfm_model::Error),
-    /// An error of the losses'.
-    #[error(transparent)]
-    Losses(#[from] isfm_losses::Error),
     /// An error of Candle's own.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl From<isfm::Error> for Error {
+    fn from(error: isfm::Error) -> Self {
+        Self::Image(error.into())
+    }
 }
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
+    /// Its text and those of its causes.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
+        chain.map(ToString::to_string)
+    }
+
+    /// The text with all its causes, for where an error becomes part of another's text.
+    pub(crate) fn chain(&self) -> String {
+        self.texts().collect::<Vec<_>>().join(": ")
+    }
+
     /// For `map_err`: an I/O error with the path it happened at.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// One of each.
+    fn every_variant() -> Vec<Error> {
+        let path = || PathBuf::from("a.png");
+        let text = |text: &str| text.to_string();
+        let infrared = isfm::Side::Infrared;
+        let list = io::Error::other("no permission");
+        let read = io::Error::other("no header").into();
+        vec![
+            Error::Folder { dir: path(), problem: text("empty") },
+            Error::PairSize {
+                visible: path(),
+                visible_size: (1, 2),
+                infrared: path(),
+                infrared_size: (3, 4),
+            },
+            Error::Files(isfm_files::Error::List { folder: path(), source: list }),
+            isfm::Error::Read { path: path(), problem: read }.into(),
+            Error::Pixels {
+                path: path(),
+                source: isfm::Error::NotFinite { side: infrared, value: f32::NAN, index: 5 }.into(),
+            },
+            Error::Io { path: path(), source: io::Error::other("disk full") },
+            Error::Setting { setting: "batch", got: text("0"), needed: text("1") },
+            Error::OutputNotEmpty(path()),
+            Error::OutputInUse(path()),
+            Error::NoCheckpoint { dir: path(), problem: text("none") },
+            Error::Checkpoint { path: path(), problem: text("damaged") },
+            Error::Differs {
+                path: path(),
+                setting: text("seed"),
+                there: text("1"),
+                given: text("2"),
+            },
+            Error::NonFinite {
+                step: 1,
+                what: text("loss"),
+                samples: vec![text("a")],
+                checkpoint: path(),
+                checkpoint_step: 0,
+            },
+            Error::Stuck { step: 50, steps: 50 },
+            Error::Optimiser(text("no state")),
+            Error::Resize { width: 1, height: 2, problem: text("no rows") },
+            Error::Threads(text("none left")),
+            Error::Model(isfm_model::Error::UnknownPreset(text("huge"))),
+            Error::Candle(candle_core::Error::Msg(text("no kernel"))),
+        ]
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        for error in every_variant() {
+            // No wildcard: a new variant belongs into the list above, too.
+            #[rustfmt::skip]
+            let cause = match error {
+                Error::Files(_) => "no permission",
+                Error::Image(_) => "no header",
+                Error::Pixels { .. } => "NaN",
+                Error::Io { .. } => "disk full",
+                Error::Model(_) => "huge",
+                Error::Candle(_) => "no kernel",
+                Error::Folder { .. } | Error::PairSize { .. } | Error::Setting { .. }
+                | Error::OutputNotEmpty(_) | Error::OutputInUse(_) | Error::NoCheckpoint { .. }
+                | Error::Checkpoint { .. } | Error::Differs { .. } | Error::NonFinite { .. }
+                | Error::Stuck { .. } | Error::Optimiser(_) | Error::Resize { .. }
+                | Error::Threads(_) => &error.to_string(),
+            };
+            assert_eq!(error.chain().matches(cause).count(), 1, "{}", error.chain());
+            let texts: Vec<String> = error.texts().collect();
+            for pair in texts.windows(2) {
+                assert!(!pair[0].contains(&pair[1]), "{texts:?}");
+            }
+        }
     }
 }

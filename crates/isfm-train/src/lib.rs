@@ -14,7 +14,7 @@ mod trainer;
 pub use adam::{Adam, AdamConfig, Moments, Update};
 pub use augment::{Placement, Sample, draw, resize_bicubic};
 pub use checkpoint::State;
-pub use config::{LossTerms, Schedule, TrainConfig};
+pub use config::{Schedule, TrainConfig};
 pub use data::{Pair, PairFolder};
 pub use error::{Error, Result};
 pub use log::StepReport;

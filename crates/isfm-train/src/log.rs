@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::replace;
+use crate::checkpoint::write;
 use crate::{Error, Result};
 
 /// What one step did: a line of `log.jsonl`.
@@ -58,7 +58,7 @@ impl Log {
         for report in kept {
             text.extend(line(&path, &report)?);
         }
-        replace(&path, &text, None)?;
+        write(&path, &text)?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         Ok(Self { path, file })
     }

@@ -7,12 +7,13 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::Optimizer;
 use indicatif::{ProgressBar, ProgressStyle};
-use isfm_losses::LossWeights;
+use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
 use isfm_model::{Checkpoint, Config, Network};
 
 use crate::augment::draw;
-use crate::checkpoint::{LAST, PREVIOUS, UNFINISHED, replace};
+use crate::checkpoint::{LAST, PREVIOUS, write};
 use crate::log::Log;
 use crate::random::{Purpose, shuffle, stream};
 use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, Update, curve};
@@ -22,6 +23,7 @@ use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, Upd
 const STUCK: usize = 50;
 
 /// Prepares a [`Trainer`].
+#[must_use = "a builder does nothing until `create` or `resume`"]
 pub struct TrainerBuilder {
     model: Config,
     data: PairFolder,
@@ -32,21 +34,18 @@ pub struct TrainerBuilder {
 
 impl TrainerBuilder {
     /// The run's settings; the authors' recipe unless given.
-    #[must_use]
     pub fn config(mut self, train: TrainConfig) -> Self {
         self.train = train;
         self
     }
 
     /// Where to compute; the CPU unless given.
-    #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
     /// Weights to start from, by released name, instead of random ones. A resumed run has its own.
-    #[must_use]
     pub fn weights(mut self, weights: BTreeMap<String, Tensor>) -> Self {
         self.weights = Some(weights);
         self
@@ -70,8 +69,8 @@ impl TrainerBuilder {
             None => isfm_model::initial_weights(&self.model, self.train.seed, &self.device)?,
         };
         let vars = variables(&weights, &self.device)?;
-        let adam = Adam::new(self.train.adam.clone(), &vars);
-        let parts = Parts { model: self.model, train: self.train, data: self.data, vars, adam };
+        let adam = Adam::named(vars, self.train.adam.clone());
+        let parts = Parts { model: self.model, train: self.train, data: self.data, adam };
         let mut trainer = Trainer::assemble(parts, self.device, dir)?;
         trainer.save()?;
         Ok(trainer)
@@ -108,14 +107,15 @@ impl TrainerBuilder {
         }
 
         let vars = variables(&state.weights, &self.device)?;
-        let adam = Adam::restore(self.train.adam.clone(), state.step, state.moments);
-        let parts = Parts { model: self.model, train: self.train, data: self.data, vars, adam };
+        let adam = Adam::restore(vars, self.train.adam.clone(), state.step, state.moments)?;
+        let parts = Parts { model: self.model, train: self.train, data: self.data, adam };
         let mut trainer = Trainer::assemble(parts, self.device, dir)?;
         trainer.seconds = state.seconds;
         trainer.saved = (path.clone(), state.step);
         if let Some(newer) = newer {
             trainer.warnings.push(format!(
-                "{newer}; going on from {} (step {})",
+                "{}; going on from {} (step {})",
+                newer.chain(),
                 path.display(),
                 state.step
             ));
@@ -174,7 +174,6 @@ struct Parts {
     model: Config,
     train: TrainConfig,
     data: PairFolder,
-    vars: BTreeMap<String, Var>,
     adam: Adam,
 }
 
@@ -189,9 +188,7 @@ struct Parts {
 pub struct Trainer {
     model: Config,
     train: TrainConfig,
-    loss_weights: LossWeights,
     loader: Loader,
-    vars: BTreeMap<String, Var>,
     network: Network,
     adam: Adam,
     device: Device,
@@ -226,7 +223,7 @@ impl Trainer {
     }
 
     fn assemble(parts: Parts, device: Device, dir: PathBuf) -> Result<Self> {
-        let Parts { model, train, data, vars, adam } = parts;
+        let Parts { model, train, data, adam } = parts;
         if data.len() < train.batch {
             return Err(Error::Setting {
                 setting: "batch",
@@ -235,26 +232,16 @@ impl Trainer {
             });
         }
         // Gradients flow to the variables through the network's tensors, which are the same ones.
-        let tensors =
-            vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-        let network = Network::from_weights(&model, &tensors)?;
+        let network = Network::from_weights(&model, &tensors(&adam))?;
         let lock = lock(&dir)?;
         sweep(&dir)?;
         let log = Log::open(dir.join("log.jsonl"), adam.steps())?;
-        let loss_weights = LossWeights {
-            content: train.loss.content,
-            intensity: train.loss.intensity,
-            gradient: train.loss.gradient,
-            ssim: train.loss.ssim,
-        };
         let loader = Loader { data: Arc::new(data), train: train.clone() };
         let saved = (dir.join(LAST), adam.steps());
         Ok(Self {
             model,
             train,
-            loss_weights,
             loader,
-            vars,
             network,
             adam,
             device,
@@ -308,7 +295,8 @@ impl Trainer {
     /// # Errors
     /// If a tensor cannot be copied.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        self.vars.iter().map(|(name, var)| Ok((name.clone(), var.copy()?.detach()))).collect()
+        let copy = |(name, var): (&String, &Var)| Ok((name.clone(), var.copy()?.detach()));
+        self.adam.vars().iter().map(copy).collect()
     }
 
     /// Does one step, and writes its line to the log, but no checkpoint.
@@ -339,9 +327,7 @@ impl Trainer {
         let infrared = Tensor::from_vec(batch.infrared, shape, &Device::Cpu)?;
         let [on_device, other] = [&visible, &infrared].map(|t| t.to_device(&self.device));
         let fused = self.network.forward(&on_device?, &other?)?;
-        // The losses are computed on the CPU, of one small image a pair.
-        let fused = isfm_losses::clamp_unit(&fused.to_device(&Device::Cpu)?)?;
-        let loss = isfm_losses::fusion_loss(&fused, &visible, &infrared, &self.loss_weights)?;
+        let loss = losses(&fused, &visible, &infrared, &self.train.loss)?;
         let value = |t: &Tensor| t.to_dtype(DType::F32)?.to_scalar::<f32>();
         let mut report = StepReport {
             step,
@@ -369,7 +355,8 @@ impl Trainer {
         let grads = loss.total.backward()?;
         // The graph and all it holds is let go before the update makes its own copies.
         drop((loss, fused));
-        match self.adam.step(&self.vars, &grads, rate)? {
+        self.adam.set_learning_rate(rate);
+        match self.adam.update(&grads)? {
             Update::Done => self.unguided = 0,
             Update::Unguided => self.unguided += 1,
             Update::NonFinite(name) => {
@@ -399,7 +386,7 @@ impl Trainer {
             fingerprint: self.loader.data.fingerprint(),
             step: self.adam.steps(),
             seconds: self.seconds,
-            weights: self.vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect(),
+            weights: tensors(&self.adam),
             moments: self.adam.moments().clone(),
         };
         let last = self.dir.join(LAST);
@@ -423,7 +410,7 @@ impl Trainer {
         let file = Checkpoint { config, weights, self_contained: true, metadata };
         file.write(self.dir.join("weights.safetensors"), DType::F32)?;
         let curve = curve::svg(&self.log.reports()?);
-        replace(&self.dir.join("curve.svg"), curve.as_bytes(), None)
+        write(&self.dir.join("curve.svg"), curve.as_bytes())
     }
 
     /// Trains until all epochs are done or `options` says to stop; batches are made one ahead by
@@ -588,10 +575,7 @@ struct Progress {
 
 impl Progress {
     fn new(wanted: bool, first: usize, total: usize) -> Self {
-        let bar = match wanted {
-            true => ProgressBar::new(total as u64),
-            false => ProgressBar::hidden(),
-        };
+        let bar = if wanted { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template(
             "{elapsed_precise} {bar:24} {pos}/{len} {msg} · {eta} left",
         );
@@ -628,6 +612,22 @@ impl Progress {
     fn end(&self) {
         self.bar.abandon();
     }
+}
+
+/// The losses are computed on the CPU, of one small image a pair.
+fn losses(
+    fused: &Tensor,
+    visible: &Tensor,
+    infrared: &Tensor,
+    weights: &LossWeights,
+) -> candle_core::Result<FusionLoss> {
+    let fused = clamp_unit(&fused.to_device(&Device::Cpu)?)?;
+    Ok(fusion_loss(&fused, visible, infrared, weights)?)
+}
+
+/// The parameters as they are: not copied.
+fn tensors(adam: &Adam) -> BTreeMap<String, Tensor> {
+    adam.vars().iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect()
 }
 
 fn variables(weights: &BTreeMap<String, Tensor>, device: &Device) -> Result<BTreeMap<String, Var>> {
@@ -680,9 +680,9 @@ fn lock(dir: &Path) -> Result<File> {
 /// Removes unfinished files that a killed run left. The lock is held: nobody is writing them.
 fn sweep(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let entry = entry.map_err(Error::io(dir))?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            std::fs::remove_file(entry.path()).map_err(Error::io(dir))?;
+        let path = entry.map_err(Error::io(dir))?.path();
+        if isfm_files::is_unfinished(&path) {
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
         }
     }
     Ok(())

@@ -1,11 +1,11 @@
-//! Stored pixels to luma planes and back (spec §1).
+//! Stored pixels to luma planes and back: YCrCb with the released program's factors.
 
 use std::borrow::Cow;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use rayon::prelude::*;
 
-use crate::normalise::{Normalize, Span};
+use crate::normalize::{Depth, Normalize, Span};
 use crate::plane::{Channel, View};
 use crate::{Error, Result, Side};
 
@@ -73,7 +73,7 @@ macro_rules! each_type {
     };
 }
 
-/// Y of spec §1; of stored values as well as of values in [0, 1], because it is linear.
+/// Y of stored values as well as of values in [0, 1], because it is linear.
 #[inline]
 fn luma(r: f32, g: f32, b: f32) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
@@ -89,8 +89,8 @@ fn pixel_luma<T: Stored>(pixel: &[T]) -> f32 {
     }
 }
 
-/// A colour pixel with its luma replaced by `y` (spec §1): its own Cr and Cb, each clamped, and
-/// the result clamped.
+/// A colour pixel with its luma replaced by `y`: its own Cr and Cb, each clamped, and the result
+/// clamped.
 #[inline]
 fn recolour(r: f32, g: f32, b: f32, y: f32) -> [f32; 3] {
     let own = luma(r, g, b).clamp(0., 1.);
@@ -128,16 +128,11 @@ impl<'a> Samples<'a> {
         (self.width, self.height)
     }
 
-    pub(crate) fn is_16_bit(&self) -> bool {
-        matches!(self.data, Data::U16(_))
-    }
-
-    /// The stored value of full white.
-    pub(crate) fn full_scale(&self) -> f32 {
+    fn depth(&self) -> Depth {
         match self.data {
-            Data::U8(_) => 255.,
-            Data::U16(_) => 65535.,
-            Data::F32(_) => 1.,
+            Data::U8(_) => Depth::Eight,
+            Data::U16(_) => Depth::Sixteen,
+            Data::F32(_) => Depth::Float,
         }
     }
 
@@ -145,30 +140,39 @@ impl<'a> Samples<'a> {
         self.channels >= 3
     }
 
-    /// The values that a range is found from: every colour value of a visible image (so that no
-    /// channel is clipped more than asked for), the luma of an infrared one; alpha never.
-    pub(crate) fn values(&self, side: Side) -> Vec<f32> {
+    /// `f` of the stored values that count: every colour value of a visible image (so that no channel
+    /// is clipped more than a range asks for), the luma of an infrared one; alpha never.
+    fn map<T>(&self, side: Side, f: impl Fn(f32) -> T) -> Vec<T> {
         let n = self.channels;
         each_type!(self, data => match side {
             Side::Visible => {
                 let colours = if self.is_colour() { 3 } else { 1 };
-                data.chunks_exact(n).flat_map(|p| p[..colours].iter().map(|v| v.stored())).collect()
+                let colours = data.chunks_exact(n).flat_map(|p| &p[..colours]);
+                colours.map(|v| f(v.stored())).collect()
             }
-            Side::Infrared => data.chunks_exact(n).map(pixel_luma).collect(),
+            Side::Infrared => data.chunks_exact(n).map(|p| f(pixel_luma(p))).collect(),
         })
     }
 
-    /// The luma in [0, 1], after normalisation by `rule`.
+    /// The stored values that `rule` makes black and white.
     ///
     /// # Errors
     /// [`Error::NotFinite`] for a NaN or an infinity in a float image.
-    pub(crate) fn luma(&self, side: Side, rule: Normalize) -> Result<SampleLuma<'_>> {
+    fn span(&self, side: Side, rule: Normalize) -> Result<Span> {
         if let Data::F32(data) = &self.data
             && let Some(index) = data.iter().position(|v| !v.is_finite())
         {
             return Err(Error::NotFinite { side, value: data[index], index });
         }
-        Ok(SampleLuma { samples: self, side, span: rule.range(side, self) })
+        Ok(rule.span(side, self.depth(), || self.map(side, |v| v)))
+    }
+
+    /// The luma in [0, 1], after normalisation by `rule`.
+    ///
+    /// # Errors
+    /// Those of [`span`](Self::span).
+    pub(crate) fn luma(&self, side: Side, rule: Normalize) -> Result<SampleLuma<'_>> {
+        Ok(SampleLuma { samples: self, side, span: self.span(side, rule)? })
     }
 
     /// The image with its luma replaced by what `fuse` writes (in [0, 1]): colour stays colour, grey
@@ -267,6 +271,28 @@ impl Channel for SampleLuma<'_> {
     }
 }
 
+/// An image in 8 bits, on the levels that [`Isfm::fuse`](crate::Isfm::fuse) sees with `rule`: of a
+/// visible image its colour or grey, of an infrared one the luma; alpha is left out.
+///
+/// Values that have 8 bits already and whose whole range the rule takes stay what they are.
+///
+/// # Errors
+/// [`Error::Empty`] for an image without pixels, [`Error::NotFinite`] for a NaN or an infinity in a
+/// float image, [`Error::Option`] for a rule that makes no sense.
+pub fn to_8_bits(image: &DynamicImage, side: Side, rule: Normalize) -> Result<DynamicImage> {
+    rule.validate("the normalisation")?;
+    let samples = Samples::new(image, side)?;
+    let span = samples.span(side, rule)?;
+    let data = samples.map(side, |v| span.place_8_bit(v));
+    let (width, height) = (image.width(), image.height());
+    // `from_raw` fails only for a buffer that is too short, and this one holds every pixel.
+    Ok(if side == Side::Visible && samples.is_colour() {
+        RgbImage::from_raw(width, height, data).unwrap_or_default().into()
+    } else {
+        GrayImage::from_raw(width, height, data).unwrap_or_default().into()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +303,7 @@ mod tests {
             let [r, g, b] = rgb;
             let back = recolour(r, g, b, luma(r, g, b));
             for (got, want) in back.iter().zip(rgb) {
-                // The factors of spec §1 are rounded to three digits, so it is not quite exact.
+                // The factors are rounded to three digits, so it is not quite exact.
                 assert!((got - want).abs() < 2e-3, "{back:?} {rgb:?}");
             }
         }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use candle_core::DType;
+use candle_core::{DType, DeviceLocation};
 
 /// Which of the two images an error speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,9 @@ impl fmt::Display for Side {
 }
 
 /// What can go wrong in this crate.
+///
+/// No text repeats its `source()`: print the whole chain. A `problem` is part of the text and no
+/// `source()`, because its own text has its causes in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -82,20 +85,24 @@ pub enum Error {
         infrared: Vec<usize>,
     },
     /// An element type the network does not compute in.
-    #[error("{what} is {got:?}: this build computes in F32 only")]
+    #[error("{what} is {got:?}, needs {needed}")]
     DType {
         /// What has that type.
         what: &'static str,
         /// The type.
         got: DType,
+        /// What would be right.
+        needed: &'static str,
     },
     /// A device this build cannot use.
-    #[error("{what} is on {got}: this build computes on the CPU only")]
+    #[error("{what} is on {got:?}, needs {needed}")]
     Device {
         /// What lies there.
         what: &'static str,
         /// The device.
-        got: String,
+        got: DeviceLocation,
+        /// What would be right.
+        needed: &'static str,
     },
     /// An option outside its range.
     #[error("{what} is {got}, needs {needed}")]
@@ -136,35 +143,34 @@ pub enum Error {
     #[error("the network gave a value that is not finite: its weights are damaged")]
     NotFiniteOutput,
     /// An image file that cannot be read.
-    #[error("cannot read the image {}: {source}", path.display())]
+    #[error("cannot read the image {}: {problem}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: image::ImageError,
+        problem: image::ImageError,
     },
     /// An image file that cannot be written.
-    #[error("cannot write the image {}: {source}", path.display())]
+    #[error("cannot write the image {}: {problem}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What went wrong.
-        source: image::ImageError,
+        problem: image::ImageError,
     },
     /// An extension that names no picture format this crate writes.
     #[error(
-        "cannot write {}: its extension names no format known here (png, jpg, tif, bmp, webp, \
-         pgm, ppm, pnm, pam)",
-        .0.display()
+        "cannot write {}: its extension names no format known here ({})",
+        .0.display(), isfm_files::PICTURE_EXTENSIONS.join(", ")
     )]
     Format(PathBuf),
     /// Threads that could not be started.
-    #[error("cannot start {threads} threads: {source}")]
+    #[error("cannot start {threads} threads: {problem}")]
     Threads {
         /// How many were asked for.
         threads: usize,
         /// What went wrong.
-        source: rayon::ThreadPoolBuildError,
+        problem: rayon::ThreadPoolBuildError,
     },
     /// An error of the network's or its weights' (with the file's name).
     #[error(transparent)]
@@ -176,3 +182,73 @@ pub enum Error {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use image::error::{DecodingError, ImageError};
+
+    use super::*;
+
+    /// One of each.
+    fn every_variant() -> Vec<Error> {
+        let (side, path) = (Side::Visible, PathBuf::from("a.png"));
+        let text = |text: &str| text.to_string();
+        let image = |problem| {
+            let format = image::ImageFormat::Png.into();
+            ImageError::Decoding(DecodingError::new(format, io::Error::other(problem)))
+        };
+        let threads =
+            rayon::ThreadPoolBuilder::new().spawn_handler(|_| Err(io::Error::other("no thread")));
+        vec![
+            Error::Empty { side, width: 0, height: 3 },
+            Error::SizeMismatch { visible: (1, 2), infrared: (3, 4) },
+            Error::NotFinite { side, value: f32::NAN, index: 5 },
+            Error::OutOfRange { side, value: 2. },
+            Error::TensorShape { side, got: vec![1] },
+            Error::TensorShapes { visible: vec![1], infrared: vec![2] },
+            Error::DType { what: "it", got: DType::U8, needed: "F32" },
+            Error::Device { what: "it", got: DeviceLocation::Cpu, needed: "a GPU" },
+            Error::Option { what: "it", got: text("3"), needed: text("4") },
+            Error::MemoryLimit { limit: 1, needed: 2 },
+            Error::NoWeights,
+            Error::NotEmbedded { embedded: text("a"), wanted: text("b") },
+            Error::NotFiniteOutput,
+            Error::Read { path: path.clone(), problem: image("no header") },
+            Error::Write { path: path.clone(), problem: image("disk full") },
+            Error::Format(path),
+            Error::Threads { threads: 1, problem: threads.build().unwrap_err() },
+            Error::Model(isfm_model::Error::UnknownPreset(text("huge"))),
+            Error::Candle(candle_core::Error::Msg(text("no kernel"))),
+        ]
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        for error in every_variant() {
+            // No wildcard: a new variant belongs into the list above, too.
+            #[rustfmt::skip]
+            let cause = match error {
+                Error::Read { .. } => "no header",
+                Error::Write { .. } => "disk full",
+                Error::Threads { .. } => "no thread",
+                Error::Model(_) => "huge",
+                Error::Candle(_) => "no kernel",
+                Error::Empty { .. } | Error::SizeMismatch { .. } | Error::NotFinite { .. }
+                | Error::OutOfRange { .. } | Error::TensorShape { .. } | Error::TensorShapes { .. }
+                | Error::DType { .. } | Error::Device { .. } | Error::Option { .. }
+                | Error::MemoryLimit { .. } | Error::NoWeights | Error::NotEmbedded { .. }
+                | Error::NotFiniteOutput | Error::Format(_) => &error.to_string(),
+            };
+            let texts: Vec<String> =
+                std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+                    .map(ToString::to_string)
+                    .collect();
+            assert_eq!(texts.concat().matches(cause).count(), 1, "{texts:?}");
+            for pair in texts.windows(2) {
+                assert!(!pair[0].contains(&pair[1]), "{texts:?}");
+            }
+        }
+    }
+}

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::BufWriter;
+use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::pnm::{PnmEncoder, PnmSubtype, SampleEncoding};
-use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits};
 
 use crate::{Error, Result};
 
@@ -22,11 +23,31 @@ const JPEG_QUALITY: u8 = 95;
 /// 512 MiB in memory.
 pub fn read_image(path: impl AsRef<Path>) -> Result<DynamicImage> {
     let path = path.as_ref();
-    read(path).map_err(|source| Error::Read { path: path.to_path_buf(), source })
+    read(path).map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
 }
 
-fn read(path: &Path) -> std::result::Result<DynamicImage, ImageError> {
-    let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+/// Width and height of what [`read_image`] gives, from the file's header alone.
+///
+/// # Errors
+/// [`Error::Read`], with the file's name, if it is missing or no picture.
+pub fn read_image_size(path: impl AsRef<Path>) -> Result<(u32, u32)> {
+    let path = path.as_ref();
+    let size = || {
+        let mut decoder = decoder(path)?;
+        let (width, height) = decoder.dimensions();
+        Ok(match decoder.orientation()? {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (height, width),
+            _ => (width, height),
+        })
+    };
+    size().map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
+}
+
+fn read(path: &Path) -> ImageResult<DynamicImage> {
+    let mut decoder = decoder(path)?;
     // `into_decoder` leaves the limit on the pixels to its caller.
     Limits::default().reserve(decoder.total_bytes())?;
     let orientation = decoder.orientation()?;
@@ -35,8 +56,12 @@ fn read(path: &Path) -> std::result::Result<DynamicImage, ImageError> {
     Ok(image)
 }
 
-/// Writes a picture file in the format of its extension, beside its place first and then renamed
-/// into it, so that nobody ever sees half a file. Missing folders are made.
+fn decoder(path: &Path) -> ImageResult<impl ImageDecoder> {
+    ImageReader::open(path)?.with_guessed_format()?.into_decoder()
+}
+
+/// Writes a picture file in the format of its extension, whole or not at all
+/// ([`isfm_files::write_atomically`]). Missing folders are made.
 ///
 /// A depth that the format lacks becomes the nearest it has: PNG, TIFF and PAM hold 16 bits (TIFF
 /// floats too), all others 8. JPEG is written with quality 95, WebP lossless.
@@ -49,32 +74,13 @@ pub fn write_image(image: &DynamicImage, path: impl AsRef<Path>) -> Result<()> {
     let Some(format) = format else {
         return Err(Error::Format(path.to_path_buf()));
     };
-    write(image, path, format).map_err(|source| Error::Write { path: path.to_path_buf(), source })
+    write(image, path, format).map_err(|problem| Error::Write { path: path.to_path_buf(), problem })
 }
 
-fn write(
-    image: &DynamicImage,
-    path: &Path,
-    format: ImageFormat,
-) -> std::result::Result<(), ImageError> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    std::fs::create_dir_all(&folder)?;
-    let mut aside = tempfile::Builder::new();
-    aside.prefix(".isfm-").suffix(".tmp");
-    // The default is 0600, right for secrets and wrong for pictures; the umask still applies.
-    #[cfg(unix)]
-    aside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let aside = aside.tempfile_in(&folder)?;
-    let mut writer = BufWriter::new(aside.as_file());
+fn write(image: &DynamicImage, path: &Path, format: ImageFormat) -> ImageResult<()> {
     let pam = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("pam"));
-    encode(&in_a_depth_of(format, pam, image), &mut writer, format, pam)?;
-    writer.flush()?;
-    drop(writer);
-    aside.persist(path).map_err(|e| ImageError::IoError(e.error))?;
-    Ok(())
+    let image = in_a_depth_of(format, pam, image);
+    isfm_files::write_atomically(path, |writer| encode(&image, writer, format, pam))
 }
 
 /// The image in a colour type that the format has.
@@ -96,7 +102,7 @@ fn encode(
     writer: &mut BufWriter<&File>,
     format: ImageFormat,
     pam: bool,
-) -> std::result::Result<(), ImageError> {
+) -> ImageResult<()> {
     match format {
         ImageFormat::Jpeg => {
             image.write_with_encoder(JpegEncoder::new_with_quality(writer, JPEG_QUALITY))

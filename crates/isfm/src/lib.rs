@@ -1,22 +1,26 @@
 #![doc = include_str!("../README.md")]
 
+mod builder;
 mod colour;
 #[cfg(feature = "embedded-weights")]
 mod embedded;
 mod error;
 mod files;
 mod fuse;
+mod luma;
 mod memory;
-mod normalise;
+mod normalize;
 mod plane;
 mod tiling;
 
+pub use builder::Builder;
+pub use colour::to_8_bits;
 pub use error::{Error, Result, Side};
-pub use files::{read_image, write_image};
-pub use fuse::{Borders, Builder, Isfm};
+pub use files::{read_image, read_image_size, write_image};
+pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config, Preset};
 #[cfg(feature = "cuda")]
 pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;
-pub use normalise::Normalize;
+pub use normalize::Normalize;
 pub use tiling::Tiling;

@@ -5,8 +5,11 @@
 //! zero padding of the convolutions shows) and in the middle half the one fades into the other
 //! along a raised cosine; the two weights add up to one by construction. Rows leave as soon as no
 //! further tile reaches them, so that no more of the result is held than a row of tiles.
+//!
+//! The network sees every tile with a margin around it, which is cropped off again and counts in
+//! the memory that a tile takes.
 
-use crate::plane::{Plane, View};
+use crate::plane::{Channel, Plane, View};
 use crate::{Error, Result};
 
 /// How an image is cut into tiles.
@@ -32,7 +35,7 @@ impl Tiling {
 }
 
 /// The edge of the smallest tiles that a memory limit is answered with.
-pub(crate) const MIN_AUTO_EDGE: usize = 128;
+const MIN_AUTO_EDGE: usize = 128;
 
 fn even_up(n: usize) -> usize {
     n.next_multiple_of(2)
@@ -40,9 +43,9 @@ fn even_up(n: usize) -> usize {
 
 /// One direction of a tile grid: equal lengths, even starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Axis {
-    pub(crate) tile: usize,
-    pub(crate) starts: Vec<usize>,
+struct Axis {
+    tile: usize,
+    starts: Vec<usize>,
 }
 
 impl Axis {
@@ -95,35 +98,43 @@ fn fade_in(x: usize, overlap: usize) -> f32 {
 /// A grid of tiles over an image of even size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(crate) across: Axis,
-    pub(crate) down: Axis,
+    across: Axis,
+    down: Axis,
+    /// Pixels that are seen beyond a tile on every side.
+    margin: usize,
 }
 
 impl Plan {
     /// One tile, of any size.
-    pub(crate) fn whole(width: usize, height: usize) -> Self {
+    pub(crate) fn whole(width: usize, height: usize, margin: usize) -> Self {
         let [across, down] = [width, height].map(|tile| Axis { tile, starts: vec![0] });
-        Self { across, down }
+        Self { across, down, margin }
     }
 
-    pub(crate) fn edge(width: usize, height: usize, edge: usize) -> Self {
-        Self { across: Axis::split(width, edge), down: Axis::split(height, edge) }
+    pub(crate) fn edge(width: usize, height: usize, margin: usize, edge: usize) -> Self {
+        Self { across: Axis::split(width, edge), down: Axis::split(height, edge), margin }
+    }
+
+    /// The grid of the smallest tiles that a memory limit is answered with.
+    pub(crate) fn smallest(width: usize, height: usize, margin: usize) -> Self {
+        Self::edge(width, height, margin, MIN_AUTO_EDGE)
     }
 
     /// Whether the grid is one tile.
     pub(crate) fn is_whole(&self) -> bool {
-        self.across.starts.len() == 1 && self.down.starts.len() == 1
+        self.tiles() == 1
     }
 
-    /// The grid of the smallest tiles that a memory limit is answered with.
-    pub(crate) fn smallest(width: usize, height: usize) -> Self {
-        Self::edge(width, height, MIN_AUTO_EDGE)
+    /// Width and height of what is seen at once: a tile and its margin.
+    fn seen(&self) -> [usize; 2] {
+        [&self.across, &self.down].map(|axis| axis.tile.saturating_add(2 * self.margin))
     }
 
-    /// Bytes that [`run`](Self::run) takes if a tile's pixels take `per_pixel` each.
+    /// Bytes that [`run`](Self::run) takes if each pixel seen at once takes `per_pixel`.
     pub(crate) fn bytes(&self, per_pixel: usize) -> usize {
-        let tile = per_pixel.saturating_mul(self.across.tile.saturating_mul(self.down.tile));
+        let [width, height] = self.seen();
         let band = if self.is_whole() { 0 } else { self.width().saturating_mul(self.down.tile) };
+        let tile = per_pixel.saturating_mul(width.saturating_mul(height));
         tile.saturating_add(band.saturating_mul(size_of::<f32>()))
     }
 
@@ -132,15 +143,16 @@ impl Plan {
     pub(crate) fn within(
         width: usize,
         height: usize,
+        margin: usize,
         limit: usize,
         per_pixel: usize,
     ) -> Option<Self> {
         let fits = |p: &Self| p.bytes(per_pixel) <= limit;
-        let whole = Self::whole(width, height);
+        let whole = Self::whole(width, height, margin);
         if fits(&whole) {
             return Some(whole);
         }
-        let mut best = Some(Self::smallest(width, height)).filter(fits);
+        let mut best = Some(Self::smallest(width, height, margin)).filter(fits);
         let mut columns = 1;
         loop {
             let overlaps = (columns - 1) * Tiling::OVERLAP;
@@ -149,11 +161,12 @@ impl Plan {
                 return best;
             }
             let across = Axis::split(width, edge);
-            let row = per_pixel.saturating_mul(across.tile);
+            let row = per_pixel.saturating_mul(across.tile + 2 * margin);
+            let margins = row.saturating_mul(2 * margin);
             let row = row.saturating_add(width.saturating_mul(size_of::<f32>()));
-            let room = limit / row.max(1);
+            let room = limit.saturating_sub(margins) / row.max(1);
             if room >= MIN_AUTO_EDGE.min(height) {
-                let plan = Self { across, down: Axis::split(height, room) };
+                let plan = Self { across, down: Axis::split(height, room), margin };
                 // Among equals the squarer one: it sees more around its middle.
                 let cost = |p: &Self| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
                 if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
@@ -167,12 +180,12 @@ impl Plan {
         }
     }
 
-    /// Pixels computed, overlaps counted as often as they are.
+    /// Pixels computed, overlaps and margins counted as often as they are.
     fn pixels(&self) -> usize {
-        self.tiles() * self.across.tile * self.down.tile
+        self.tiles() * self.seen().iter().product::<usize>()
     }
 
-    pub(crate) fn tiles(&self) -> usize {
+    fn tiles(&self) -> usize {
         self.across.starts.len() * self.down.starts.len()
     }
 
@@ -181,16 +194,21 @@ impl Plan {
     }
 
     /// Fuses tile by tile, one after the other, and blends. `fuse` is given the top left corner, the
-    /// width and the height of a tile; `rows` the number of its first row and finished rows, from
-    /// the top to the bottom of the image.
+    /// width and the height of a tile with its margin, which may reach beyond the image; `rows` the
+    /// number of its first row and finished rows, from the top to the bottom of the image.
     pub(crate) fn run(
         &self,
-        mut fuse: impl FnMut([usize; 2], usize, usize) -> Result<Plane>,
+        mut fuse: impl FnMut([isize; 2], usize, usize) -> Result<Plane>,
         mut rows: impl FnMut(usize, View<'_>),
     ) -> Result<()> {
         let (width, w, h) = (self.width(), self.across.tile, self.down.tile);
+        let (margin, [seen_width, seen_height]) = (self.margin as isize, self.seen());
+        let mut tile = |x: usize, y: usize| -> Result<Plane> {
+            let seen = fuse([x, y].map(|at| at as isize - margin), seen_width, seen_height)?;
+            Ok(if margin == 0 { seen } else { seen.view().window(margin, margin, w, h) })
+        };
         if self.is_whole() {
-            rows(0, fuse([0, 0], w, h)?.view());
+            rows(0, tile(0, 0)?.view());
             return Ok(());
         }
         let mut band = vec![0.; width * h];
@@ -198,7 +216,7 @@ impl Plan {
             let down = self.down.weights(j);
             for (i, &x0) in self.across.starts.iter().enumerate() {
                 let across = self.across.weights(i);
-                let tile = fuse([x0, y0], w, h)?;
+                let tile = tile(x0, y0)?;
                 let lines = band.chunks_exact_mut(width).zip(tile.data.chunks_exact(w));
                 for ((to, from), wy) in lines.zip(&down) {
                     for ((to, from), wx) in to[x0..].iter_mut().zip(from).zip(&across) {
@@ -235,7 +253,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plane::Channel;
 
     fn check(axis: &Axis, len: usize, edge: usize) {
         assert!(axis.tile <= edge && axis.tile.is_multiple_of(2));
@@ -270,15 +287,43 @@ mod tests {
             prop_assert!(sum.iter().all(|s| (s - 1.).abs() < 1e-6));
         }
 
+        /// What is seen at once, and the rows held besides, stay within the bytes that a plan names,
+        /// and these within the limit.
         #[test]
-        fn a_plan_keeps_to_its_limit(w in 1usize..1500, h in 1usize..1500, area in 16_384usize..1_000_000) {
+        fn a_limit_holds(
+            w in 1usize..800,
+            h in 1usize..800,
+            edge in Tiling::MIN_EDGE..700,
+            area in 1000usize..1_000_000,
+            margin in prop::sample::select(vec![0, 8]),
+        ) {
+            const PER_PIXEL: usize = 1000;
             let (width, height) = (2 * w, 2 * h);
-            // Room for the row of tiles that is held besides.
-            let limit = 1000 * area + 4 * 128 * width;
-            let plan = Plan::within(width, height, limit, 1000).unwrap();
-            prop_assert!(plan.bytes(1000) <= limit);
-            check(&plan.across, width, plan.across.tile);
-            check(&plan.down, height, plan.down.tile);
+            let limit = PER_PIXEL * area;
+            let within = Plan::within(width, height, margin, limit, PER_PIXEL);
+            match &within {
+                Some(plan) => prop_assert!(plan.bytes(PER_PIXEL) <= limit),
+                None => {
+                    prop_assert!(Plan::smallest(width, height, margin).bytes(PER_PIXEL) > limit);
+                }
+            }
+            let (whole, cut) = (
+                Plan::whole(width, height, margin),
+                Plan::edge(width, height, margin, edge),
+            );
+            for plan in within.iter().chain([&whole, &cut]) {
+                check(&plan.across, width, plan.across.tile);
+                check(&plan.down, height, plan.down.tile);
+                let held = if plan.is_whole() { 0 } else { 4 * width * plan.down.tile };
+                plan.run(
+                    |_, w, h| {
+                        assert!(PER_PIXEL * w * h + held <= plan.bytes(PER_PIXEL), "{plan:?}");
+                        Ok(Plane::zeros(w, h))
+                    },
+                    |_, _| (),
+                )
+                .unwrap();
+            }
         }
     }
 
@@ -288,20 +333,22 @@ mod tests {
         for (i, v) in plane.data.iter_mut().enumerate() {
             *v = (i % 97) as f32 / 97.;
         }
-        let plan = Plan::edge(230, 150, 64);
-        assert!(plan.tiles() > 6);
-        let mut back = Vec::new();
-        let fuse = |[x, y]: [usize; 2], w, h| Ok(plane.view().window(x as isize, y as isize, w, h));
-        plan.run(fuse, |y, rows| {
-            assert_eq!((y * 230, rows.width), (back.len(), 230));
-            assert!(rows.height < 64 + 1);
-            back.extend_from_slice(rows.data);
-        })
-        .unwrap();
-        assert_eq!(back.len(), plane.data.len());
-        for (a, b) in back.iter().zip(&plane.data) {
-            assert!((a - b).abs() < 1e-6);
+        for margin in [0, 8] {
+            let plan = Plan::edge(230, 150, margin, 64);
+            assert!(plan.tiles() > 6);
+            let mut back = Vec::new();
+            let fuse = |[x, y]: [isize; 2], w, h| Ok(plane.view().window(x, y, w, h));
+            plan.run(fuse, |y, rows| {
+                assert_eq!((y * 230, rows.width), (back.len(), 230));
+                assert!(rows.height < 64 + 1);
+                back.extend_from_slice(rows.data);
+            })
+            .unwrap();
+            assert_eq!(back.len(), plane.data.len());
+            for (a, b) in back.iter().zip(&plane.data) {
+                assert!((a - b).abs() < 1e-6);
+            }
         }
-        assert!(Plan::within(4000, 4000, 1_000_000, 1000).is_none());
+        assert!(Plan::within(4000, 4000, 0, 1_000_000, 1000).is_none());
     }
 }

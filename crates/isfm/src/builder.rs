@@ -1,0 +1,240 @@
+//! [`Builder`]: what an [`Isfm`] is made of.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use isfm_model::{Checkpoint, Config, Network};
+
+use crate::fuse::{Borders, Isfm};
+use crate::normalize::Normalize;
+use crate::tiling::{self, Tiling};
+use crate::{Error, Result};
+
+/// Where the weights come from.
+enum Source {
+    Embedded,
+    File(PathBuf),
+    Checkpoint(Box<Checkpoint>),
+}
+
+/// Makes an [`Isfm`] with other than the default options.
+///
+/// ```no_run
+/// use isfm::{Isfm, Normalize};
+///
+/// let isfm = Isfm::builder()
+///     .memory_limit(256 << 20)
+///     .threads(2)
+///     // A 14-bit thermal camera whose pictures must stay comparable from frame to frame.
+///     .normalize_infrared(Normalize::Range { low: 7000., high: 9000. })
+///     .build()?;
+/// # Ok::<(), isfm::Error>(())
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    source: Source,
+    config: Option<Config>,
+    device: Device,
+    dtype: DType,
+    threads: Option<usize>,
+    borders: Option<Borders>,
+    options: Options,
+}
+
+/// What a fusion is told besides the network.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) tiling: Tiling,
+    pub(crate) memory_limit: Option<usize>,
+    pub(crate) normalize_visible: Normalize,
+    pub(crate) normalize_infrared: Normalize,
+    pub(crate) resize_infrared: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            source: Source::Embedded,
+            config: None,
+            device: Device::Cpu,
+            dtype: DType::F32,
+            threads: None,
+            borders: None,
+            options: Options::default(),
+        }
+    }
+}
+
+impl Builder {
+    /// The memory limit where none is set, in bytes: 6 GiB. With it the paper's configuration
+    /// fuses its data sets' 640×480 pairs whole, the embedded one pictures of 4.3 megapixels.
+    pub const DEFAULT_MEMORY_LIMIT: usize = 6 << 30;
+
+    /// Weights from a `.safetensors` or released `.pth` file instead of the embedded ones.
+    pub fn weights(mut self, path: impl AsRef<Path>) -> Self {
+        self.source = Source::File(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// Weights that are in memory already.
+    pub fn checkpoint(mut self, checkpoint: Checkpoint) -> Self {
+        self.source = Source::Checkpoint(Box::new(checkpoint));
+        self
+    }
+
+    /// The configuration the weights must have. Without it, it is taken from the file's metadata
+    /// or from the shapes of its tensors.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = Some(config);
+        self
+    }
+
+    /// The device to compute on: the CPU, or with the feature `cuda` an NVIDIA GPU.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The element type to compute in: `F32`, on a GPU also `F16` and `BF16`. Images and results
+    /// stay what they are.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Threads of its own for this instance, instead of rayon's current pool.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// How images are cut into tiles; by itself only those that the memory limit is too small
+    /// for.
+    pub fn tiling(mut self, tiling: Tiling) -> Self {
+        self.options.tiling = tiling;
+        self
+    }
+
+    /// The most memory a fusion may take, in bytes, beside the caller's own images, the result, the
+    /// weights and the program (and, before the network starts, four bytes for each value of a
+    /// 16-bit image whose percentiles are found and for each pixel of a resized infrared image). Larger images are fused in tiles ([`Tiling::Auto`]); an image for which
+    /// not even small tiles are enough is refused with [`Error::MemoryLimit`].
+    ///
+    /// Each fusion that runs at the same time takes so much.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.options.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Which stored values of the visible image are black and white.
+    pub fn normalize_visible(mut self, rule: Normalize) -> Self {
+        self.options.normalize_visible = rule;
+        self
+    }
+
+    /// Which stored values of the infrared image are black and white.
+    pub fn normalize_infrared(mut self, rule: Normalize) -> Self {
+        self.options.normalize_infrared = rule;
+        self
+    }
+
+    /// Whether an infrared image of another size is resized to the visible one's (after
+    /// normalisation, Catmull-Rom); otherwise, and by default, it is refused. The two must show
+    /// the same field of view either way.
+    pub fn resize_infrared(mut self, resize: bool) -> Self {
+        self.options.resize_infrared = resize;
+        self
+    }
+
+    /// What the network sees beyond the image's border. By default weights that bring no
+    /// configuration with them, which are the released program's, get [`Borders::Released`], so
+    /// that the result is that program's at any size; the embedded ones and files that this project
+    /// wrote get [`Borders::Extend`].
+    pub fn borders(mut self, rule: Borders) -> Self {
+        self.borders = Some(rule);
+        self
+    }
+
+    /// Reads the weights and makes the network.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a file that is missing, damaged or of another configuration;
+    /// [`Error::NoWeights`], [`Error::NotEmbedded`] if none was named and none fits;
+    /// [`Error::Device`], [`Error::DType`] and [`Error::Option`] for options this version lacks
+    /// or that make no sense.
+    pub fn build(self) -> Result<Isfm> {
+        let on_gpu = cfg!(feature = "cuda") && self.device.is_cuda();
+        if !on_gpu && !self.device.is_cpu() {
+            let needed = if cfg!(feature = "cuda") {
+                "the CPU or an NVIDIA GPU"
+            } else {
+                "the CPU (NVIDIA GPUs need the feature `cuda`)"
+            };
+            let got = self.device.location();
+            return Err(Error::Device { what: "the network", got, needed });
+        }
+        if self.dtype != DType::F32 && !(on_gpu && matches!(self.dtype, DType::F16 | DType::BF16)) {
+            let needed = if on_gpu { "F32, F16 or BF16 on a GPU" } else { "F32 on the CPU" };
+            return Err(Error::DType { what: "the network", got: self.dtype, needed });
+        }
+        tiling::validate(self.options.tiling)?;
+        self.options.normalize_visible.validate("the visible normalisation")?;
+        self.options.normalize_infrared.validate("the infrared normalisation")?;
+        let pool = self.threads.map(pool).transpose()?;
+        let wanted = self.config.as_ref();
+        let Checkpoint { config, mut weights, self_contained, .. } = match self.source {
+            Source::Embedded => embedded(wanted)?,
+            Source::File(path) => Checkpoint::read(&path, wanted, &Device::Cpu)?,
+            Source::Checkpoint(mut given) => {
+                given.config = self.config.unwrap_or(given.config);
+                *given
+            }
+        };
+        let usual = if self_contained { Borders::Extend } else { Borders::Released };
+        for tensor in weights.values_mut() {
+            *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+        }
+        let network = Network::from_weights(&config, &weights)?;
+        Ok(Isfm {
+            network,
+            config,
+            device: self.device,
+            dtype: self.dtype,
+            pool,
+            borders: self.borders.unwrap_or(usual),
+            options: self.options,
+        })
+    }
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    if threads == 0 {
+        return Err(Error::Option {
+            what: "the number of threads",
+            got: threads.to_string(),
+            needed: "at least 1".to_string(),
+        });
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("isfm-{i}"))
+        .build()
+        .map_err(|problem| Error::Threads { threads, problem })
+}
+
+#[cfg(feature = "embedded-weights")]
+fn embedded(wanted: Option<&Config>) -> Result<Checkpoint> {
+    let checkpoint = crate::embedded::checkpoint()?;
+    if let Some(wanted) = wanted.filter(|&wanted| *wanted != checkpoint.config) {
+        return Err(Error::NotEmbedded {
+            embedded: format!("{:?}", checkpoint.config),
+            wanted: format!("{wanted:?}"),
+        });
+    }
+    Ok(checkpoint.clone())
+}
+
+#[cfg(not(feature = "embedded-weights"))]
+fn embedded(_: Option<&Config>) -> Result<Checkpoint> {
+    Err(Error::NoWeights)
+}

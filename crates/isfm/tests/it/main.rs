@@ -1,0 +1,8 @@
+//! The crate as a user has it.
+
+mod common;
+mod files;
+mod images;
+mod tensors;
+mod threads;
+mod tiling;

@@ -1,0 +1,225 @@
+//! The `fuse` program: a pair, folders of pairs, or a painted pair.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use candle_core::DType;
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use isfm::{Config, Isfm, Preset, Tiling};
+use isfm_files::Pairing;
+
+use crate::device::device;
+use crate::{paint, sheet};
+
+/// Fuse an infrared and a visible picture into one.
+///
+/// VISIBLE, INFRARED and OUTPUT are three files or three folders. In folders, pictures of one
+/// name are pairs (whole names first, then names without extension), and each result is
+/// OUTPUT/NAME.png. Without VISIBLE and INFRARED, a night road is painted and fused into OUTPUT
+/// (or ./out).
+#[derive(Parser, Debug)]
+#[command(name = "fuse")]
+pub struct Args {
+    /// Visible picture or folder; its colour is kept
+    #[arg(long, value_name = "V", requires_all = ["infrared", "output"])]
+    pub visible: Option<PathBuf>,
+    /// Infrared picture or folder
+    #[arg(long, value_name = "I", requires_all = ["visible", "output"])]
+    pub infrared: Option<PathBuf>,
+    /// Where to: a picture (the extension says the format) or a folder
+    #[arg(long, value_name = "O")]
+    pub output: Option<PathBuf>,
+    /// Weights, .safetensors or released .pth; the embedded ones if none are named
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Configuration of the weights, as JSON; without it the file itself tells
+    #[arg(long, value_name = "FILE.json", conflicts_with = "preset")]
+    pub config: Option<PathBuf>,
+    /// Configuration of the weights, by name: small (the embedded weights'), base, paper
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Fuse in tiles of at most N pixels a side; by default only what memory is too small for
+    #[arg(long, value_name = "N")]
+    pub tile: Option<usize>,
+    /// cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    /// Element type to compute in: f32, on a GPU also f16 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub dtype: String,
+    /// Threads to use; all by default
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// A pair that could not be fused.
+#[derive(Debug)]
+pub struct Failed {
+    /// The pair's name.
+    pub pair: String,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:#}", self.pair, self.error)
+    }
+}
+
+/// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
+pub fn run(args: &Args) -> Result<Vec<Failed>> {
+    let isfm = network(args)?;
+    match (&args.visible, &args.infrared, &args.output) {
+        (Some(visible), Some(infrared), Some(output)) => {
+            match (visible.is_dir(), infrared.is_dir()) {
+                (true, true) => return folders(&isfm, visible, infrared, output),
+                (false, false) => println!("{}", fuse_files(&isfm, visible, infrared, output)?),
+                (true, false) => bail!(
+                    "{} is a folder, but {} is none: give two files or two folders",
+                    visible.display(),
+                    infrared.display()
+                ),
+                (false, true) => bail!(
+                    "{} is a folder, but {} is none: give two files or two folders",
+                    infrared.display(),
+                    visible.display()
+                ),
+            }
+        }
+        (None, None, output) => {
+            let output = output.as_deref().unwrap_or(Path::new("out"));
+            painted(&isfm, output)?;
+        }
+        _ => bail!("--visible, --infrared and --output go together"),
+    }
+    Ok(Vec::new())
+}
+
+fn network(args: &Args) -> Result<Isfm> {
+    let dtype = match args.dtype.as_str() {
+        "f32" => DType::F32,
+        "f16" => DType::F16,
+        "bf16" => DType::BF16,
+        other => bail!("element type {other:?} is none of f32, f16, bf16"),
+    };
+    let mut builder = Isfm::builder().device(device(&args.device)?).dtype(dtype);
+    if let Some(path) = &args.config {
+        builder = builder.config(Config::read(path)?);
+    } else if let Some(name) = &args.preset {
+        builder = builder.config(name.parse::<Preset>()?.into());
+    }
+    if let Some(path) = &args.weights {
+        builder = builder.weights(path);
+    }
+    if let Some(edge) = args.tile {
+        builder = builder.tiling(Tiling::Edge(edge));
+    }
+    if let Some(threads) = args.threads {
+        builder = builder.threads(threads);
+    }
+    Ok(builder.build()?)
+}
+
+/// Fuses two files into a third, and says what was done.
+fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<String> {
+    if output.is_dir() {
+        bail!("{} is a folder: name the picture to write", output.display());
+    }
+    for input in [visible, infrared] {
+        if is_same(input, output) {
+            bail!("{} is an input: it would be overwritten", output.display());
+        }
+    }
+    let (visible_image, infrared_image) = (isfm::read_image(visible)?, isfm::read_image(infrared)?);
+    let start = Instant::now();
+    let fused = isfm
+        .fuse(&visible_image, &infrared_image)
+        .with_context(|| format!("{} and {}", visible.display(), infrared.display()))?;
+    let took = start.elapsed().as_secs_f64();
+    isfm::write_image(&fused, output)?;
+    let (width, height) = (fused.width(), fused.height());
+    Ok(format!("{} ({width}x{height}, fused in {took:.2} s)", output.display()))
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Vec<Failed>> {
+    let found = Pairing::find(visible, infrared)?;
+    for input in [visible, infrared] {
+        if is_same(input, output) {
+            bail!("{} is an input folder: its pictures would be overwritten", output.display());
+        }
+    }
+    std::fs::create_dir_all(output)
+        .with_context(|| format!("cannot make the folder {}", output.display()))?;
+    let start = Instant::now();
+    let bar = ProgressBar::new(found.pairs.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ({eta} left)")?);
+    let mut failed = Vec::new();
+    for pair in &found.pairs {
+        bar.set_message(pair.name.clone());
+        let to = output.join(format!("{}.png", pair.name));
+        if let Err(error) = fuse_files(isfm, &pair.visible, &pair.infrared, &to) {
+            failed.push(Failed { pair: pair.name.clone(), error });
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    println!(
+        "fused {} of {} pairs into {} in {:.1} s",
+        found.pairs.len() - failed.len(),
+        found.pairs.len(),
+        output.display(),
+        start.elapsed().as_secs_f64()
+    );
+    let alone = [found.visible_alone, found.infrared_alone].concat();
+    if !alone.is_empty() {
+        println!("{} pictures have no partner:", alone.len());
+        for path in &alone {
+            println!("  {}", path.display());
+        }
+    }
+    for ambiguous in &found.ambiguous {
+        println!("{ambiguous}");
+    }
+    Ok(failed)
+}
+
+/// Paints a pair, fuses it, and writes the three pictures and a sheet of them.
+fn painted(isfm: &Isfm, output: &Path) -> Result<()> {
+    if output.is_file() {
+        bail!("{} is a file: a painted pair needs a folder", output.display());
+    }
+    let (visible, infrared) = paint::night_road();
+    let (visible, infrared) = (visible.into(), infrared.into());
+    let start = Instant::now();
+    let fused = isfm.fuse(&visible, &infrared)?;
+    let took = start.elapsed().as_secs_f64();
+    println!(
+        "painted a night road and fused it ({}x{}) in {took:.2} s:",
+        fused.width(),
+        fused.height()
+    );
+    let sheet = sheet::side_by_side(&[
+        ("VISIBLE", &visible.to_rgb8()),
+        ("INFRARED", &infrared.to_rgb8()),
+        ("FUSED", &fused.to_rgb8()),
+    ]);
+    let pictures =
+        [("visible", visible), ("infrared", infrared), ("fused", fused), ("sheet", sheet.into())];
+    for (name, picture) in pictures {
+        let path = output.join(format!("{name}.png"));
+        isfm::write_image(&picture, &path)?;
+        println!("  {}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,644 @@
+//! A night road, painted the way a visible and an infrared camera would see it.
+//!
+//! The scene is a handful of shapes in metres before one pinhole camera. Every point of it has a
+//! colour, which counts where light falls, and a warmth, which counts always: lane marks, the
+//! sign's text and the leaves are seen by the visible camera only, the walkers outside the
+//! headlights and the warm engine by the infrared one only.
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+
+use crate::text;
+
+/// Width and height of the painted pictures.
+pub const SIZE: (u32, u32) = (640, 480);
+
+const FOCAL: f32 = 560.;
+const CAMERA_HEIGHT: f32 = 1.4;
+/// The vanishing point, in pixels.
+const CENTRE: (f32, f32) = (318., 212.);
+/// Samples per pixel and direction.
+const SAMPLES: usize = 3;
+
+type Colour = [f32; 3];
+
+/// Paints the pair: visible in colour, infrared in grey. The same picture on every run.
+pub fn night_road() -> (RgbImage, GrayImage) {
+    let (width, height) = SIZE;
+    let mut seen = vec![([0f32; 3], 0f32); (width * height) as usize];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = seen.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        for (t, part) in seen.chunks_mut(share).enumerate() {
+            scope.spawn(move || {
+                for (i, seen) in part.iter_mut().enumerate() {
+                    let i = (t * share + i) as u32;
+                    *seen = pixel((i % width) as f32, (i / width) as f32);
+                }
+            });
+        }
+    });
+    let (light, heat): (Vec<Colour>, Vec<f32>) = seen.into_iter().unzip();
+    let heat = softened(&heat, width as usize);
+    let visible = RgbImage::from_fn(width, height, |x, y| {
+        let light = light[(y * width + x) as usize];
+        Rgb(std::array::from_fn(|c| {
+            let exposed = (1. - (-1.55 * light[c]).exp()).powf(1. / 2.2);
+            let grain = gaussian(x, y, c as u32) * (0.014 + 0.012 * exposed);
+            to_byte(exposed + grain)
+        }))
+    });
+    let infrared = GrayImage::from_fn(width, height, |x, y| {
+        let heat = heat[(y * width + x) as usize];
+        // Uncooled sensors: a little noise, and columns that differ a little.
+        let noise = 0.009 * gaussian(x, y, 7) + 0.004 * gaussian(x, 0, 8);
+        Luma([to_byte(heat + noise)])
+    });
+    (visible, infrared)
+}
+
+/// The light and the warmth that the pixel with the corner `x`, `y` gathers.
+fn pixel(x: f32, y: f32) -> (Colour, f32) {
+    let share = 1. / (SAMPLES * SAMPLES) as f32;
+    let (mut light, mut heat) = (glare(x + 0.5, y + 0.5), 0.);
+    for s in 0..SAMPLES * SAMPLES {
+        let at = |k: usize| (k as f32 + 0.5) / SAMPLES as f32;
+        let point = look(x + at(s % SAMPLES), y + at(s / SAMPLES));
+        let seen = add(mul(point.albedo, point.lit()), point.glow);
+        light = add(light, scale(seen, share));
+        heat += point.heat * share;
+    }
+    (light, heat)
+}
+
+fn to_byte(v: f32) -> u8 {
+    (v.clamp(0., 1.) * 255.).round() as u8
+}
+
+/// A thermal lens is softer than a visible one: [1 2 1]/4 both ways.
+fn softened(plane: &[f32], width: usize) -> Vec<f32> {
+    let height = plane.len() / width;
+    let blur = |plane: &[f32], dx: usize, dy: usize| -> Vec<f32> {
+        (0..plane.len())
+            .map(|i| {
+                let (x, y) = (i % width, i / width);
+                let before = plane[y.saturating_sub(dy) * width + x.saturating_sub(dx)];
+                let after = plane[(y + dy).min(height - 1) * width + (x + dx).min(width - 1)];
+                0.25 * before + 0.5 * plane[i] + 0.25 * after
+            })
+            .collect()
+    };
+    blur(&blur(plane, 1, 0), 0, 1)
+}
+
+// ---- light ----------------------------------------------------------------------------------
+
+/// What the camera sees at one point.
+struct Point {
+    /// Where it is: right, up and ahead, in metres.
+    at: [f32; 3],
+    albedo: Colour,
+    /// Light of its own.
+    glow: Colour,
+    /// How strongly it throws the headlights back.
+    gloss: f32,
+    /// 0 the coldest thing in the picture, 1 the warmest.
+    heat: f32,
+    /// Whether it lies, and so catches the headlights at a grazing angle only.
+    flat: bool,
+}
+
+impl Point {
+    fn upright(at: [f32; 3], albedo: Colour, heat: f32) -> Self {
+        Self { at, albedo, glow: [0.; 3], gloss: 1., heat, flat: false }
+    }
+
+    /// The light that falls on it.
+    fn lit(&self) -> Colour {
+        let [x, y, z] = self.at;
+        let mut sum = [0.010, 0.013, 0.022];
+        for lamp in LAMPS {
+            let (dx, dy, dz) = (x - lamp[0], y - lamp[1], z - lamp[2]);
+            let d2 = dx * dx + dy * dy + dz * dz;
+            let facing = if self.flat { -dy / d2.sqrt() } else { 0.5 };
+            sum = add(sum, scale(SODIUM, 21. * facing.max(0.) / (d2 + 2.)));
+        }
+        // Our own low beams: a cone to the front that is cut off at the height of a bumper.
+        let aside = (x / (1.1 + 0.10 * z)).powi(2);
+        let cut = smooth(1.3, 0.5, y) + 0.05;
+        let near = smooth(2.5, 8., z);
+        let grazing = if self.flat { 0.8 } else { 1.5 };
+        let beam = 58. * grazing * near * (-aside).exp() * cut / (z * z + 30.) * self.gloss;
+        add(sum, scale([1., 0.96, 0.86], beam))
+    }
+}
+
+const SODIUM: Colour = [1., 0.62, 0.28];
+/// The heads of the street lamps.
+const LAMPS: [[f32; 3]; 3] = [[-5.0, 5.6, 13.], [-5.0, 5.6, 27.], [-5.0, 5.6, 44.]];
+/// Headlights of the car that comes towards us.
+const ONCOMING: (f32, f32) = (-3.3, 30.);
+
+/// Light that scatters in lens and air around the lamps.
+fn glare(x: f32, y: f32) -> Colour {
+    let around = |at: [f32; 3], strength: f32, radius: f32| {
+        let (sx, sy) = project(at);
+        let d2 = ((x - sx).powi(2) + (y - sy).powi(2)) / (radius * radius);
+        strength * ((-d2).exp() + 0.10 / (1. + d2 / 6.).powf(1.5))
+    };
+    let mut sum = [0.; 3];
+    for lamp in LAMPS {
+        sum = add(sum, scale(SODIUM, around(lamp, 0.9, 90. / lamp[2])));
+    }
+    for side in [-0.62, 0.62] {
+        let at = [ONCOMING.0 + side, 0.68, ONCOMING.1];
+        sum = add(sum, scale([1., 0.97, 0.9], around(at, 2.2, 7.)));
+    }
+    sum
+}
+
+fn project([x, y, z]: [f32; 3]) -> (f32, f32) {
+    (CENTRE.0 + x * FOCAL / z, CENTRE.1 - (y - CAMERA_HEIGHT) * FOCAL / z)
+}
+
+// ---- the scene ------------------------------------------------------------------------------
+
+/// The nearest thing behind a place on the sensor.
+fn look(px: f32, py: f32) -> Point {
+    let ray = Ray { right: (px - CENTRE.0) / FOCAL, up: (CENTRE.1 - py) / FOCAL };
+    let mut nearest: Option<Point> = None;
+    let mut meet = |point: Option<Point>| {
+        let Some(point) = point else { return };
+        if nearest.as_ref().is_none_or(|n| point.at[2] < n.at[2]) {
+            nearest = Some(point);
+        }
+    };
+    for w in &WALKERS {
+        meet(walker(&ray, w));
+    }
+    for t in &TREES {
+        meet(tree(&ray, t));
+    }
+    for lamp in LAMPS {
+        meet(lamp_post(&ray, lamp));
+    }
+    meet(sign(&ray));
+    meet(car_front(&ray, PARKED, false));
+    meet(car_side(&ray, PARKED));
+    meet(car_front(&ray, ONCOMING, true));
+    meet(facade(&ray));
+    meet(ground(&ray));
+    nearest.unwrap_or_else(|| sky(px, py))
+}
+
+struct Ray {
+    right: f32,
+    up: f32,
+}
+
+impl Ray {
+    /// Where it meets the upright plane `z` metres ahead.
+    fn at(&self, z: f32) -> [f32; 3] {
+        [self.right * z, CAMERA_HEIGHT + self.up * z, z]
+    }
+}
+
+fn sky(px: f32, py: f32) -> Point {
+    let height = ((CENTRE.1 - py) / CENTRE.1).max(0.);
+    let glow = (-height * 5.).exp();
+    let mut light = add([0.006, 0.009, 0.022], scale([0.040, 0.026, 0.022], glow));
+    let cloud = fbm(px * 0.008, py * 0.022, 90);
+    light = add(light, scale([0.012, 0.010, 0.012], smooth(0.45, 0.8, cloud) * (0.3 + glow)));
+    let mut heat = 0.05 + 0.10 * glow + 0.05 * smooth(0.45, 0.8, cloud);
+    if hash(px as u32, py as u32, 91) > 0.9994 && height > 0.2 {
+        light = add(light, [0.25, 0.25, 0.28]);
+    }
+    // The town on the horizon.
+    let block = ((px + 900.) / 21.).floor();
+    let top = 8. + 30. * hash(block as u32, 0, 92) * (0.35 + hash((block / 3.) as u32, 1, 92));
+    if CENTRE.1 - py < top {
+        light = [0.010, 0.010, 0.014];
+        heat = 0.20 + 0.05 * hash(block as u32, 2, 92);
+        let (u, v) = ((px / 4.5).floor() as u32, (py / 5.5).floor() as u32);
+        let pane = (px / 4.5).fract() > 0.4 && (py / 5.5).fract() > 0.45;
+        if pane && hash(u, v, 93) > 0.66 {
+            light = scale([0.30, 0.22, 0.11], 0.4 + hash(u, v, 94));
+        }
+    }
+    Point { at: [0., 0., 1e6], albedo: [0.; 3], glow: light, gloss: 0., heat, flat: false }
+}
+
+const KERB: f32 = -5.4;
+const EDGE: f32 = 2.2;
+
+fn ground(ray: &Ray) -> Option<Point> {
+    if ray.up >= -1e-3 {
+        return None;
+    }
+    let z = CAMERA_HEIGHT / -ray.up;
+    if z > 160. {
+        return None;
+    }
+    let x = ray.right * z;
+    let coarse = fbm(x * 0.9, z * 0.35, 1);
+    let fine = fbm(x * 9., z * 6., 2);
+    let (albedo, heat, gloss);
+    if x < KERB {
+        let joint = (x * 1.6).rem_euclid(1.) < 0.06 || (z * 1.1).rem_euclid(1.) < 0.05;
+        let stone = 0.17 + 0.08 * fine - if joint { 0.10 } else { 0. };
+        let face = x > KERB - 0.18;
+        albedo = scale([1., 0.97, 0.92], if face { 0.34 } else { stone });
+        heat = 0.28 + 0.03 * coarse;
+        gloss = 1.;
+    } else if x < EDGE {
+        let asphalt = 0.055 + 0.05 * coarse + 0.035 * fine;
+        let worn = 0.75 + 0.5 * fine;
+        // Tyre tracks are smoother and, after an evening of traffic, a touch warmer.
+        let track = (-((x.abs() - 0.75) / 0.28).powi(2)).exp();
+        // A repaired trench and the crack that runs into it.
+        let patch = (21. ..24.).contains(&(z + 0.6 * x)) && x > -1.4;
+        let crack = (x - 0.35 - 0.5 * fbm(z * 0.6, 3., 5)).abs() < 0.012 + 0.008 * fine;
+        let dark = if patch { 0.55 } else { 1. } * if crack { 0.35 } else { 1. };
+        albedo = if mark(x, z) {
+            scale([1., 0.99, 0.95], 0.5 * worn.min(1.))
+        } else {
+            scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track))
+        };
+        gloss = if mark(x, z) { 1.7 } else { 1. };
+        heat = 0.31 + 0.035 * coarse + 0.025 * track;
+    } else {
+        let blade = fbm(x * 14., z * 7., 3);
+        albedo = scale([0.42, 0.75, 0.30], 0.05 + 0.26 * blade * blade);
+        heat = 0.16 + 0.05 * coarse + 0.03 * blade;
+        gloss = 1.;
+    }
+    // Far ground sinks into the haze, and its warmth with it.
+    let haze = smooth(40., 160., z);
+    let heat = heat * (1. - 0.35 * haze);
+    Some(Point { at: [x, 0., z], albedo, glow: [0.; 3], gloss, heat, flat: true })
+}
+
+/// Whether a place on the road is painted white.
+fn mark(x: f32, z: f32) -> bool {
+    let crossing = (14. ..17.).contains(&z) && (KERB + 0.5..EDGE - 0.5).contains(&x);
+    if crossing {
+        return (x * 0.92).rem_euclid(1.) < 0.5;
+    }
+    let stop = (12.6..13.).contains(&z) && (-1.6..1.8).contains(&x);
+    let middle = (x + 1.75).abs() < 0.075 && z.rem_euclid(6.) < 3. && !(11. ..18.).contains(&z);
+    let edges = (x - 1.85).abs() < 0.07 || (x + 5.05).abs() < 0.07;
+    stop || middle || edges
+}
+
+/// The row of houses on the left, one long wall along the pavement.
+fn facade(ray: &Ray) -> Option<Point> {
+    const WALL: f32 = -9.5;
+    if ray.right >= -1e-3 {
+        return None;
+    }
+    let z = WALL / ray.right;
+    let y = CAMERA_HEIGHT + ray.up * z;
+    if !(5. ..95.).contains(&z) || y < 0. {
+        return None;
+    }
+    let house = (z / 11.).floor() as u32;
+    let tall = 3. * (3. + (hash(house, 0, 20) * 3.).floor()) + 0.9;
+    if y > tall {
+        return None;
+    }
+    let hue = hash(house, 1, 20);
+    let wall = [0.24 + 0.10 * hue, 0.20 + 0.05 * hue, 0.17];
+    let brick = (y * 3.4).rem_euclid(1.) < 0.14
+        || (z * 1.5 + 0.5 * (y * 3.4).floor()).rem_euclid(1.) < 0.07;
+    let grime = 0.7 + 0.5 * fbm(z * 0.7, y * 0.7, 21);
+    let mut point = Point::upright(
+        [WALL, y, z],
+        scale(wall, grime * if brick { 0.72 } else { 1. }),
+        0.24 + 0.06 * hash(house, 2, 20) + 0.03 * fbm(z * 0.4, y * 0.4, 22),
+    );
+    let (u, v) = ((z % 11.) / 2.2, y / 3.);
+    let (column, floor) = (u.floor() as u32 + 5 * house, v.floor() as u32);
+    let (u, v) = (u.fract(), v.fract());
+    if y > tall - 0.5 {
+        point.albedo = scale(wall, 1.5);
+    } else if floor == 0 && hash(column, 0, 23) > 0.8 {
+        // A door, with the warmth of the hall around it.
+        if (0.3..0.75).contains(&u) && v < 0.72 {
+            point.albedo = [0.06, 0.035, 0.02];
+            point.heat += 0.10;
+        }
+    } else if (0.26..0.74).contains(&u) && (0.30..0.80).contains(&v) {
+        let frame = (u - 0.5).abs() < 0.02 || (v - 0.58).abs() < 0.02;
+        let lit = hash(column, floor, 24) > 0.62;
+        point.albedo = [0.02, 0.022, 0.03];
+        if lit && !frame {
+            let shade = 0.55 + 0.45 * hash(column, floor, 25);
+            let curtain = 0.8 + 0.2 * (u * 60.).sin();
+            point.glow = scale([1.0, 0.72, 0.36], 0.62 * shade * curtain);
+        }
+        point.heat += if lit { 0.09 } else { 0.03 };
+        if frame {
+            point.albedo = [0.2, 0.2, 0.2];
+        }
+    } else if (0.24..0.76).contains(&u) && (0.27..0.30).contains(&v) {
+        point.albedo = [0.35, 0.33, 0.30];
+    } else if (0.24..0.76).contains(&u) && (0.10..0.24).contains(&v) && floor == 0 {
+        // The radiator below a ground-floor window shows through the wall.
+        point.heat += 0.12;
+    }
+    Some(point)
+}
+
+fn lamp_post(ray: &Ray, [lx, ly, z]: [f32; 3]) -> Option<Point> {
+    let [x, y, z] = ray.at(z);
+    let foot = lx - 0.9;
+    let post = (x - foot).abs() < 0.07 && (0. ..ly + 0.25).contains(&y);
+    let arm = (foot..lx).contains(&x) && (y - ly - 0.22).abs() < 0.05;
+    let head = (x - lx).abs() < 0.32 && (y - ly - 0.06).abs() < 0.12;
+    if head {
+        let mut point = Point::upright([x, y, z], [0.1; 3], 0.80);
+        point.glow = if y < ly + 0.04 { scale(SODIUM, 5.) } else { [0.1, 0.07, 0.04] };
+        return Some(point);
+    }
+    (post || arm).then(|| Point::upright([x, y, z], [0.10, 0.11, 0.11], 0.24))
+}
+
+fn sign(ray: &Ray) -> Option<Point> {
+    let [x, y, z] = ray.at(9.8);
+    let (u, v) = (x - 3.0, y - 2.05);
+    if (0. ..2.1).contains(&u) && (0. ..1.2).contains(&v) {
+        // Metal that mirrors the cold sky: in the infrared one flat, dark board.
+        let mut point = Point::upright([x, y, z], [0.02, 0.13, 0.42], 0.11);
+        let rim = rounded_box(u - 1.05, v - 0.6, 1.05, 0.6, 0.1);
+        if rim > 0. {
+            return None;
+        }
+        let line = (-0.075..-0.035).contains(&rim);
+        let cell = 0.048;
+        let (cx, top) = ((u - 0.20) / cell, (1.2 - v) / cell);
+        let row = |first: f32| (0. ..7.).contains(&(top - first)).then_some(top - first);
+        let inked = row(3.6).is_some_and(|r| text::inked("CENTRE", cx, r))
+            || row(14.2).is_some_and(|r| text::inked("PORT 3", cx, r));
+        if line || inked {
+            point.albedo = [0.80, 0.82, 0.85];
+        }
+        point.gloss = 70.;
+        return Some(point);
+    }
+    let post = [3.35, 4.75].iter().any(|p| (x - p).abs() < 0.05) && (0. ..2.1).contains(&y);
+    post.then(|| Point::upright([x, y, z], [0.22, 0.22, 0.23], 0.19))
+}
+
+struct Tree {
+    x: f32,
+    z: f32,
+    height: f32,
+    seed: u32,
+}
+
+const TREES: [Tree; 4] = [
+    Tree { x: 7.4, z: 15., height: 6.6, seed: 40 },
+    Tree { x: 6.6, z: 23., height: 7.4, seed: 41 },
+    Tree { x: 7.6, z: 33., height: 8.2, seed: 42 },
+    Tree { x: 6.8, z: 47., height: 8., seed: 43 },
+];
+
+fn tree(ray: &Ray, tree: &Tree) -> Option<Point> {
+    let [x, y, z] = ray.at(tree.z);
+    let (u, v) = (x - tree.x, y / tree.height);
+    let ragged = 0.75 + 0.75 * fbm(u * 1.6 + 9., y * 1.6, tree.seed);
+    let crown = (u / 2.3).powi(2) + ((v - 0.64) / 0.36).powi(2) < ragged * ragged * 0.9;
+    let leaf = fbm(u * 7., y * 7., tree.seed + 9);
+    let gap = leaf < 0.29 && fbm(u * 2., y * 2., tree.seed + 5) < 0.45;
+    if crown && !gap {
+        // Leaves catch more light on the side of the lamps.
+        let side = (0.8 - 0.25 * u).clamp(0.3, 1.5);
+        let albedo = scale([0.28, 0.50, 0.18], side * (0.03 + 0.80 * leaf * leaf));
+        return Some(Point::upright([x, y, z], albedo, 0.19 + 0.03 * v + 0.03 * leaf));
+    }
+    let bend = 0.12 * (y * 1.3 + tree.seed as f32).sin();
+    let trunk = (u - bend).abs() < 0.20 - 0.02 * y && y >= 0. && v < 0.7;
+    let bark = fbm(u * 24., y * 4., tree.seed + 7);
+    trunk.then(|| Point::upright([x, y, z], scale([0.24, 0.17, 0.11], bark), 0.25))
+}
+
+// ---- cars -----------------------------------------------------------------------------------
+
+/// Middle of the parked car's front, right and ahead: dark, but just come home.
+const PARKED: (f32, f32) = (-4.25, 11.6);
+const CAR_LENGTH: f32 = 4.2;
+
+fn car_front(ray: &Ray, (middle, ahead): (f32, f32), lights: bool) -> Option<Point> {
+    let [x, y, z] = ray.at(ahead);
+    let u = (x - middle).abs();
+    let body = rounded_box(u, y - 0.56, 0.88, 0.36, 0.14) < 0.;
+    let slope = 0.74 - 0.26 * ((y - 0.9) / 0.55);
+    let cabin = (0.88..1.46).contains(&y) && u < slope;
+    let tyre = rounded_box(u - 0.72, y - 0.17, 0.13, 0.18, 0.05) < 0.;
+    let paint = [0.030, 0.008, 0.010];
+    if body {
+        let mut p = Point::upright([x, y, z], paint, 0.50);
+        // The engine warms the bonnet from its middle, the radiator most.
+        p.heat += 0.36 * (-(u / 0.55).powi(2) - ((y - 0.72) / 0.26).powi(2)).exp();
+        if (0.66..0.92).contains(&y) {
+            p.albedo = scale(paint, 1.7);
+        }
+        if u < 0.42 && (0.46..0.64).contains(&y) {
+            let bar = (y * 24.).rem_euclid(1.) < 0.4;
+            p.albedo = if bar { [0.18; 3] } else { [0.01; 3] };
+            p.heat = if bar { 0.84 } else { 0.98 };
+        }
+        if rounded_box(u - 0.64, y - 0.68, 0.15, 0.075, 0.05) < 0. {
+            p.albedo = [0.35, 0.36, 0.38];
+            p.gloss = 1.6;
+            p.heat = if lights { 0.72 } else { 0.46 };
+            if lights {
+                p.glow = [6., 5.8, 5.3];
+            }
+        }
+        if u < 0.27 && (0.30..0.41).contains(&y) {
+            p.albedo = [0.6, 0.6, 0.55];
+            p.gloss = 1.5;
+            p.heat = 0.40;
+        }
+        return Some(p);
+    }
+    if cabin {
+        let glass = (0.92..1.36).contains(&y) && u < slope - 0.08;
+        let (albedo, heat) = if glass { ([0.02, 0.024, 0.03], 0.22) } else { (paint, 0.36) };
+        return Some(Point::upright([x, y, z], albedo, heat));
+    }
+    tyre.then(|| Point::upright([x, y, z], [0.015; 3], 0.66))
+}
+
+/// The side of a car that stands left of us, which we see in perspective behind its front.
+fn car_side(ray: &Ray, (middle, front): (f32, f32)) -> Option<Point> {
+    let plane = middle + 0.88;
+    if ray.right >= -1e-3 {
+        return None;
+    }
+    let z = plane / ray.right;
+    let (along, y) = (z - front, CAMERA_HEIGHT + ray.up * z);
+    if !(0. ..CAR_LENGTH).contains(&along) || y < 0. {
+        return None;
+    }
+    let wheel = [0.78, 3.35].map(|w: f32| ((along - w).powi(2) + (y - 0.31).powi(2)).sqrt());
+    let wheel = wheel[0].min(wheel[1]);
+    // The bonnet is cooler towards the doors.
+    let heat = 0.33 + 0.30 * smooth(1.7, 0., along) * smooth(0.3, 0.8, y);
+    let at = [plane, y, z];
+    if wheel < 0.31 {
+        let rim = wheel < 0.19;
+        let (albedo, heat) = if rim { ([0.20; 3], 0.74) } else { ([0.015; 3], 0.66) };
+        return Some(Point::upright(at, albedo, heat));
+    }
+    let paint = [0.030, 0.008, 0.010];
+    if (0.24..0.92).contains(&y) {
+        let seam = [1.35, 2.5].iter().any(|s| (along - s).abs() < 0.02);
+        return Some(Point::upright(at, if seam { [0.005; 3] } else { paint }, heat));
+    }
+    let roof = (0.92..1.46).contains(&y);
+    let (start, end) = (1.15 + 1.1 * (y - 0.92), CAR_LENGTH - 0.25 - 0.8 * (y - 0.92));
+    if roof && (start..end).contains(&along) {
+        let glass = y < 1.37 && (start + 0.12..end - 0.15).contains(&along);
+        let pillar = (along - 2.5).abs() < 0.05;
+        let (albedo, heat) =
+            if glass && !pillar { ([0.018, 0.02, 0.026], 0.23) } else { (paint, 0.32) };
+        return Some(Point::upright(at, albedo, heat));
+    }
+    None
+}
+
+// ---- people ---------------------------------------------------------------------------------
+
+struct Walker {
+    x: f32,
+    z: f32,
+    height: f32,
+    /// How far the legs are apart, in metres; its sign is the direction.
+    stride: f32,
+    coat: Colour,
+}
+
+const WALKERS: [Walker; 4] = [
+    Walker { x: 0.75, z: 15.4, height: 1.78, stride: -0.30, coat: [0.014, 0.015, 0.02] },
+    Walker { x: 2.75, z: 11.4, height: 1.82, stride: 0.10, coat: [0.010, 0.012, 0.012] },
+    Walker { x: -7.55, z: 15.4, height: 1.70, stride: 0.26, coat: [0.05, 0.02, 0.02] },
+    Walker { x: -8.3, z: 15.9, height: 1.82, stride: 0.24, coat: [0.02, 0.03, 0.05] },
+];
+
+fn walker(ray: &Ray, who: &Walker) -> Option<Point> {
+    let at = ray.at(who.z);
+    // In units of the walker's height, feet at 0.
+    let (u, v) = ((at[0] - who.x) / who.height, at[1] / who.height);
+    if !(-0.4..0.4).contains(&u) || !(-0.02..1.02).contains(&v) {
+        return None;
+    }
+    let s = who.stride;
+    let bone = |a: (f32, f32), b: (f32, f32), ra: f32, rb: f32| capsule((u, v), a, b, ra, rb);
+    let head = capsule((u, v), (0.01 * s.signum(), 0.945), (0., 0.915), 0.055, 0.050);
+    let neck = bone((0., 0.88), (0., 0.84), 0.030, 0.035);
+    let trunk = bone((0., 0.765), (0., 0.55), 0.092, 0.078);
+    let shoulders = bone((-0.06, 0.795), (0.06, 0.795), 0.045, 0.045);
+    let arms = [-1f32, 1.].map(|side| {
+        let elbow = (0.105 * side + 0.10 * s * side, 0.64);
+        let hand = (0.10 * side + 0.34 * s * side, 0.50);
+        let upper = bone((0.098 * side, 0.79), elbow, 0.036, 0.030);
+        (upper.min(bone(elbow, hand, 0.030, 0.024)), bone(hand, hand, 0.026, 0.026))
+    });
+    let legs = [-1f32, 1.].map(|side| {
+        let knee = (0.04 * side + 0.30 * s * side, 0.28);
+        let foot = (0.045 * side + 0.52 * s * side, 0.035);
+        let thigh = bone((0.038 * side, 0.53), knee, 0.062, 0.044);
+        let shin = bone(knee, foot, 0.043, 0.028);
+        let shoe = bone(foot, (foot.0 + 0.05 * s.signum(), 0.022), 0.024, 0.02);
+        (thigh.min(shin), shoe)
+    });
+    let hands = arms[0].1.min(arms[1].1);
+    let sleeves = arms[0].0.min(arms[1].0);
+    let trousers = legs[0].0.min(legs[1].0);
+    let shoes = legs[0].1.min(legs[1].1);
+    let skin = [0.15, 0.10, 0.075];
+    // Folds of the clothes: warmth comes through where they lie close.
+    let fold = 0.06 * (fbm(u * 22., v * 22., 60) - 0.5);
+    // Hair covers the upper part of the head, and keeps the warmth in.
+    let parts = [
+        (hands, skin, 0.93),
+        (head, if v > 0.955 { [0.03, 0.02, 0.015] } else { skin }, 1.0 - 2.2 * (v - 0.93).max(0.)),
+        (neck, skin, 0.97),
+        (shoulders.min(trunk), who.coat, 0.80 + fold),
+        (sleeves, scale(who.coat, 1.2), 0.74 + fold),
+        (trousers, [0.016, 0.017, 0.024], 0.72 + fold),
+        (shoes, [0.02; 3], 0.56),
+    ];
+    let (_, albedo, heat) = parts.into_iter().find(|part| part.0 < 0.)?;
+    Some(Point::upright(at, albedo, heat))
+}
+
+// ---- shapes, noise, colours -----------------------------------------------------------------
+
+/// Signed distance to a line of which the ends have radii; negative inside.
+fn capsule(p: (f32, f32), a: (f32, f32), b: (f32, f32), ra: f32, rb: f32) -> f32 {
+    let (dx, dy) = (b.0 - a.0, b.1 - a.1);
+    let (px, py) = (p.0 - a.0, p.1 - a.1);
+    let t = ((px * dx + py * dy) / (dx * dx + dy * dy).max(1e-9)).clamp(0., 1.);
+    (px - t * dx).hypot(py - t * dy) - (ra + t * (rb - ra))
+}
+
+/// Signed distance to a box around 0 with half sizes `w`, `h` and corner radius `r`.
+fn rounded_box(x: f32, y: f32, w: f32, h: f32, r: f32) -> f32 {
+    let (dx, dy) = (x.abs() - w + r, y.abs() - h + r);
+    dx.max(0.).hypot(dy.max(0.)) + dx.max(dy).min(0.) - r
+}
+
+/// 0 at `from`, 1 at `to`, smooth between; `from` may be the larger.
+fn smooth(from: f32, to: f32, v: f32) -> f32 {
+    let t = ((v - from) / (to - from)).clamp(0., 1.);
+    t * t * (3. - 2. * t)
+}
+
+fn add(a: Colour, b: Colour) -> Colour {
+    std::array::from_fn(|c| a[c] + b[c])
+}
+
+fn mul(a: Colour, b: Colour) -> Colour {
+    std::array::from_fn(|c| a[c] * b[c])
+}
+
+fn scale(a: Colour, k: f32) -> Colour {
+    a.map(|v| v * k)
+}
+
+/// A number in [0, 1) that depends on its arguments only.
+fn hash(x: u32, y: u32, seed: u32) -> f32 {
+    let mut h =
+        x.wrapping_mul(0x9E37_79B1) ^ y.wrapping_mul(0x85EB_CA77) ^ seed.wrapping_mul(0xC2B2_AE3D);
+    for k in [0x7FEB_352D, 0x846C_A68B] {
+        h = (h ^ (h >> 16)).wrapping_mul(k);
+    }
+    ((h ^ (h >> 16)) >> 8) as f32 / (1 << 24) as f32
+}
+
+/// About normally distributed, standard deviation 1.
+fn gaussian(x: u32, y: u32, seed: u32) -> f32 {
+    let sum: f32 = (0..4).map(|i| hash(x, y, 1000 + 4 * seed + i)).sum();
+    (sum - 2.) * 3f32.sqrt()
+}
+
+/// Smooth noise in [0, 1] with features of size 1.
+fn noise(x: f32, y: f32, seed: u32) -> f32 {
+    let (fx, fy) = (x.floor(), y.floor());
+    let at = |i: i32, j: i32| hash((fx as i32 + i) as u32, (fy as i32 + j) as u32, seed);
+    let (tx, ty) = (smooth(0., 1., x - fx), smooth(0., 1., y - fy));
+    let top = at(0, 0) * (1. - tx) + at(1, 0) * tx;
+    let bottom = at(0, 1) * (1. - tx) + at(1, 1) * tx;
+    top * (1. - ty) + bottom * ty
+}
+
+/// Four octaves of [`noise`], in [0, 1].
+fn fbm(x: f32, y: f32, seed: u32) -> f32 {
+    let octave = |k: u32| {
+        let f = 2f32.powi(k as i32);
+        noise(x * f, y * f, seed.wrapping_mul(31) + k) / f
+    };
+    (0..4).map(octave).sum::<f32>() / 1.875
+}

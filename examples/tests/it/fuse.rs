@@ -1,0 +1,177 @@
+//! The `fuse` example, from its arguments to the files it writes.
+
+use clap::{CommandFactory, Parser};
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use isfm_examples::fuse::{Args, Failed, run as fuse};
+use isfm_examples::paint;
+use isfm_files::Pairing;
+
+use crate::common::text;
+
+fn visible(width: u32, height: u32) -> DynamicImage {
+    RgbImage::from_fn(width, height, |x, y| Rgb([(7 * x) as u8, (5 * y) as u8, (x + y) as u8]))
+        .into()
+}
+
+fn infrared(width: u32, height: u32) -> DynamicImage {
+    GrayImage::from_fn(width, height, |x, y| Luma([(11 * x + 3 * y) as u8])).into()
+}
+
+fn run(args: &[&str]) -> anyhow::Result<Vec<Failed>> {
+    fuse(&Args::try_parse_from([&["fuse"], args].concat())?)
+}
+
+fn fault(args: &[&str]) -> String {
+    crate::fault(run(args))
+}
+
+#[test]
+fn arguments_make_sense() {
+    Args::command().debug_assert();
+    let bad: [&[&str]; 6] = [
+        &["--visible", "v.png"],
+        &["--visible", "v.png", "--infrared", "i.png"],
+        &["--infrared", "i.png", "--output", "o.png"],
+        &["--preset", "small", "--config", "c.json"],
+        &["--tile", "many"],
+        &["stray"],
+    ];
+    for args in bad {
+        assert!(Args::try_parse_from([&["fuse"], args].concat()).is_err(), "{args:?}");
+    }
+}
+
+#[test]
+fn two_files_become_a_third() {
+    let folder = tempfile::tempdir().unwrap();
+    let (v, i) = (folder.path().join("v.png"), folder.path().join("i.png"));
+    visible(33, 21).save(&v).unwrap();
+    infrared(33, 21).save(&i).unwrap();
+    let plain = ["--visible", text(&v), "--infrared", text(&i), "--output"];
+    let go = |output: &str, more: &[&str]| run(&[&plain, &[output][..], more].concat());
+    let out = folder.path().join("a/b/o.png");
+    assert!(go(text(&out), &[]).unwrap().is_empty());
+    let first = isfm::read_image(&out).unwrap();
+    assert_eq!((first.width(), first.height()), (33, 21));
+    assert_eq!(first.color(), image::ColorType::Rgb8);
+    for more in [&["--preset", "small"][..], &["--threads", "2"], &["--device", "cpu"]] {
+        assert!(go(text(&out), more).unwrap().is_empty());
+        assert_eq!(isfm::read_image(&out).unwrap(), first, "{more:?}");
+    }
+    assert!(go(text(&folder.path().join("o.jpg")), &["--tile", "32"]).unwrap().is_empty());
+    let config = folder.path().join("c.json");
+    let small = isfm_model::Config::from(isfm_model::Preset::Small);
+    std::fs::write(&config, serde_json::to_string(&small).unwrap()).unwrap();
+    assert!(go(text(&out), &["--config", text(&config)]).unwrap().is_empty());
+
+    let out = text(&out);
+    let told = |more: &[&str]| fault(&[&plain, &[out][..], more].concat());
+    assert!(told(&["--device", "cuda"]).contains("CUDA"));
+    assert!(told(&["--device", "cuda:1"]).contains("CUDA"));
+    assert!(told(&["--device", "tpu"]).contains("tpu"));
+    assert!(told(&["--device", "cuda:x"]).contains("cuda:x"));
+    assert!(told(&["--preset", "huge"]).contains("huge"));
+    assert!(told(&["--preset", "paper"]).contains("weights"));
+    assert!(told(&["--weights", "gone.pth"]).contains("gone.pth"));
+    assert!(told(&["--weights", text(&v)]).contains("v.png"));
+    assert!(told(&["--config", "gone.json"]).contains("gone.json"));
+    std::fs::write(&config, "{ not json").unwrap();
+    assert!(told(&["--config", text(&config)]).contains("c.json"));
+    std::fs::write(&config, r#"{"embed_dim": 5}"#).unwrap();
+    assert!(told(&["--config", text(&config)]).contains("embed_dim"));
+    assert!(told(&["--tile", "3"]).contains('3'));
+    assert!(told(&["--threads", "0"]).contains("threads"));
+
+    let told = |v: &str, i: &str, o: &str| fault(&["--visible", v, "--infrared", i, "--output", o]);
+    let (v, i) = (text(&v), text(&i));
+    let folder_text = text(folder.path());
+    assert!(told("gone.png", i, out).contains("gone.png"));
+    assert!(told(v, "gone.png", out).contains("gone.png"));
+    assert!(told(v, folder_text, out).contains("folder"));
+    assert!(told(folder_text, i, out).contains("folder"));
+    assert!(told(v, i, folder_text).contains("folder"));
+    assert!(told(v, i, v).contains("overwritten"));
+    assert!(told(v, i, "o.xyz").contains("o.xyz"));
+    let small = folder.path().join("small.png");
+    infrared(10, 12).save(&small).unwrap();
+    let error = told(v, text(&small), out);
+    assert!(error.contains("33x21") && error.contains("10x12"), "{error}");
+    assert!(error.contains("v.png") && error.contains("small.png"), "{error}");
+}
+
+#[test]
+fn folders_are_gone_through_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vi, ir) = (folder.path().join("vi"), folder.path().join("ir"));
+    let out = folder.path().join("deep/out");
+    std::fs::create_dir(&vi).unwrap();
+    std::fs::create_dir(&ir).unwrap();
+    let go = || run(&["--visible", text(&vi), "--infrared", text(&ir), "--output", text(&out)]);
+    assert!(crate::fault(go()).contains("no pictures"));
+    for name in ["a", "b", "c", "d"] {
+        visible(20, 14).save(vi.join(format!("{name}.png"))).unwrap();
+    }
+    std::fs::write(vi.join("notes.txt"), "no picture").unwrap();
+    infrared(20, 14).save(ir.join("e.png")).unwrap();
+    assert!(crate::fault(go()).contains("no pairs"));
+    infrared(20, 14).save(ir.join("a.jpg")).unwrap();
+    infrared(20, 13).save(ir.join("b.png")).unwrap();
+    std::fs::write(ir.join("c.png"), "no picture").unwrap();
+    infrared(20, 14).save(ir.join("d.bmp")).unwrap();
+    let failed = go().unwrap();
+    let names: Vec<_> = failed.iter().map(|f| f.pair.as_str()).collect();
+    assert_eq!(names, ["b", "c"]);
+    let told: Vec<_> = failed.into_iter().map(|f| crate::fault::<()>(Err(f.error))).collect();
+    assert!(told[0].contains("20x13") && told[1].contains("c.png"), "{told:?}");
+    let mut written: Vec<_> =
+        std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
+    written.sort();
+    assert_eq!(written, ["a.png", "d.png"]);
+    let found = Pairing::find(&vi, &ir).unwrap();
+    assert_eq!(found.pairs.len(), 4);
+    assert_eq!(found.infrared_alone, [ir.join("e.png")]);
+    // The inputs are not written over.
+    let same = fault(&["--visible", text(&vi), "--infrared", text(&ir), "--output", text(&vi)]);
+    assert!(same.contains("overwritten"), "{same}");
+}
+
+#[test]
+fn the_painted_pair_shows_what_it_should() {
+    let (visible, infrared) = paint::night_road();
+    assert_eq!((visible.dimensions(), infrared.dimensions()), (paint::SIZE, paint::SIZE));
+    assert_eq!(paint::night_road(), (visible.clone(), infrared.clone()), "not reproducible");
+    let spread = |values: Vec<f32>| {
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        (values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32).sqrt()
+    };
+    let grey = DynamicImage::ImageRgb8(visible).to_luma8();
+    let patch = |image: &GrayImage, x, y, w, h| {
+        let view = image::imageops::crop_imm(image, x, y, w, h).to_image();
+        view.iter().map(|&v| f32::from(v)).collect::<Vec<_>>()
+    };
+    let mean = |values: Vec<f32>| values.iter().sum::<f32>() / values.len() as f32;
+    // The sign's text: strong in the visible picture, nothing in the infrared one.
+    assert!(spread(patch(&grey, 498, 115, 100, 50)) > 25.);
+    assert!(spread(patch(&infrared, 498, 115, 100, 50)) < 6.);
+    // The man on the verge: as dark as the grass to one camera, the brightest thing to the other.
+    assert!(mean(patch(&grey, 446, 205, 14, 60)) < 40.);
+    assert!(mean(patch(&infrared, 446, 205, 14, 60)) > 150.);
+    // The bonnet of the parked car is warm, and dark red.
+    assert!(mean(patch(&infrared, 95, 238, 35, 8)) > 160.);
+    assert!(mean(patch(&grey, 95, 238, 35, 8)) < 60.);
+}
+
+#[test]
+fn without_arguments_it_paints_and_fuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    assert!(run(&["--output", text(&out)]).unwrap().is_empty());
+    for name in ["visible", "infrared", "fused"] {
+        let image = isfm::read_image(out.join(format!("{name}.png"))).unwrap();
+        assert_eq!((image.width(), image.height()), paint::SIZE);
+    }
+    let sheet = isfm::read_image(out.join("sheet.png")).unwrap();
+    assert!(sheet.width() > 3 * 640 && sheet.height() > 480);
+    let file = out.join("sheet.png");
+    assert!(fault(&["--output", text(&file)]).contains("folder"));
+}

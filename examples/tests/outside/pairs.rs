@@ -1,0 +1,104 @@
+//! Real photographs, which are other people's: beside the workspace, where they exist.
+
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, ImageBuffer, Luma};
+use isfm::{Isfm, Normalize, Tiling, read_image};
+use serde_json::Value;
+
+use crate::Outcome;
+use crate::common::{evaluate, text};
+
+/// A file or folder beside the workspace.
+fn shared(name: &str) -> Result<PathBuf, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(name);
+    if path.exists() { Ok(path) } else { Err(format!("there is no ../shared/{name}")) }
+}
+
+/// The first pair of each set.
+fn pairs() -> Result<Vec<(DynamicImage, DynamicImage)>, String> {
+    let first = |set: &str| {
+        let set = shared(set)?;
+        let names = std::fs::read_dir(set.join("vi")).unwrap().map(|e| e.unwrap().file_name());
+        let name = names.min().expect("a picture");
+        let read = |side: &str| read_image(set.join(side).join(&name)).unwrap();
+        Ok((read("vi"), read("ir")))
+    };
+    ["data/msrs_sample", "data/roadscene/test"].into_iter().map(first).collect()
+}
+
+fn differences(a: &DynamicImage, b: &DynamicImage) -> (f64, u8) {
+    let (a, b) = (a.to_rgb8(), b.to_rgb8());
+    let all: Vec<u8> = a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).collect();
+    let sum: u64 = all.iter().map(|&d| u64::from(d)).sum();
+    (sum as f64 / all.len() as f64, all.into_iter().max().unwrap_or(0))
+}
+
+/// Prints the numbers that the README of `isfm` gives. The bound is for eyes: nobody sees
+/// three levels that come and go over dozens of pixels.
+pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
+    let whole = Isfm::builder().tiling(Tiling::Whole).build().unwrap();
+    for (visible, infrared) in pairs()? {
+        let want = whole.fuse(&visible, &infrared).unwrap();
+        assert_eq!((want.width(), want.height()), (visible.width(), visible.height()));
+        for edge in [128, 256] {
+            let tiled = Isfm::builder().tiling(Tiling::Edge(edge)).build().unwrap();
+            let got = tiled.fuse(&visible, &infrared).unwrap();
+            let (mean, worst) = differences(&want, &got);
+            let (w, h) = (want.width(), want.height());
+            println!("{w}x{h}, tiles of {edge}: {mean:.3} levels on average, {worst} at the worst");
+            assert!(mean < 1. && worst <= 8, "{mean} {worst}");
+        }
+    }
+    Ok(())
+}
+
+/// A thermal frame as a camera gives it, 14 bit around an offset, fuses about as its 8-bit
+/// rendering does.
+pub(crate) fn raw_thermal_frames_fuse_like_rendered_ones() -> Outcome {
+    let fuser = Isfm::embedded().unwrap();
+    for (visible, infrared) in pairs()? {
+        let (visible, infrared) =
+            (visible.crop_imm(0, 0, 240, 180), infrared.crop_imm(0, 0, 240, 180).to_luma8());
+        let raw = ImageBuffer::from_fn(240, 180, |x, y| {
+            Luma([7000u16 + 5 * u16::from(infrared.get_pixel(x, y)[0])])
+        });
+        let stretched = Isfm::builder()
+            .normalize_infrared(Normalize::Percentile { low: 0.1, high: 99.9 })
+            .build()
+            .unwrap();
+        let want = stretched.fuse(&visible, &infrared.into()).unwrap();
+        let got = fuser.fuse(&visible, &DynamicImage::ImageLuma16(raw)).unwrap();
+        assert!(differences(&want, &got).1 <= 1);
+    }
+    Ok(())
+}
+
+/// The means of two methods on RoadScene, as other programs measured them.
+pub(crate) fn roadscene_is_as_others_measured_it() -> Outcome {
+    let (set, peers) = (shared("data/roadscene/test")?, shared("peers.json")?);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("s.json");
+    let (vi, ir) = (set.join("vi"), set.join("ir"));
+    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
+    assert_eq!(evaluate(&[&args[..], &["--json", text(&json)]].concat()).unwrap(), []);
+    let read = |path: &Path| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let (json, peers) = (read(&json), read(&peers));
+    for method in json["methods"].as_array().unwrap() {
+        let name = method["name"].as_str().unwrap();
+        assert_eq!(method["images"], 50);
+        let want = peers["methods"][name].as_object().unwrap();
+        let mut compared = 0;
+        for (metric, want) in want.iter().filter(|(metric, _)| *metric != "parameters") {
+            // They are given to four digits after the point.
+            let got = method["mean"][metric].as_f64().unwrap();
+            let rounded = format!("{got:.4}").parse::<f64>().unwrap();
+            assert_eq!(Some(rounded), want.as_f64(), "{name} {metric}: {got}");
+            compared += 1;
+        }
+        assert_eq!(compared, 9, "{name}");
+    }
+    Ok(())
+}
