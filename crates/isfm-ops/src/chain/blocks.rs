@@ -155,12 +155,12 @@ impl Plan {
     }
 }
 
-/// Where the rows of a map are while a block is worked on.
+/// Where the rows of a map are while a block is worked on: in an input, or in an output or, from
+/// the number of outputs on, a temporary buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Input(usize),
-    Output(usize),
-    Temporary(usize),
+    Slot(usize),
 }
 
 /// A step on rows. Unless it says that it sets its place, it changes what is there.
@@ -202,7 +202,7 @@ enum Kernel<E> {
 
 /// A range of steps of a chain as kernels, each with the place that it sets or changes.
 struct Segment<E> {
-    kernels: Vec<(Place, Kernel<E>)>,
+    kernels: Vec<(usize, Kernel<E>)>,
     /// C of each input.
     inputs: Vec<usize>,
     /// Values in a row of each temporary place.
@@ -221,10 +221,10 @@ impl<E: Real> Segment<E> {
         };
         let mut kernels = Vec::new();
         for (i, step) in chain.steps[range.clone()].iter().enumerate() {
-            let to = places.of[range.start + i];
+            let Place::Slot(to) = places.of[range.start + i] else { continue };
             // A kernel that changes a value needs it in its own place.
             let mut start = |from: Value| {
-                if place(from) != to {
+                if place(from) != Place::Slot(to) {
                     kernels.push((to, Kernel::Copy(place(from))));
                 }
             };
@@ -261,8 +261,8 @@ impl<E: Real> Segment<E> {
         }
         // An output that is an input of the chain, or another output again.
         for (i, x) in wanted.iter().enumerate() {
-            if place(*x) != Place::Output(i) {
-                kernels.push((Place::Output(i), Kernel::Copy(place(*x))));
+            if place(*x) != Place::Slot(i) {
+                kernels.push((i, Kernel::Copy(place(*x))));
             }
         }
         let inputs = chain.steps.iter().zip(&plan.channels);
@@ -286,71 +286,38 @@ impl<E: Real> Segment<E> {
         mut window: impl FnMut(&mut [E]),
     ) {
         let lengths = self.temporaries.iter().map(|width| width * rows.len());
-        let mut temporaries = split(buffer, lengths);
-        let block = Block { rows, pixels, inputs, widths: &self.inputs };
+        let outputs = outputs.iter_mut().map(|out| &mut **out);
+        let mut slots: Vec<&mut [E]> = outputs.chain(split(buffer, lengths)).collect();
         for (to, kernel) in &self.kernels {
-            // The place that a kernel writes to is taken out while it reads from the others.
-            match *to {
-                Place::Input(_) => {}
-                Place::Output(i) => {
-                    let out = std::mem::take(&mut outputs[i]);
-                    let read = |place: Place| block.read(place, outputs, &temporaries);
-                    kernel.run(*to, &mut *out, read, &block, &mut window);
-                    outputs[i] = out;
+            // The slot that a kernel writes to is taken out while it reads from the others.
+            let out = std::mem::take(&mut slots[*to]);
+            let read = |place: Place| match place {
+                Place::Input(i) => {
+                    let width = self.inputs[i];
+                    &inputs[i][rows.start * width..rows.end * width]
                 }
-                Place::Temporary(i) => {
-                    let out = std::mem::take(&mut temporaries[i]);
-                    let read = |place: Place| block.read(place, outputs, &temporaries);
-                    kernel.run(*to, &mut *out, read, &block, &mut window);
-                    temporaries[i] = out;
-                }
-            }
-        }
-    }
-}
-
-/// Some rows of whole maps with images of `pixels` pixels.
-struct Block<'a, E> {
-    rows: Range<usize>,
-    pixels: usize,
-    inputs: &'a [&'a [E]],
-    /// C of each input.
-    widths: &'a [usize],
-}
-
-impl<E> Block<'_, E> {
-    /// The block's rows of a place.
-    fn read<'a>(
-        &'a self,
-        place: Place,
-        outputs: &'a [&mut [E]],
-        temporaries: &'a [&mut [E]],
-    ) -> &'a [E] {
-        match place {
-            Place::Input(i) => {
-                let width = self.widths[i];
-                &self.inputs[i][self.rows.start * width..self.rows.end * width]
-            }
-            Place::Output(i) => outputs[i],
-            Place::Temporary(i) => temporaries[i],
+                Place::Slot(i) => &*slots[i],
+            };
+            kernel.run(*to, &mut *out, read, (&rows, pixels), &mut window);
+            slots[*to] = out;
         }
     }
 }
 
 impl<E: Real> Kernel<E> {
-    /// Sets or changes `out`, the rows of the place `to`.
+    /// Sets or changes `out`, the slot `to`: some rows of maps with images of `pixels` pixels.
     fn run<'a>(
         &self,
-        to: Place,
+        to: usize,
         out: &mut [E],
         read: impl Fn(Place) -> &'a [E],
-        block: &Block<'_, E>,
+        (rows, pixels): (&Range<usize>, usize),
         window: &mut impl FnMut(&mut [E]),
     ) {
         match self {
             Self::Copy(x) => out.copy_from_slice(read(*x)),
             Self::Norm { x, weight, bias, eps } => {
-                let x = (*x != to).then(|| read(*x));
+                let x = (*x != Place::Slot(to)).then(|| read(*x));
                 dispatch(NormRows { x, weight, bias, eps: *eps, out });
             }
             Self::Linear { x, weight, bias } => {
@@ -366,9 +333,9 @@ impl<E: Real> Kernel<E> {
                 }
             }
             Self::ScaleAdd { x, scale } => {
-                let c = out.len() / block.rows.len();
-                let scale = &scale[block.rows.start / block.pixels * c % scale.len()..][..c];
-                if *x == to {
+                let c = out.len() / rows.len();
+                let scale = &scale[rows.start / pixels * c % scale.len()..][..c];
+                if *x == Place::Slot(to) {
                     for row in out.chunks_exact_mut(c) {
                         row.iter_mut().zip(scale).for_each(|(v, &scale)| *v += *v * scale);
                     }
@@ -428,7 +395,7 @@ impl Places {
             }
             of[i] = match output(i) {
                 _ if group[i] != i => of[group[i]],
-                Some(output) => Place::Output(output),
+                Some(output) => Place::Slot(output),
                 None => {
                     let width = plan.channels[i];
                     let free = (0..taken.len()).find(|&t| taken[t] < i && temporaries[t] == width);
@@ -438,7 +405,7 @@ impl Places {
                         taken.len() - 1
                     });
                     taken[t] = end[i];
-                    Place::Temporary(t)
+                    Place::Slot(wanted.len() + t)
                 }
             };
         }
@@ -511,8 +478,19 @@ impl<E: Real> WindowPass<E> {
                 .collect();
             self.after.run(at..at + width, pixels, inputs, &mut outputs, buffer, |out| {
                 let lines = |ky: usize| &ring[(y + ky - pad) % k * line..][..line];
-                let (taps, bias, rows) = (&*self.taps, self.bias.as_deref(), inside.clone());
-                dispatch(OutputRow { lines, rows, taps, bias, out: &mut *out, width, channels, k });
+                let row = OutputRow {
+                    lines,
+                    rows: inside.clone(),
+                    width,
+                    columns: k,
+                    left: pad,
+                    taps: &self.taps,
+                    bias: self.bias.as_deref(),
+                    first: 0,
+                    out: &mut *out,
+                    channels,
+                };
+                dispatch(row);
                 dispatch(SiluRows(out));
             });
         }

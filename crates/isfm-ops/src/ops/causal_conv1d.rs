@@ -4,7 +4,7 @@ use candle_core::{Result, Shape, Tensor};
 
 use crate::check;
 use crate::op::{Gradients, Input, Op, apply, apply_untracked, unpack};
-use crate::ops::depthwise::{by_channel, by_tap};
+use crate::ops::depthwise::{OutputRow, by_channel, by_tap};
 use crate::parallel::{fill_parts, sum_rows, window};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 
@@ -95,7 +95,6 @@ impl Op for Conv {
         let (_, from, channels) = inputs[0].shape.dims3()?;
         let (.., k) = inputs[1].shape.dims3()?;
         let (batch, to, _) = self.shape(&[inputs[0].shape, inputs[1].shape])?.dims3()?;
-        let d = Dims { from, channels, k, left: self.left };
         let (x, bias) = (inputs[0].data, inputs.get(2).map(|b| b.data));
         let taps = &by_tap(inputs[1].data, k, self.flip);
         let size = TASK.div_ceil(channels) * channels;
@@ -106,7 +105,18 @@ impl Op for Conv {
                 let (piece, rest) = out.split_at_mut(steps.len() * channels);
                 out = rest;
                 let x = &x[b * from * channels..][..from * channels];
-                dispatch(Steps { x, taps, bias, out: piece, first: steps.start, d });
+                dispatch(OutputRow {
+                    lines: |_| x,
+                    rows: 0..1,
+                    width: from,
+                    columns: k,
+                    left: self.left,
+                    taps,
+                    bias,
+                    first: steps.start,
+                    out: piece,
+                    channels,
+                });
             }
         }))
     }
@@ -140,89 +150,6 @@ fn sequences(rows: Range<usize>, len: usize) -> impl Iterator<Item = (usize, Ran
         row += last - first;
         Some((b, first..last))
     })
-}
-
-/// Steps `first..` of one sequence of the result.
-struct Steps<'a, E> {
-    x: &'a [E],
-    taps: &'a [E],
-    bias: Option<&'a [E]>,
-    out: &'a mut [E],
-    first: usize,
-    d: Dims,
-}
-
-/// Neighbouring steps that share one load of the weights.
-const STEPS: usize = 4;
-
-impl<E: Real> Kernel<E> for Steps<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<E = E>>(mut self, s: S) {
-        let Dims { from, channels, k, left, .. } = self.d;
-        let count = self.out.len() / channels;
-        let mut i = 0;
-        while i < count {
-            let t = self.first + i;
-            // All windows of the group lie inside, from its first step's to its last one's.
-            let inside = t >= left && t + STEPS - 1 + k <= from + left;
-            if inside && i + STEPS <= count {
-                self.steps::<S, STEPS>(s, i, 0..k);
-                i += STEPS;
-            } else {
-                let last = k.min((from + left).saturating_sub(t));
-                self.steps::<S, 1>(s, i, left.saturating_sub(t).min(last)..last);
-                i += 1;
-            }
-        }
-    }
-}
-
-impl<E: Real> Steps<'_, E> {
-    /// `P` steps from the `i`-th on, all of which have the taps `taps` inside the sequence.
-    #[inline(always)]
-    fn steps<S: Simd<E = E>, const P: usize>(&mut self, s: S, i: usize, taps: Range<usize>) {
-        let channels = self.d.channels;
-        let mut c = 0;
-        while c + S::LANES <= channels {
-            self.vector::<S, P>(s, i, taps.clone(), c, S::LANES);
-            c += S::LANES;
-        }
-        if c < channels {
-            self.vector::<S, P>(s, i, taps, c, channels - c);
-        }
-    }
-
-    #[inline(always)]
-    fn vector<S: Simd<E = E>, const P: usize>(
-        &mut self,
-        s: S,
-        i: usize,
-        taps: Range<usize>,
-        c: usize,
-        lanes: usize,
-    ) {
-        let Dims { channels, left, .. } = self.d;
-        let start = match self.bias {
-            Some(bias) => s.load_partial(&bias[c..][..lanes]),
-            None => s.splat(E::of(0.)),
-        };
-        let mut acc = [start; P];
-        for j in taps {
-            // SAFETY: j < K and c + lanes <= channels.
-            let w = s.load_partial(unsafe { window(self.taps, j * channels + c, lanes) });
-            let at = (self.first + i + j - left) * channels + c;
-            unroll!(p < P, {
-                // SAFETY: the caller's taps keep the window inside the sequence.
-                let v = unsafe { window(self.x, at + p * channels, lanes) };
-                acc[p] = s.fma(s.load_partial(v), w, acc[p]);
-            });
-        }
-        unroll!(p < P, {
-            s.store_partial(acc[p], &mut self.out[(i + p) * channels + c..][..lanes]);
-        });
-    }
 }
 
 /// The gradients of the weights (C×K) and of the bias (C), one after the other.

@@ -117,7 +117,19 @@ impl Op for Depthwise {
             let image = &x[b * height * line..][..height * line];
             let rows = pad.saturating_sub(y)..k.min(height + pad - y);
             let lines = |ky: usize| &image[(y + ky - pad) * line..][..line];
-            dispatch(OutputRow { lines, rows, taps, bias, out: &mut *out, width, channels, k });
+            let row = OutputRow {
+                lines,
+                rows,
+                width,
+                columns: k,
+                left: pad,
+                taps,
+                bias,
+                first: 0,
+                out: &mut *out,
+                channels,
+            };
+            dispatch(row);
             if self.silu {
                 dispatch(SiluRows(out));
             }
@@ -147,18 +159,22 @@ impl Op for Depthwise {
     }
 }
 
-/// One line of the result.
+/// Pixels of one line of the result, from `first` on.
 pub(crate) struct OutputRow<'a, E, L> {
     /// The line of the map below each of the window's `rows` that lies inside it.
     pub(crate) lines: L,
     pub(crate) rows: Range<usize>,
+    /// Pixels of such a line.
+    pub(crate) width: usize,
+    /// Columns of the window, and how many of them lie left of the pixel.
+    pub(crate) columns: usize,
+    pub(crate) left: usize,
     /// As [`by_tap`] gives them.
     pub(crate) taps: &'a [E],
     pub(crate) bias: Option<&'a [E]>,
+    pub(crate) first: usize,
     pub(crate) out: &'a mut [E],
-    pub(crate) width: usize,
     pub(crate) channels: usize,
-    pub(crate) k: usize,
 }
 
 /// Neighbouring pixels that share one load of the weights.
@@ -169,37 +185,38 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> Kernel<E> for OutputRow<'_, E, L> {
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(mut self, s: S) {
-        let (k, width) = (self.k, self.width);
-        assert!(self.out.len() == width * self.channels);
-        assert!(self.taps.len() == k * k * self.channels && self.rows.end <= k);
-        let pad = k / 2;
-        let inner = pad.min(width)..width.saturating_sub(pad).max(pad.min(width));
-        let mut x = 0;
-        while x < width {
-            if inner.contains(&x) && x + PIXELS <= inner.end {
-                self.pixels::<S, PIXELS>(s, x, 0..k);
-                x += PIXELS;
+        let Self { columns, left, channels, .. } = self;
+        let (count, end) = (self.out.len() / channels, self.width + left);
+        assert!(self.taps.len() >= self.rows.end * columns * channels);
+        let mut i = 0;
+        while i < count {
+            let x = self.first + i;
+            // All windows of the group lie inside, from its first pixel's to its last one's.
+            let inside = x >= left && x + PIXELS - 1 + columns <= end;
+            if inside && i + PIXELS <= count {
+                self.pixels::<S, PIXELS>(s, i, 0..columns);
+                i += PIXELS;
             } else {
-                let last = k.min(width + pad - x);
-                self.pixels::<S, 1>(s, x, pad.saturating_sub(x)..last);
-                x += 1;
+                let last = columns.min(end.saturating_sub(x));
+                self.pixels::<S, 1>(s, i, left.saturating_sub(x).min(last)..last);
+                i += 1;
             }
         }
     }
 }
 
 impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
-    /// `P` pixels from `x` on, all of which have the window columns `columns` inside the map.
+    /// `P` pixels from the `i`-th on, all of which have the window columns `columns` inside the map.
     #[inline(always)]
-    fn pixels<S: Simd<E = E>, const P: usize>(&mut self, s: S, x: usize, columns: Range<usize>) {
+    fn pixels<S: Simd<E = E>, const P: usize>(&mut self, s: S, i: usize, columns: Range<usize>) {
         let channels = self.channels;
         let mut c = 0;
         while c + S::LANES <= channels {
-            self.vector::<S, P>(s, x, columns.clone(), c, S::LANES);
+            self.vector::<S, P>(s, i, columns.clone(), c, S::LANES);
             c += S::LANES;
         }
         if c < channels {
-            self.vector::<S, P>(s, x, columns, c, channels - c);
+            self.vector::<S, P>(s, i, columns, c, channels - c);
         }
     }
 
@@ -207,13 +224,13 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
     fn vector<S: Simd<E = E>, const P: usize>(
         &mut self,
         s: S,
-        x: usize,
+        i: usize,
         columns: Range<usize>,
         c: usize,
         lanes: usize,
     ) {
-        let (channels, k) = (self.channels, self.k);
-        let pad = k / 2;
+        let (channels, k, left) = (self.channels, self.columns, self.left);
+        let x = self.first + i;
         let start = match self.bias {
             Some(bias) => s.load_partial(&bias[c..][..lanes]),
             None => s.splat(E::of(0.)),
@@ -221,18 +238,18 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
         let mut acc = [start; P];
         for ky in self.rows.clone() {
             let line = (self.lines)(ky);
-            assert!(line.len() == self.out.len());
+            assert!(line.len() == self.width * channels);
             if k == 3 && P == PIXELS {
                 // Neighbouring pixels share four of their six columns: each is loaded once. Room
                 // for more than six, because the unrolled body names the rest.
                 let (mut v, mut w) = ([start; 10], [start; 6]);
                 unroll!(q < 6, {
-                    // SAFETY: inside the line, of which the window covers P + 2 pixels here.
-                    let pixel = unsafe { window(line, (x + q - 1) * channels + c, lanes) };
+                    // SAFETY: inside the line, of which the windows cover P + 2 pixels here.
+                    let pixel = unsafe { window(line, (x + q - left) * channels + c, lanes) };
                     v[q] = s.load_partial(pixel);
                 });
                 unroll!(kx < 3, {
-                    // SAFETY: ky, kx < k and c + lanes <= channels.
+                    // SAFETY: ky is one of the rows, kx < k and c + lanes <= channels.
                     let tap = unsafe { window(self.taps, (ky * 3 + kx) * channels + c, lanes) };
                     w[kx] = s.load_partial(tap);
                 });
@@ -245,8 +262,8 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
             }
             for kx in columns.clone() {
                 let tap = (ky * k + kx) * channels + c;
-                let at = (x + kx - pad) * channels + c;
-                // SAFETY: ky, kx < k and c + lanes <= channels.
+                let at = (x + kx - left) * channels + c;
+                // SAFETY: ky is one of the rows, kx < k and c + lanes <= channels.
                 let w = s.load_partial(unsafe { window(self.taps, tap, lanes) });
                 unroll!(p < P, {
                     // SAFETY: `columns` keep the window inside the line.
@@ -256,7 +273,7 @@ impl<'l, E: Real, L: Fn(usize) -> &'l [E]> OutputRow<'_, E, L> {
             }
         }
         unroll!(p < P, {
-            s.store_partial(acc[p], &mut self.out[(x + p) * channels + c..][..lanes]);
+            s.store_partial(acc[p], &mut self.out[(i + p) * channels + c..][..lanes]);
         });
     }
 }

@@ -28,9 +28,8 @@ pub(super) unsafe fn run_avx2<K: Kernel<f32>>(kernel: K) -> K::Output {
 // enables its instruction set, so whoever holds one runs on a processor that has them. Loads
 // and stores check the slice's length first.
 macro_rules! simd {
-    ($token:ty, $v:ty, $quarter:ty, $lanes:expr, $fast_exp2:expr, $splat:ident, $load:ident, $store:ident, $add:ident,
-     $sub:ident, $mul:ident, $div:ident, $fma:ident, $max:ident, $min:ident,
-     $($own:item)*) => {
+    ($token:ty, $v:ty, $quarter:ty, $lanes:expr, $fast_exp2:expr, $load:ident, $store:ident,
+     [$($op:ident($($arg:ident: $from:ty),*) = $intrinsic:ident,)*] $($own:item)*) => {
         impl sealed::Sealed for $token {}
 
         impl Simd for $token {
@@ -40,11 +39,6 @@ macro_rules! simd {
             const LANES: usize = $lanes;
             const FAST_EXP2: bool = $fast_exp2;
 
-            #[inline(always)]
-            fn splat(self, x: f32) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $splat(x) }
-            }
             #[inline(always)]
             fn load(self, src: &[f32]) -> $v {
                 assert!(src.len() >= $lanes);
@@ -57,41 +51,13 @@ macro_rules! simd {
                 // SAFETY: see the note on the tokens; the length was checked.
                 unsafe { $store(dst.as_mut_ptr(), v) }
             }
-            #[inline(always)]
-            fn add(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $add(a, b) }
-            }
-            #[inline(always)]
-            fn sub(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $sub(a, b) }
-            }
-            #[inline(always)]
-            fn mul(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $mul(a, b) }
-            }
-            #[inline(always)]
-            fn div(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $div(a, b) }
-            }
-            #[inline(always)]
-            fn fma(self, a: $v, b: $v, c: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $fma(a, b, c) }
-            }
-            #[inline(always)]
-            fn max(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $max(a, b) }
-            }
-            #[inline(always)]
-            fn min(self, a: $v, b: $v) -> $v {
-                // SAFETY: see the note on the tokens.
-                unsafe { $min(a, b) }
-            }
+            $(
+                #[inline(always)]
+                fn $op(self, $($arg: $from),*) -> $v {
+                    // SAFETY: see the note on the tokens.
+                    unsafe { $intrinsic($($arg),*) }
+                }
+            )*
             $(
                 #[inline(always)]
                 $own
@@ -106,16 +72,18 @@ simd! {
     __m512,
     16,
     true,
-    _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
-    _mm512_add_ps,
-    _mm512_sub_ps,
-    _mm512_mul_ps,
-    _mm512_div_ps,
-    _mm512_fmadd_ps,
-    _mm512_max_ps,
-    _mm512_min_ps,
+    [
+        splat(x: f32) = _mm512_set1_ps,
+        add(a: __m512, b: __m512) = _mm512_add_ps,
+        sub(a: __m512, b: __m512) = _mm512_sub_ps,
+        mul(a: __m512, b: __m512) = _mm512_mul_ps,
+        div(a: __m512, b: __m512) = _mm512_div_ps,
+        max(a: __m512, b: __m512) = _mm512_max_ps,
+        min(a: __m512, b: __m512) = _mm512_min_ps,
+        fma(a: __m512, b: __m512, c: __m512) = _mm512_fmadd_ps,
+    ]
     fn select_gt(self, a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: see the note on the tokens.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes) }
@@ -222,16 +190,18 @@ simd! {
     [f32; 4],
     8,
     false,
-    _mm256_set1_ps,
     _mm256_loadu_ps,
     _mm256_storeu_ps,
-    _mm256_add_ps,
-    _mm256_sub_ps,
-    _mm256_mul_ps,
-    _mm256_div_ps,
-    _mm256_fmadd_ps,
-    _mm256_max_ps,
-    _mm256_min_ps,
+    [
+        splat(x: f32) = _mm256_set1_ps,
+        add(a: __m256, b: __m256) = _mm256_add_ps,
+        sub(a: __m256, b: __m256) = _mm256_sub_ps,
+        mul(a: __m256, b: __m256) = _mm256_mul_ps,
+        div(a: __m256, b: __m256) = _mm256_div_ps,
+        max(a: __m256, b: __m256) = _mm256_max_ps,
+        min(a: __m256, b: __m256) = _mm256_min_ps,
+        fma(a: __m256, b: __m256, c: __m256) = _mm256_fmadd_ps,
+    ]
     fn select_gt(self, a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
         // SAFETY: see the note on the tokens.
         unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
