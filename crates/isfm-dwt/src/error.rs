@@ -72,3 +72,23 @@ impl From<Error> for candle_core::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let error = Error::Candle(candle_core::Error::Msg("no kernel".to_string()));
+        match error {
+            // No wildcard: a new variant with a cause belongs here, too.
+            Error::Candle(_) => isfm_testing::says_once(&error, "no kernel"),
+            Error::Shape { .. }
+            | Error::DType { .. }
+            | Error::Levels { .. }
+            | Error::Filters { .. }
+            | Error::UnknownWavelet(_)
+            | Error::Node { .. } => (),
+        }
+    }
+}

@@ -79,3 +79,35 @@ impl From<Error> for candle_core::Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use isfm_testing::says_once;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let (path, text) = (|| PathBuf::from("a.png"), || "b".to_string());
+        for error in [
+            Error::List { folder: path(), source: io::Error::other("no permission") },
+            Error::NoPictures { folder: path(), skipped: 3 },
+            Error::NoPairs { visible: path(), infrared: path(), names: [text(), text()] },
+            Error::Read { path: path(), source: io::Error::other("no disk") },
+            Error::weights("a.pth", "cut off".to_string()),
+            Error::Ambiguous(Ambiguous { visible: vec![path()], infrared: vec![path()] }),
+        ] {
+            // No wildcard: a new variant belongs into the list above, too.
+            match &error {
+                Error::List { .. } => says_once(&error, "no permission"),
+                Error::Read { .. } => says_once(&error, "no disk"),
+                Error::NoPictures { .. }
+                | Error::NoPairs { .. }
+                | Error::Weights { .. }
+                | Error::Ambiguous(_) => says_once(&error, &error.to_string()),
+            }
+        }
+    }
+}

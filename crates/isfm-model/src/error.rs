@@ -82,3 +82,52 @@ fn json(config: &Config) -> String {
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use isfm_testing::says_once;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let (path, text) = (|| PathBuf::from("a.json"), |text: &str| text.to_string());
+        let json = || serde_json::from_str::<Config>("nothing").unwrap_err();
+        let config = Config::from(Preset::Small);
+        for error in [
+            Error::Config { field: "expand", given: text("0"), needed: text("1") },
+            Error::Json(json()),
+            Error::ConfigFile { path: path(), source: Box::new(json().into()) },
+            Error::UnknownPreset(text("huge")),
+            Error::File(isfm_files::Error::Read {
+                path: path(),
+                source: io::Error::other("no disk"),
+            }),
+            Error::Write { path: path(), source: io::Error::other("disk full") },
+            Error::Mismatch {
+                origin: text("a.pth"),
+                config: config.clone(),
+                difference: Box::default(),
+                looks: Some(Box::new(config)),
+            },
+            Error::Input { what: "it", got: vec![1], needed: text("2") },
+            Error::Candle(candle_core::Error::Msg(text("no kernel"))),
+        ] {
+            // No wildcard: a new variant belongs into the list above, too.
+            match &error {
+                Error::Json(_) | Error::ConfigFile { .. } => {
+                    says_once(&error, &json().to_string());
+                }
+                Error::File(_) => says_once(&error, "no disk"),
+                Error::Write { .. } => says_once(&error, "disk full"),
+                Error::Candle(_) => says_once(&error, "no kernel"),
+                Error::Config { .. }
+                | Error::UnknownPreset(_)
+                | Error::Mismatch { .. }
+                | Error::Input { .. } => says_once(&error, &error.to_string()),
+            }
+        }
+    }
+}

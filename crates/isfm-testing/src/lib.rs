@@ -59,6 +59,15 @@ pub fn refused<T, E: std::fmt::Display>(result: Result<T, E>, words: &[&str]) {
     }
 }
 
+/// Asserts that an error and its sources together say `cause` once, and that no text repeats its
+/// source's.
+pub fn says_once(error: &dyn std::error::Error, cause: &str) {
+    let chain = std::iter::successors(Some(error), |e| e.source());
+    let texts: Vec<String> = chain.map(ToString::to_string).collect();
+    assert_eq!(texts.concat().matches(cause).count(), 1, "{texts:?}");
+    assert!(texts.windows(2).all(|pair| !pair[0].contains(&pair[1])), "{texts:?}");
+}
+
 /// The folder `shared` beside the repository: other people's pictures, and numbers made from them.
 /// For tests inside [`needs_shared!`].
 pub fn shared() -> PathBuf {
