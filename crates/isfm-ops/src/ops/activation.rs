@@ -1,5 +1,6 @@
 use candle_core::{Device, Error, Result, Shape, Tensor};
-use isfm_kernels::{Plan, Type, pointwise as kernels};
+use isfm_kernels::pointwise::{self as kernels, Gate};
+use isfm_kernels::{Plan, Type};
 use rayon::prelude::*;
 
 use super::pointwise::{Pointwise, TASK, pointwise};
@@ -170,29 +171,14 @@ impl Op for SiluGradient {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Gate {
-    Silu,
-    Sigmoid,
-}
-
-impl Gate {
-    fn on_cuda(self) -> kernels::Gate {
-        match self {
-            Self::Silu => kernels::Gate::Silu,
-            Self::Sigmoid => kernels::Gate::Sigmoid,
-        }
-    }
-
-    /// The gate's factor and its derivative.
-    #[inline(always)]
-    fn value_and_slope<S: Simd>(self, s: S, z: S::V) -> (S::V, S::V) {
-        match self {
-            Self::Silu => silu_and_slope(s, z),
-            Self::Sigmoid => {
-                let sigmoid = s.sigmoid(z);
-                (sigmoid, s.mul(sigmoid, s.sub(s.splat(S::E::of(1.)), sigmoid)))
-            }
+/// The gate's factor and its derivative.
+#[inline(always)]
+fn value_and_slope<S: Simd>(gate: Gate, s: S, z: S::V) -> (S::V, S::V) {
+    match gate {
+        Gate::Silu => silu_and_slope(s, z),
+        Gate::Sigmoid => {
+            let sigmoid = s.sigmoid(z);
+            (sigmoid, s.mul(sigmoid, s.sub(s.splat(S::E::of(1.)), sigmoid)))
         }
     }
 }
@@ -200,7 +186,7 @@ impl Gate {
 impl Pointwise<2, 1> for Gate {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, [x, z]: [S::V; 2]) -> [S::V; 1] {
-        [s.mul(x, self.value_and_slope(s, z).0)]
+        [s.mul(x, value_and_slope(self, s, z).0)]
     }
 }
 
@@ -217,7 +203,7 @@ impl Op for Gate {
     }
 
     fn plan(&self, t: Type, inputs: &[&Shape]) -> Result<Plan> {
-        kernels::gate(t, self.on_cuda(), inputs[0].elem_count()).map_err(Error::wrap)
+        kernels::gate(t, *self, inputs[0].elem_count()).map_err(Error::wrap)
     }
 
     fn gradients(&self, inputs: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
@@ -233,7 +219,7 @@ struct GateGradient(Gate);
 impl Pointwise<3, 2> for GateGradient {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, [x, z, grad]: [S::V; 3]) -> [S::V; 2] {
-        let (value, slope) = self.0.value_and_slope(s, z);
+        let (value, slope) = value_and_slope(self.0, s, z);
         [s.mul(grad, value), s.mul(s.mul(grad, x), slope)]
     }
 }
@@ -252,6 +238,6 @@ impl Op for GateGradient {
     }
 
     fn plan(&self, t: Type, inputs: &[&Shape]) -> Result<Plan> {
-        kernels::gate_backward(t, self.0.on_cuda(), inputs[0].elem_count()).map_err(Error::wrap)
+        kernels::gate_backward(t, self.0, inputs[0].elem_count()).map_err(Error::wrap)
     }
 }

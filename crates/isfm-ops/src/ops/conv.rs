@@ -1,5 +1,6 @@
 use candle_core::{Device, Error, Result, Shape, Tensor};
-use isfm_kernels::{Plan, Type, conv as kernels};
+use isfm_kernels::conv::{self as kernels, Start};
+use isfm_kernels::{Plan, Type};
 use rayon::prelude::*;
 
 use crate::check;
@@ -254,18 +255,12 @@ fn accumulate<E: Real>(x: &[E], map: Map, k: usize, w: &Packed<E>, out: &mut [E]
     });
 }
 
-/// What a kernel's sums start from: the operation's third input.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
-    Bias,
-    Map,
-}
-
 /// The convolution; as `adjoint` the one with mirrored windows and swapped channels.
 struct Conv {
     adjoint: bool,
     /// Whether SiLU follows; only if no input is tracked.
     silu: bool,
+    /// What the sums start from: the third input.
     start: Option<Start>,
 }
 
@@ -318,14 +313,10 @@ impl Op for Conv {
     fn plan(&self, t: Type, inputs: &[&Shape]) -> Result<Plan> {
         let map = crate::ops::kernel_map(inputs[0])?;
         let (outputs, channels, k, _) = inputs[1].dims4()?;
-        let start = self.start.map(|start| match start {
-            Start::Bias => kernels::Start::Bias,
-            Start::Map => kernels::Start::Map,
-        });
         let plan = if self.adjoint {
             kernels::conv_adjoint(t, map, channels, k)
         } else {
-            kernels::conv(t, map, outputs, k, start, self.silu)
+            kernels::conv(t, map, outputs, k, self.start, self.silu)
         };
         plan.map_err(Error::wrap)
     }
