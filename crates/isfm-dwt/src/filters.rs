@@ -1,4 +1,4 @@
-//! Written by filters.py with PyWavelets 1.9.0: change that, not this.
+//! Written by tools/filters.py with PyWavelets 1.9.0: change that, not this.
 
 // Taps, not constants of nature.
 #![allow(clippy::approx_constant)]

@@ -277,7 +277,7 @@ impl<E: Real> Task<E> {
         let Self { table, chunk, block, scratch, sums, .. } = self;
         let column = at.column;
         let zero = s.splat(E::of(0.));
-        let (spec, lanes) = (io.spec, S::LANES);
+        let spec = io.spec;
         let width = spec.proj_width();
         let (b0, c0) = (spec.dt_rank() + first, spec.dt_rank() + spec.states() + first);
         let Scratch { dy, gb, gah, decay, carried, proj: dproj } = scratch;
@@ -293,34 +293,34 @@ impl<E: Real> Task<E> {
             if first == 0 {
                 ahead.step(chunk, t);
             }
-            let scaled = lanes::scaled(s, s.load(&block.delta[t * lanes..]), limit);
-            let w = s.load(&block.w[t * lanes..]);
+            let scaled = lanes::scaled(s, s.load(&block.delta[t * S::LANES..]), limit);
+            let w = s.load(&block.w[t * S::LANES..]);
             let b = &chunk.row(io, t)[b0..][..G];
-            let decay = &mut decay[t * G * lanes..][..G * lanes];
-            let carried = &mut carried[t * G * lanes..][..G * lanes];
+            let decay = &mut decay[t * G * S::LANES..][..G * S::LANES];
+            let carried = &mut carried[t * G * S::LANES..][..G * S::LANES];
             unroll!(i < G => 16, {
                 let e = lanes::decay(s, scaled, a[i]);
                 let eh = s.mul(e, state[i]);
                 state[i] = s.fma(w, s.splat(b[i]), eh);
-                s.store(e, &mut decay[i * lanes..]);
-                s.store(eh, &mut carried[i * lanes..]);
+                s.store(e, &mut decay[i * S::LANES..]);
+                s.store(eh, &mut carried[i * S::LANES..]);
             });
         }
         let mut da = [zero; G];
         for t in (0..chunk.len()).rev() {
-            let o = t * lanes;
+            let o = t * S::LANES;
             let (dy, w) = (s.load(&dy[o..]), s.load(&block.w[o..]));
             let delta = s.load(&block.delta[o..]);
             let row = chunk.row(io, t);
             let (b, c) = (&row[b0..][..G], &row[c0..][..G]);
-            let decay = &decay[o * G..][..G * lanes];
-            let carried = &carried[o * G..][..G * lanes];
+            let decay = &decay[o * G..][..G * S::LANES];
+            let carried = &carried[o * G..][..G * S::LANES];
             let (mut to_b, mut to_c) = ([zero; 4], [zero; 4]);
             let mut quarters = [s.quarter([zero; 4], 0); 4];
             let mut sum_gb = [s.load(&gb[o..]), zero];
             let mut sum_gah = [s.load(&gah[o..]), zero];
             unroll!(i < G => 16, {
-                let l = i * lanes;
+                let l = i * S::LANES;
                 let b = s.splat(b[i]);
                 let g = s.fma(dy, s.splat(c[i]), carry[i]);
                 let eh = s.load(&carried[l..]);
@@ -367,14 +367,14 @@ impl<E: Real> Task<E> {
         set: bool,
     ) {
         let Self { table, chunk, block, scratch, sums, .. } = self;
-        let (spec, lanes) = (io.spec, S::LANES);
+        let spec = io.spec;
         let width = spec.proj_width();
         let (zero, one) = (s.splat(E::of(0.)), s.splat(E::of(1.)));
         let twenty = s.splat(E::of(20.));
         let skip = s.load(&table.skip[at.column..]);
         let (mut dskip, mut dbias) = (zero, zero);
         for (t, row) in chunk.here.maps().iter().enumerate() {
-            let o = t * lanes;
+            let o = t * S::LANES;
             let (dy, u) = (s.load(&scratch.dy[o..]), s.load(&block.u[o..]));
             let (gb, gah) = (s.load(&scratch.gb[o..]), s.load(&scratch.gah[o..]));
             let du = s.fma(skip, dy, s.mul(s.load(&block.delta[o..]), gb));
@@ -414,7 +414,7 @@ impl<E: Real> Task<E> {
                     let t = t0 + 4 * q;
                     unroll!(i < 4 => 16, {
                         if t + i < chunk.len() {
-                            let draw = s.load(&scratch.gah[(t + i) * lanes..]);
+                            let draw = s.load(&scratch.gah[(t + i) * S::LANES..]);
                             rows[i] = s.mul(draw, weight);
                             dweight = s.fma(draw, s.splat(chunk.row(io, t + i)[r]), dweight);
                         }

@@ -50,7 +50,7 @@ def biorthogonal():
 
 version = importlib.metadata.version("PyWavelets")
 lines = [
-    f"//! Written by filters.py with PyWavelets {version}: change that, not this.",
+    f"//! Written by tools/filters.py with PyWavelets {version}: change that, not this.",
     "",
     "// Taps, not constants of nature.",
     "#![allow(clippy::approx_constant)]",
@@ -69,4 +69,4 @@ lines = [
     *biorthogonal(),
     "];",
 ]
-pathlib.Path(__file__).with_name("filters.rs").write_text("\n".join(lines) + "\n")
+(pathlib.Path(__file__).parents[1] / "src" / "filters.rs").write_text("\n".join(lines) + "\n")
