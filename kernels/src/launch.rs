@@ -22,6 +22,10 @@ impl Type {
             Self::Bf16 => "bf16",
         }
     }
+
+    pub(crate) fn kernel(self, name: &str) -> String {
+        format!("{name}_{}", self.suffix())
+    }
 }
 
 /// What a buffer holds.
@@ -261,26 +265,21 @@ impl Plan {
     }
 
     /// Launches an element-wise kernel over `n` elements.
-    pub(crate) fn each(&mut self, module: Module, name: &str, t: Type, n: u32, args: Vec<Arg>) {
-        self.each_named(module, format!("{name}_{}", t.suffix()), n, args);
-    }
-
-    pub(crate) fn each_named(&mut self, module: Module, kernel: String, n: u32, args: Vec<Arg>) {
+    pub(crate) fn each(&mut self, module: Module, kernel: String, n: u32, args: &[&[Arg]]) {
         let blocks = n.div_ceil(THREADS).min(MOST_BLOCKS as u32);
-        self.blocks(module, kernel, blocks, THREADS, args);
+        self.blocks(module, kernel, [blocks, THREADS], args);
     }
 
-    /// Launches a kernel on `grid` blocks.
+    /// Launches a kernel on a grid of blocks; the arguments are one after another.
     pub(crate) fn blocks(
         &mut self,
         module: Module,
         kernel: String,
-        grid: u32,
-        block: u32,
-        args: Vec<Arg>,
+        [grid, block]: [u32; 2],
+        args: &[&[Arg]],
     ) {
         if grid > 0 {
-            self.launches.push(Launch { module, kernel, grid, block, args });
+            self.launches.push(Launch { module, kernel, grid, block, args: args.concat() });
         }
     }
 }

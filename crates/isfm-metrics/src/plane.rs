@@ -1,5 +1,9 @@
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::simd::LANES;
-use crate::{Error, Result};
+use crate::{Error, Metric, Result};
 
 mod sealed {
     pub trait Sealed {}
@@ -177,6 +181,12 @@ impl Grid {
     }
 }
 
+/// The `n` rows of an image in bands of `rows`, which are fixed, so that sums do not depend on the
+/// threads.
+pub(crate) fn bands(n: usize, rows: usize) -> impl IndexedParallelIterator<Item = Range<usize>> {
+    (0..n.div_ceil(rows)).into_par_iter().map(move |band| band * rows..(band * rows + rows).min(n))
+}
+
 /// The three images in `f64`.
 pub(crate) struct Grids {
     pub(crate) visible: Grid,
@@ -191,6 +201,24 @@ impl Grids {
             || rayon::join(|| Grid::of(&triple.visible), || Grid::of(&triple.infrared)),
         );
         Self { visible, infrared, fused }
+    }
+
+    /// What `f` makes of each.
+    pub(crate) fn map(&self, f: impl Fn(&Grid) -> Grid + Sync) -> Self {
+        let (fused, (visible, infrared)) = rayon::join(
+            || f(&self.fused),
+            || rayon::join(|| f(&self.visible), || f(&self.infrared)),
+        );
+        Self { visible, infrared, fused }
+    }
+
+    /// Refuses images of fewer than `needed` pixels either way.
+    pub(crate) fn at_least(&self, needed: usize, metric: Metric) -> Result<()> {
+        let (width, height) = self.size();
+        if width.min(height) >= needed {
+            return Ok(());
+        }
+        Err(Error::TooSmall { metric, width, height, needed })
     }
 
     pub(crate) fn size(&self) -> (usize, usize) {
