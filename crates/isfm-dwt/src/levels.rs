@@ -33,14 +33,32 @@ fn too_many(op: &'static str, sizes: &[usize], levels: usize, most: usize) -> Er
     Error::Levels { op, levels, size, most }
 }
 
-/// The error for a list without coefficients.
-pub(crate) fn no_coefficients(op: &'static str) -> Error {
-    Error::Shape {
-        op,
-        what: "coefficients",
-        got: "empty".to_string(),
-        needed: "an approximation, then details".to_string(),
+/// The coarsest approximation of several levels, then the details from the coarsest to the finest:
+/// `one` takes apart an approximation, of the level (from 0).
+pub(crate) fn decompose(
+    x: &Tensor,
+    levels: usize,
+    one: impl Fn(&Tensor, usize) -> Result<(Tensor, Tensor)>,
+) -> Result<Vec<Tensor>> {
+    let mut coefficients = Vec::new();
+    let mut approx = x.clone();
+    for level in 0..levels {
+        let details;
+        (approx, details) = one(&approx, level)?;
+        coefficients.push(details);
     }
+    coefficients.push(approx);
+    coefficients.reverse();
+    Ok(coefficients)
+}
+
+/// The approximation and the details of a list of coefficients, which must not be empty.
+pub(crate) fn first_of<'a>(
+    op: &'static str,
+    coefficients: &'a [Tensor],
+) -> Result<(&'a Tensor, &'a [Tensor])> {
+    let (got, needed) = ("empty".to_string(), "an approximation, then details".to_string());
+    coefficients.split_first().ok_or(Error::Shape { op, what: "coefficients", got, needed })
 }
 
 /// `x` with one sample less or more along `dim`, so that there are `n`.

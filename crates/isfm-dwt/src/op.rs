@@ -61,34 +61,16 @@ pub(crate) fn require_float(op: &'static str, x: &Tensor) -> crate::Result<()> {
     }
 }
 
-/// Which bands an operation gives or takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    Approx,
-    Details,
-    Both,
-}
-
-impl From<Part> for Bands {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Approx => Self::Approx,
-            Part::Details => Self::Details,
-            Part::Both => Self::Both,
-        }
-    }
-}
-
 /// The approximation and the details of `x` in one pass over it.
 ///
 /// While gradients are tracked each is an operation of its own instead: the backward of splitting
 /// one result would pad both halves to full size again.
 pub(crate) fn analysis<T: Transform>(transform: T, x: &Tensor) -> Result<(Tensor, Tensor)> {
-    let op = |part| Analysis { transform: transform.clone(), part };
+    let op = |bands| Analysis { transform: transform.clone(), bands };
     if x.track_op() {
-        return Ok((apply(op(Part::Approx), &[x])?, apply(op(Part::Details), &[x])?));
+        return Ok((apply(op(Bands::Approx), &[x])?, apply(op(Bands::Details), &[x])?));
     }
-    halves(&transform, &apply_untracked(op(Part::Both), &[x])?)
+    halves(&transform, &apply_untracked(op(Bands::Both), &[x])?)
 }
 
 /// What the bands sum up to.
@@ -97,39 +79,13 @@ pub(crate) fn synthesis<T: Transform>(
     approx: &Tensor,
     details: &Tensor,
 ) -> Result<Tensor> {
-    apply(Synthesis { transform, part: Part::Both }, &[approx, details])
+    apply(Synthesis { transform, bands: Bands::Both }, &[approx, details])
 }
 
-/// The halves of [`Part::Both`]'s result; contiguous views, nothing is copied.
+/// The halves of [`Bands::Both`]'s result; contiguous views, nothing is copied.
 fn halves<T: Transform>(transform: &T, both: &Tensor) -> Result<(Tensor, Tensor)> {
     let [approx, details] = unpack(both, [&transform.approx(), &transform.details()])?;
     Ok((approx, details))
-}
-
-fn run_analysis<T: Transform, E: Real>(transform: &T, part: Part, x: &[E]) -> Vec<E> {
-    let wanted = |other, shape: Shape| if part == other { 0 } else { shape.elem_count() };
-    let n = wanted(Part::Details, transform.approx());
-    let m = wanted(Part::Approx, transform.details());
-    let mut out = with_capacity(n + m);
-    if n + m > 0 {
-        let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
-        let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
-        transform.analyse(x, Parts { approx, details });
-    }
-    // SAFETY: `analyse` has written what it was given, and that is all of it.
-    unsafe { out.set_len(n + m) };
-    out
-}
-
-fn run_synthesis<T: Transform, E: Real>(transform: &T, parts: Parts<&[E]>) -> Vec<E> {
-    let n = transform.signal().elem_count();
-    let mut out = with_capacity(n);
-    if n > 0 {
-        transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
-    }
-    // SAFETY: `synthesise` has written what it was given, and that is all of it.
-    unsafe { out.set_len(n) };
-    out
 }
 
 /// The map of a transform that has a kernel on a GPU.
@@ -143,10 +99,10 @@ fn haar_map(t: &impl Transform) -> Result<Map> {
     })
 }
 
-/// From signals to bands. [`Part::Both`] gives them one after the other, flat.
+/// From signals to bands. [`Bands::Both`] gives them one after the other, flat.
 struct Analysis<T> {
     transform: T,
-    part: Part,
+    bands: Bands,
 }
 
 impl<T: Transform> Op for Analysis<T> {
@@ -156,15 +112,26 @@ impl<T: Transform> Op for Analysis<T> {
 
     fn shape(&self, _: &[&Shape]) -> Result<Shape> {
         let t = &self.transform;
-        Ok(match self.part {
-            Part::Approx => t.approx(),
-            Part::Details => t.details(),
-            Part::Both => (t.approx().elem_count() + t.details().elem_count()).into(),
+        Ok(match self.bands {
+            Bands::Approx => t.approx(),
+            Bands::Details => t.details(),
+            Bands::Both => (t.approx().elem_count() + t.details().elem_count()).into(),
         })
     }
 
     fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
-        Ok(run_analysis(&self.transform, self.part, inputs[0].data))
+        let wanted = |other, shape: Shape| if self.bands == other { 0 } else { shape.elem_count() };
+        let n = wanted(Bands::Details, self.transform.approx());
+        let m = wanted(Bands::Approx, self.transform.details());
+        let mut out = with_capacity(n + m);
+        if n + m > 0 {
+            let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
+            let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
+            self.transform.analyse(inputs[0].data, Parts { approx, details });
+        }
+        // SAFETY: `analyse` has written what it was given, and that is all of it.
+        unsafe { out.set_len(n + m) };
+        Ok(out)
     }
 
     fn widens(&self) -> bool {
@@ -173,12 +140,12 @@ impl<T: Transform> Op for Analysis<T> {
 
     fn plan(&self, t: Type, _: &[&Shape]) -> Result<Plan> {
         let map = haar_map(&self.transform)?;
-        kernels::haar(t, map, self.part.into()).map_err(candle_core::Error::wrap)
+        kernels::haar(t, map, self.bands).map_err(candle_core::Error::wrap)
     }
 
     fn gradients(&self, _: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
-        let op = Synthesis { transform: self.transform.clone(), part: self.part };
-        let dx = if self.part == Part::Both {
+        let op = Synthesis { transform: self.transform.clone(), bands: self.bands };
+        let dx = if self.bands == Bands::Both {
             let (approx, details) = halves(&self.transform, grad)?;
             apply_untracked(op, &[&approx, &details])
         } else {
@@ -191,7 +158,7 @@ impl<T: Transform> Op for Analysis<T> {
 /// From bands to signals: the transpose of [`Analysis`], from one half (the other is zero) or both.
 struct Synthesis<T> {
     transform: T,
-    part: Part,
+    bands: Bands,
 }
 
 impl<T: Transform> Op for Synthesis<T> {
@@ -205,12 +172,19 @@ impl<T: Transform> Op for Synthesis<T> {
 
     fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
         let first = Some(inputs[0].data);
-        let parts = match self.part {
-            Part::Approx => Parts { approx: first, details: None },
-            Part::Details => Parts { approx: None, details: first },
-            Part::Both => Parts { approx: first, details: inputs.get(1).map(|i| i.data) },
+        let parts = match self.bands {
+            Bands::Approx => Parts { approx: first, details: None },
+            Bands::Details => Parts { approx: None, details: first },
+            Bands::Both => Parts { approx: first, details: inputs.get(1).map(|i| i.data) },
         };
-        Ok(run_synthesis(&self.transform, parts))
+        let n = self.transform.signal().elem_count();
+        let mut out = with_capacity(n);
+        if n > 0 {
+            self.transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
+        }
+        // SAFETY: `synthesise` has written what it was given, and that is all of it.
+        unsafe { out.set_len(n) };
+        Ok(out)
     }
 
     fn widens(&self) -> bool {
@@ -219,11 +193,11 @@ impl<T: Transform> Op for Synthesis<T> {
 
     fn plan(&self, t: Type, _: &[&Shape]) -> Result<Plan> {
         let map = haar_map(&self.transform)?;
-        kernels::haar_inverse(t, map, self.part.into()).map_err(candle_core::Error::wrap)
+        kernels::haar_inverse(t, map, self.bands).map_err(candle_core::Error::wrap)
     }
 
     fn gradients(&self, inputs: &[&Tensor], _: &Tensor, grad: &Tensor) -> Result<Gradients> {
-        let op = Analysis { transform: self.transform.clone(), part: self.part };
+        let op = Analysis { transform: self.transform.clone(), bands: self.bands };
         let bands = apply_untracked(op, &[grad])?;
         if inputs.len() == 1 {
             return Ok([Some(bands), None, None]);

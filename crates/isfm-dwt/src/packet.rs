@@ -111,12 +111,8 @@ impl WaveletPacket {
         let at = self.leaf(path)?;
         let old = &mut self.leaves[at].1;
         if data.dims() != old.dims() {
-            return Err(Error::Shape {
-                op: "wavelet packet",
-                what: "a node",
-                got: format!("{:?}", data.dims()),
-                needed: format!("{:?}", old.dims()),
-            });
+            let needed = format!("{:?}", old.dims());
+            return Err(Error::shape("wavelet packet", "a node", &data, needed));
         }
         *old = data;
         Ok(())

@@ -182,7 +182,7 @@ impl Counts {
     }
 }
 
-pub(crate) fn ratio(part: usize, whole: usize) -> Option<f64> {
+fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
