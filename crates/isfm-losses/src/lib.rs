@@ -5,7 +5,7 @@ mod filter;
 pub mod plain;
 mod term;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
@@ -136,30 +136,16 @@ pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
 }
 
 fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    let op = term.name();
-    if fused.dims() != visible.dims() || fused.dims() != infrared.dims() {
-        return Err(Error::ShapeMismatch {
-            op,
-            fused: fused.dims().to_vec(),
-            visible: visible.dims().to_vec(),
-            infrared: infrared.dims().to_vec(),
-        });
+    let (op, all) = (term.name(), [fused, visible, infrared]);
+    if all.iter().any(|x| x.dims() != fused.dims()) {
+        return Err(Error::ShapeMismatch { op, got: all.map(|x| x.dims().to_vec()) });
     }
-    match *fused.dims() {
-        [b, 1, h, w] if b > 0 && h > 0 && w > 0 => {}
-        _ => {
-            return Err(Error::Shape { op, got: fused.dims().to_vec() });
-        }
+    if !matches!(*fused.dims(), [b, 1, h, w] if b > 0 && h > 0 && w > 0) {
+        return Err(Error::Shape { op, got: fused.dims().to_vec() });
     }
-    let dtype = fused.dtype();
-    let known = matches!(dtype, candle_core::DType::F32 | candle_core::DType::F64);
-    if !known || visible.dtype() != dtype || infrared.dtype() != dtype {
-        return Err(Error::DType {
-            op,
-            fused: dtype,
-            visible: visible.dtype(),
-            infrared: infrared.dtype(),
-        });
+    let types = all.map(Tensor::dtype);
+    if ![[DType::F32; 3], [DType::F64; 3]].contains(&types) {
+        return Err(Error::DType { op, got: types });
     }
     for source in [visible, infrared] {
         if !source.device().same_device(fused.device()) {

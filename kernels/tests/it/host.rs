@@ -130,6 +130,11 @@ impl Host {
             .collect()
     }
 
+    /// The first output of a plan, which must not be refused.
+    pub fn first(&self, made: Result<Plan, Limit>, inputs: &[&[f64]]) -> Vec<f64> {
+        self.run(&plan(made), inputs).remove(0)
+    }
+
     fn run_once(&self, plan: &Work, inputs: &[&[f64]], descending: bool) -> Vec<u8> {
         assert_eq!(inputs.len(), plan.inputs.len());
         let mut request = Request::default();
