@@ -14,17 +14,14 @@ pub enum Type {
 }
 
 impl Type {
-    /// How kernels' names end.
-    pub fn suffix(self) -> &'static str {
-        match self {
+    /// The name of an operation's kernel for this type.
+    pub(crate) fn kernel(self, operation: &str) -> String {
+        let suffix = match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
-        }
-    }
-
-    pub(crate) fn kernel(self, name: &str) -> String {
-        format!("{name}_{}", self.suffix())
+        };
+        format!("{operation}_{suffix}")
     }
 }
 
@@ -176,23 +173,14 @@ pub struct Plan {
 /// A size beyond what the kernels take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    op: &'static str,
-    what: &'static str,
-    got: usize,
-    most: usize,
-}
-
-impl Limit {
-    read! {
-        /// The name of the operation.
-        op: &'static str,
-        /// Which size it is.
-        what: &'static str,
-        /// The size given.
-        got: usize,
-        /// The largest size possible.
-        most: usize,
-    }
+    /// The name of the operation.
+    pub op: &'static str,
+    /// Which size it is.
+    pub what: &'static str,
+    /// The size given.
+    pub got: usize,
+    /// The largest size possible.
+    pub most: usize,
 }
 
 impl std::fmt::Display for Limit {

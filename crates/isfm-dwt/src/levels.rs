@@ -13,24 +13,29 @@ pub(crate) fn check_levels(
     levels: usize,
 ) -> Result<()> {
     // Other borders never run out of samples, and PyWavelets allows any number.
-    let of = |n: usize| match border {
+    check(op, sizes, levels, |n| match border {
         Border::Drop => n.checked_ilog2().unwrap_or(0),
         _ => usize::BITS,
-    };
-    let most = sizes.iter().map(|&n| of(n)).min().unwrap_or(0) as usize;
-    if levels <= most { Ok(()) } else { Err(too_many(op, sizes, levels, most)) }
+    })
 }
 
 /// Refuses sizes that cannot be cut in 2^`levels` phases of one length.
 pub(crate) fn check_stationary(op: &'static str, sizes: &[usize], levels: usize) -> Result<()> {
-    let of = |n: usize| if n == 0 { 0 } else { n.trailing_zeros() };
-    let most = sizes.iter().map(|&n| of(n)).min().unwrap_or(0) as usize;
-    if levels <= most { Ok(()) } else { Err(too_many(op, sizes, levels, most)) }
+    check(op, sizes, levels, |n| if n == 0 { 0 } else { n.trailing_zeros() })
 }
 
-fn too_many(op: &'static str, sizes: &[usize], levels: usize, most: usize) -> Error {
+fn check(
+    op: &'static str,
+    sizes: &[usize],
+    levels: usize,
+    most: impl Fn(usize) -> u32,
+) -> Result<()> {
+    let most = sizes.iter().map(|&n| most(n)).min().unwrap_or(0) as usize;
+    if levels <= most {
+        return Ok(());
+    }
     let size = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
-    Error::Levels { op, levels, size, most }
+    Err(Error::Levels { op, levels, size, most })
 }
 
 /// The coarsest approximation of several levels, then the details from the coarsest to the finest:

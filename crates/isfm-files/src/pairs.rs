@@ -183,8 +183,8 @@ impl Pairing {
     }
 
     fn of_one_stem(&mut self, stem: &str, visible: Vec<&Path>, infrared: Vec<&Path>) {
-        let mut visible = owned(visible);
-        let mut infrared = owned(infrared);
+        let [mut visible, mut infrared] = [visible, infrared]
+            .map(|paths| paths.into_iter().map(Path::to_path_buf).collect::<Vec<_>>());
         let start = self.pairs.len();
         let name = stem.to_owned();
         visible.retain(|v| {
@@ -198,13 +198,10 @@ impl Pairing {
         match (visible.len(), infrared.len()) {
             (_, 0) => self.visible_alone.extend(visible),
             (0, _) => self.infrared_alone.extend(infrared),
-            (1, 1) => self.pairs.extend(
-                visible.into_iter().zip(infrared).map(|(visible, infrared)| Pair {
-                    name: name.clone(),
-                    visible,
-                    infrared,
-                }),
-            ),
+            (1, 1) => {
+                let (visible, infrared) = (visible.remove(0), infrared.remove(0));
+                self.pairs.push(Pair { name, visible, infrared });
+            }
             _ => self.ambiguous.push(Ambiguous { visible, infrared }),
         }
         let same = &mut self.pairs[start..];
@@ -213,10 +210,6 @@ impl Pairing {
             same.iter_mut().for_each(|pair| pair.name = file_name(&pair.visible).to_owned());
         }
     }
-}
-
-fn owned(paths: Vec<&Path>) -> Vec<PathBuf> {
-    paths.into_iter().map(Path::to_path_buf).collect()
 }
 
 // Of a listed picture neither is ever empty: its name is UTF-8 and has an extension.

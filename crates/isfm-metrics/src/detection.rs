@@ -230,33 +230,28 @@ pub fn evaluate(
         return Err(Error::DetectionScore { index });
     }
 
-    #[derive(Default)]
-    struct Scene<'a> {
-        truth: Vec<&'a GroundTruth>,
-        found: Vec<&'a Detection>,
-    }
-    let mut scenes: BTreeMap<(usize, usize), Scene<'_>> = BTreeMap::new();
+    let mut scenes = BTreeMap::<(usize, usize), (Vec<&GroundTruth>, Vec<&Detection>)>::new();
     for object in truth {
-        scenes.entry((object.class, object.image)).or_default().truth.push(object);
+        scenes.entry((object.class, object.image)).or_default().0.push(object);
     }
     for detection in found {
-        scenes.entry((detection.class, detection.image)).or_default().found.push(detection);
+        scenes.entry((detection.class, detection.image)).or_default().1.push(detection);
     }
 
     let mut classes: Vec<ClassScores> = Vec::new();
-    for ((class, _), mut scene) in scenes {
+    for ((class, _), (mut truth, mut found)) in scenes {
         if classes.last().is_none_or(|last| last.class != class) {
             let verdicts = vec![Vec::new(); iou_thresholds.len()];
             classes.push(ClassScores { class, objects: 0, verdicts });
         }
         let Some(scores) = classes.last_mut() else { continue };
-        scores.objects += scene.truth.iter().filter(|t| !t.crowd).count();
+        scores.objects += truth.iter().filter(|t| !t.crowd).count();
         // Stable, so that equal scores keep the caller's order; crowds come after objects.
-        scene.found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        scene.found.truncate(*max_detections);
-        scene.truth.sort_by_key(|t| t.crowd);
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(*max_detections);
+        truth.sort_by_key(|t| t.crowd);
         for (threshold, verdicts) in iou_thresholds.iter().zip(&mut scores.verdicts) {
-            match_boxes(&scene.truth, &scene.found, *threshold, verdicts);
+            match_boxes(&truth, &found, *threshold, verdicts);
         }
     }
     for verdicts in classes.iter_mut().flat_map(|c| &mut c.verdicts) {

@@ -196,19 +196,17 @@ pub(crate) struct Grids {
 
 impl Grids {
     pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
-        let (fused, (visible, infrared)) = rayon::join(
-            || Grid::of(&triple.fused),
-            || rayon::join(|| Grid::of(&triple.visible), || Grid::of(&triple.infrared)),
-        );
-        Self { visible, infrared, fused }
+        Self::made([&triple.visible, &triple.infrared, &triple.fused], Grid::of)
     }
 
     /// What `f` makes of each.
     pub(crate) fn map(&self, f: impl Fn(&Grid) -> Grid + Sync) -> Self {
-        let (fused, (visible, infrared)) = rayon::join(
-            || f(&self.fused),
-            || rayon::join(|| f(&self.visible), || f(&self.infrared)),
-        );
+        Self::made([&self.visible, &self.infrared, &self.fused], f)
+    }
+
+    fn made<T: Sync>([v, i, f]: [&T; 3], make: impl Fn(&T) -> Grid + Sync) -> Self {
+        let (fused, (visible, infrared)) =
+            rayon::join(|| make(f), || rayon::join(|| make(v), || make(i)));
         Self { visible, infrared, fused }
     }
 

@@ -48,7 +48,7 @@ pub(crate) fn vif_of(images: &Grids) -> Result<f64> {
     let sums = sums.add(scale::<5>(&g));
     let g = g.map(halved::<3>);
     let sums = sums.add(scale::<3>(&g));
-    Ok(sums.visible.ratio() + sums.infrared.ratio())
+    Ok(sums.0[0].ratio() + sums.0[1].ratio())
 }
 
 fn window<const N: usize>() -> [f64; N] {
@@ -77,18 +77,13 @@ impl Fraction {
     }
 }
 
+/// Of the visible and of the infrared image.
 #[derive(Clone, Copy, Default)]
-struct Sums {
-    visible: Fraction,
-    infrared: Fraction,
-}
+struct Sums([Fraction; 2]);
 
 impl Sums {
     fn add(self, other: Self) -> Self {
-        Self {
-            visible: self.visible.add(other.visible),
-            infrared: self.infrared.add(other.infrared),
-        }
+        Self([self.0[0].add(other.0[0]), self.0[1].add(other.0[1])])
     }
 }
 
@@ -96,8 +91,9 @@ impl Consumer for Sums {
     #[inline(always)]
     fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
         let [f, ff, v, vv, fv, i, ii, fi] = moments;
-        add_row(&mut self.visible, [v, vv, f, ff, fv], scratch);
-        add_row(&mut self.infrared, [i, ii, f, ff, fi], scratch);
+        let [visible, infrared] = &mut self.0;
+        add_row(visible, [v, vv, f, ff, fv], scratch);
+        add_row(infrared, [i, ii, f, ff, fi], scratch);
     }
 }
 

@@ -465,12 +465,12 @@ fn dense_convolution_takes_any_place_in_memory() {
 #[test]
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let limit = pointwise::silu(Type::F32, 1 << 31).unwrap_err();
-    assert_eq!((limit.op(), limit.got(), limit.most()), ("silu", 1 << 31, (1 << 31) - 1));
+    assert_eq!((limit.op, limit.got, limit.most), ("silu", 1 << 31, (1 << 31) - 1));
     let (map, _) = map_of((1, 1 << 16, 1 << 15, 2));
-    assert_eq!(conv::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op(), "conv2d");
-    assert_eq!(resize::resize(Type::F32, map, 1, 1).unwrap_err().op(), "resize_bilinear");
+    assert_eq!(conv::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op, "conv2d");
+    assert_eq!(resize::resize(Type::F32, map, 1, 1).unwrap_err().op, "resize_bilinear");
     let (map, _) = map_of((1, 2, 2, 2));
-    assert_eq!(window::avg_pool(Type::F32, map, 1025).unwrap_err().what(), "the window");
+    assert_eq!(window::avg_pool(Type::F32, map, 1025).unwrap_err().what, "the window");
     assert!(haar::haar(Type::F32, Map { batch: usize::MAX, ..map }, Bands::Both).is_err());
     // Sizes beside a 0 are multiplied too.
     let most = usize::MAX;

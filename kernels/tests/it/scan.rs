@@ -190,12 +190,12 @@ fn lines_agree_with_the_cpu() {
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let refused = |s: &Scan| s.forward(Type::F32, false).unwrap_err();
     let limit = refused(&cross(1, 2, 2, 2, 17, 2));
-    assert_eq!((limit.what(), limit.got(), limit.most()), ("the number of states", 17, 16));
-    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what(), "the rank of dt");
+    assert_eq!((limit.what, limit.got, limit.most), ("the number of states", 17, 16));
+    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what, "the rank of dt");
     let long = refused(&cross(1, 1 << 20, 1 << 10, 2, 16, 2));
-    assert_eq!(long.what(), "the number of projected values");
+    assert_eq!(long.what, "the number of projected values");
     assert!(long.to_string().contains("selective_scan on CUDA"), "{long}");
-    assert!(refused(&Scan::line(1 << 20, 1, 1, 1 << 20, 1)).what().contains("outputs"));
+    assert!(refused(&Scan::line(1 << 20, 1, 1, 1 << 20, 1)).what.contains("outputs"));
     let most = usize::MAX;
     for [batch, rows, cols, channels] in
         [[most, 1, 1, 1], [1, most, 3, 1], [1, 0, most, 1], [0, 1, 1, most], [most; 4]]
@@ -203,7 +203,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
         for scan in
             [Scan::map(batch, rows, cols, channels, 1), Scan::line(batch, rows, cols, channels, 1)]
         {
-            assert!(refused(&scan).got() > refused(&scan).most(), "{scan:?}");
+            assert!(refused(&scan).got > refused(&scan).most, "{scan:?}");
             assert!(scan.kept().is_err() && scan.backward(Type::F32).is_err(), "{scan:?}");
             let _ = (scan.elements(), scan.state_elements(), scan.proj_elements(), scan.params());
         }
