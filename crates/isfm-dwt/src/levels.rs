@@ -1,6 +1,6 @@
 //! What transforms of several levels share.
 
-use candle_core::Tensor;
+use candle_core::{Shape, Tensor};
 
 use crate::axis::Border;
 use crate::{Error, Result};
@@ -64,6 +64,18 @@ pub(crate) fn first_of<'a>(
 ) -> Result<(&'a Tensor, &'a [Tensor])> {
     let (got, needed) = ("empty".to_string(), "an approximation, then details".to_string());
     coefficients.split_first().ok_or(Error::Shape { op, what: "coefficients", got, needed })
+}
+
+/// The error for details that do not belong to the approximation.
+pub(crate) fn mismatch(
+    op: &'static str,
+    details: &Tensor,
+    approx: &Tensor,
+    needed: &Shape,
+) -> Error {
+    let got = format!("{:?} of {:?}", details.dims(), details.dtype());
+    let needed = format!("{:?} of {:?}", needed.dims(), approx.dtype());
+    Error::Shape { op, what: "details", got, needed }
 }
 
 /// `x` with one sample less or more along `dim`, so that there are `n`.

@@ -143,17 +143,11 @@ fn chunks<'a, T>(out: Parts<&'a mut [T]>, line: usize, size: usize) -> Vec<Task<
     let per_line = line.div_ceil(size);
     (0..)
         .map_while(|at| {
-            let (approx, details) = (
-                approx.as_mut().and_then(Iterator::next),
-                details.as_mut().and_then(Iterator::next),
-            );
-            let start = at % per_line * size;
-            (approx.is_some() || details.is_some()).then_some(Task {
-                line: at / per_line,
-                start,
-                approx,
-                details,
-            })
+            let approx = approx.as_mut().and_then(Iterator::next);
+            let details = details.as_mut().and_then(Iterator::next);
+            let (line, start) = (at / per_line, at % per_line * size);
+            let any = approx.is_some() || details.is_some();
+            any.then_some(Task { line, start, approx, details })
         })
         .collect()
 }

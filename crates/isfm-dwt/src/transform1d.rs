@@ -2,7 +2,7 @@ use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use crate::axis::{Border, Sampling};
-use crate::levels::{check_levels, check_stationary, decompose, first_of, fit};
+use crate::levels::{check_levels, check_stationary, decompose, first_of, fit, mismatch};
 use crate::op::{analysis, require_float, synthesis};
 use crate::strip::StripTransform;
 use crate::wavelet::Wavelet;
@@ -191,10 +191,5 @@ fn same(op: &'static str, approx: &Tensor, detail: &Tensor) -> Result<()> {
     if (detail.dims(), detail.dtype()) == (approx.dims(), approx.dtype()) {
         return Ok(());
     }
-    Err(Error::Shape {
-        op,
-        what: "detail",
-        got: format!("{:?} of {:?}", detail.dims(), detail.dtype()),
-        needed: format!("{:?} of {:?}", approx.dims(), approx.dtype()),
-    })
+    Err(mismatch(op, detail, approx, approx.shape()))
 }

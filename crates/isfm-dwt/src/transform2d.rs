@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::axis::{Border, Sampling};
 use crate::data_format::{DataFormat, Maps};
-use crate::levels::{check_levels, check_stationary, decompose, first_of, fit};
+use crate::levels::{check_levels, check_stationary, decompose, first_of, fit, mismatch};
 use crate::op::{analysis, require_float, synthesis};
 use crate::plane::PlaneTransform;
 use crate::wavelet::Wavelet;
@@ -253,10 +253,5 @@ fn same(op: &'static str, bands: &Maps, approx: &Tensor, details: &Tensor) -> Re
     if same_type && maps(op, "details", details, bands.format)? == needed {
         return Ok(());
     }
-    Err(Error::Shape {
-        op,
-        what: "details",
-        got: format!("{:?} of {:?}", details.dims(), details.dtype()),
-        needed: format!("{:?} of {:?}", needed.dims(), approx.dtype()),
-    })
+    Err(mismatch(op, details, approx, &needed.dims().into()))
 }

@@ -110,17 +110,7 @@ impl<'a, T: Sample> Triple<'a, T> {
         Ok(Self { visible, infrared, fused })
     }
 
-    /// The visible (or functional) source.
-    pub fn visible(&self) -> Plane<'a, T> {
-        self.visible
-    }
-
-    /// The infrared (or anatomical) source.
-    pub fn infrared(&self) -> Plane<'a, T> {
-        self.infrared
-    }
-
-    /// The fused image.
+    /// The fused image, for the metrics that need no sources.
     pub fn fused(&self) -> Plane<'a, T> {
         self.fused
     }

@@ -166,12 +166,16 @@ fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usi
     any.chain(PACKED.into_iter().flat_map(|m| [3, 5].map(|k| (m, k)))).chain([((1, 9, 5, 8), 7)])
 }
 
-/// The same operation with its first input at an address that no pack can have.
-fn shifted(mut plan: Work) -> Work {
-    plan.inputs[0].1 += 1;
+/// The same operation with its first inputs and outputs, so many, at addresses that no pack can have.
+fn shifted(mut plan: Work, [inputs, outputs]: [usize; 2]) -> Work {
+    for (_, len) in plan.inputs[..inputs].iter_mut().chain(&mut plan.outputs[..outputs]) {
+        *len += 1;
+    }
     for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
-        if let Arg::Input(0, at) = arg {
-            *at += 1;
+        match arg {
+            Arg::Input(i, at) if *i < inputs => *at += 1,
+            Arg::Output(i, at) if *i < outputs => *at += 1,
+            _ => {}
         }
     }
     plan
@@ -255,11 +259,17 @@ fn addresses_and_grids_change_no_result() {
             assert_eq!(host.run(&on_one_block(p.clone()), inputs), want, "{what}");
             let first = moved(inputs[0]);
             let inputs = [&[&first[..]], &inputs[1..]].concat();
-            close(t, &host.run(&shifted(p), &inputs)[0], &want[0], lost, &what);
+            close(t, &host.run(&shifted(p, [1, 0]), &inputs)[0], &want[0], lost, &what);
         }
         let p = plan(norm::layer_norm_backward(t, rows, c, 1e-5));
         let want = host.run(&p, &[&x, &b, &dy]);
-        close(t, &host.run(&shifted(p), &[&moved(&x), &b, &dy])[0], &want[0], lost, "layer norm'");
+        close(
+            t,
+            &host.run(&shifted(p, [1, 0]), &[&moved(&x), &b, &dy])[0],
+            &want[0],
+            lost,
+            "layer norm'",
+        );
 
         // Several strips for a slice of a block, which takes a larger map than a test should.
         let (map, shape) = map_of((1, 35, 9, 132));
@@ -445,15 +455,7 @@ fn dense_convolution_takes_any_place_in_memory() {
             let w = numbers(t, outputs * map.channels * k * k, 2, -1., 1.);
             let start = numbers(t, pixels * outputs, 3, -1., 1.);
             let aligned = plan(conv::conv(t, map, outputs, k, Some(Start::Map), true));
-            let mut moved = aligned.clone();
-            for (_, len) in moved.inputs.iter_mut().chain(&mut moved.outputs) {
-                *len += 1;
-            }
-            for arg in moved.launches.iter_mut().flat_map(|l| &mut l.args) {
-                if let Arg::Input(_, at) | Arg::Output(_, at) = arg {
-                    *at += 1;
-                }
-            }
+            let moved = shifted(aligned.clone(), [3, 1]);
             let want = host.run(&aligned, &[&x, &w, &start]).remove(0);
             let [x, w, start] = [&x, &w, &start].map(|v| [&[0.], &v[..]].concat());
             let got = host.run(&moved, &[&x, &w, &start]).remove(0);

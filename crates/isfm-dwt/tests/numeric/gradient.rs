@@ -85,14 +85,10 @@ fn inside_a_graph() {
     let x = random(&[1, 4, 4, 2], 1);
     check(&[x], |x| {
         let inner = (x[0].sqr()? * 0.5)?;
-        let bands = dwt2(&inner, &Wavelet::haar(), DROP, DataFormat::ChannelsLast)?;
-        let out = idwt2(
-            &bands.approx,
-            &bands.hl()?.repeat((1, 1, 1, 3))?,
-            &Wavelet::haar(),
-            DROP,
-            DataFormat::ChannelsLast,
-        )?;
+        let (haar, layout) = (Wavelet::haar(), DataFormat::ChannelsLast);
+        let bands = dwt2(&inner, &haar, DROP, layout)?;
+        let details = bands.hl()?.repeat((1, 1, 1, 3))?;
+        let out = idwt2(&bands.approx, &details, &haar, DROP, layout)?;
         // Linear, so that the whole stays quadratic and differences exact.
         out.mul(&random(out.dims(), 9))?.sum_all()
     });

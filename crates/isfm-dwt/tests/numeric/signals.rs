@@ -18,17 +18,12 @@ fn oracle(x: &[f64], lo: &[f64], border: Border) -> Vec<f64> {
             Border::Zero if !(0..n).contains(&i) => return 0.,
             Border::Zero => i,
             Border::Constant => i.clamp(0, n - 1),
-            Border::Symmetric => {
+            Border::Symmetric | Border::Reflect => {
+                // Whether the end sample comes twice.
+                let twice = isize::from(border == Border::Symmetric);
                 let mut i = i;
                 while !(0..n).contains(&i) {
-                    i = if i < 0 { -1 - i } else { 2 * n - 1 - i };
-                }
-                i
-            }
-            Border::Reflect => {
-                let mut i = i;
-                while !(0..n).contains(&i) {
-                    i = if i < 0 { -i } else { 2 * n - 2 - i };
+                    i = if i < 0 { -twice - i } else { 2 * n - 2 + twice - i };
                 }
                 i
             }
