@@ -53,18 +53,10 @@ impl From<Type> for Element {
 /// A contiguous buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    element: Element,
-    len: usize,
-}
-
-#[expect(clippy::len_without_is_empty, reason = "a number to allocate, not a collection")]
-impl Need {
-    read! {
-        /// The type of its elements.
-        element: Element,
-        /// How many elements it has.
-        len: usize,
-    }
+    /// The type of its elements.
+    pub element: Element,
+    /// How many elements it has.
+    pub len: usize,
 }
 
 /// A C struct of 32-bit numbers that a kernel takes by value.
@@ -124,26 +116,16 @@ pub enum Arg {
 /// A kernel to launch, on a grid and blocks of one dimension, without dynamic shared memory.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    module: Module,
-    kernel: String,
-    grid: u32,
-    block: u32,
-    args: Vec<Arg>,
-}
-
-impl Launch {
-    read! {
-        /// The source with the kernel.
-        module: Module,
-        /// The kernel's name.
-        kernel: &str = as_str,
-        /// The number of blocks; never 0.
-        grid: u32,
-        /// The number of threads in a block.
-        block: u32,
-        /// The arguments, in the order of the kernel's parameters.
-        args: &[Arg] = as_slice,
-    }
+    /// The source with the kernel.
+    pub module: Module,
+    /// The kernel's name.
+    pub kernel: String,
+    /// The number of blocks; never 0.
+    pub grid: u32,
+    /// The number of threads in a block.
+    pub block: u32,
+    /// The arguments, in the order of the kernel's parameters.
+    pub args: Vec<Arg>,
 }
 
 /// How an operation is done: its buffers, and the launches that fill the outputs, in order on one

@@ -190,13 +190,15 @@ fn ratio(part: usize, whole: usize) -> Option<f64> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectionScores {
     iou_thresholds: Vec<f64>,
+    /// Those that occur in the ground truth or were detected, by rising number.
     classes: Vec<ClassScores>,
 }
 
 /// The scores of one class.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClassScores {
+struct ClassScores {
     class: usize,
+    /// Crowds not counted.
     objects: usize,
     /// For each IoU threshold the detections that count, in falling order of score.
     verdicts: Vec<Vec<Verdict>>,
@@ -299,16 +301,6 @@ fn match_boxes(
 }
 
 impl ClassScores {
-    /// The class.
-    pub fn class(&self) -> usize {
-        self.class
-    }
-
-    /// How many objects of it the ground truth has, crowds not counted.
-    pub fn objects(&self) -> usize {
-        self.objects
-    }
-
     /// The precision at each detection that counts, in falling order of score, as pairs (recall,
     /// precision); not yet made non-increasing. `at` is the place of the IoU threshold.
     fn curve(&self, at: usize) -> Vec<(f64, f64)> {
@@ -353,11 +345,6 @@ impl DetectionScores {
     /// The IoU thresholds of the options.
     pub fn iou_thresholds(&self) -> &[f64] {
         &self.iou_thresholds
-    }
-
-    /// The classes that occur in the ground truth or were detected, by rising number.
-    pub fn classes(&self) -> &[ClassScores] {
-        &self.classes
     }
 
     /// Average precision of one class at one of the IoU thresholds, 0 to 1; none if the class does

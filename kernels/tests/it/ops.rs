@@ -168,8 +168,8 @@ fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usi
 
 /// The same operation with its first inputs and outputs, so many, at addresses that no pack can have.
 fn shifted(mut plan: Work, [inputs, outputs]: [usize; 2]) -> Work {
-    for (_, len) in plan.inputs[..inputs].iter_mut().chain(&mut plan.outputs[..outputs]) {
-        *len += 1;
+    for need in plan.inputs[..inputs].iter_mut().chain(&mut plan.outputs[..outputs]) {
+        need.len += 1;
     }
     for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
         match arg {
@@ -301,7 +301,7 @@ fn check_map(
 ) {
     let Some(host) = host() else { return };
     let (_, shape) = map_of(dims);
-    let dy = numbers(t, forward.outputs[0].1, 9, -1., 1.);
+    let dy = numbers(t, forward.outputs[0].len, 9, -1., 1.);
     let (want, grads) = oracle(&[(x, &shape)], &dy, |v| f(&v[0]));
     let what = format!("{name} {dims:?}");
     close(t, &host.run(&forward, &[x])[0], &want, lost, &what);
@@ -481,7 +481,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
     // There is nothing to interpolate between.
     assert!(resize::resize(Type::F32, Map { height: 0, ..map }, 2, 2).is_err());
     let plan = resize::resize_backward(Type::F32, map, 0, 2).unwrap();
-    assert_eq!(plan.outputs()[0].len(), 8);
+    assert_eq!(plan.outputs()[0].len, 8);
 }
 
 /// An operation on nothing launches nothing that would fail, and gives nothing.

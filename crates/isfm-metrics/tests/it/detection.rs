@@ -28,10 +28,8 @@ fn the_numbers_are_cocos() {
         let truth: Vec<_> = list("truth")
             .iter()
             .map(|t| GroundTruth {
-                image: number(&t["image"]),
-                class: number(&t["cls"]),
-                bbox: bbox(&t["bbox"]),
                 crowd: t["crowd"].as_bool().unwrap(),
+                ..object(number(&t["image"]), number(&t["cls"]), bbox(&t["bbox"]))
             })
             .collect();
         let found: Vec<_> = list("found")
