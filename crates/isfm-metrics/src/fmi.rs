@@ -91,8 +91,7 @@ fn gradient(g: &Grid) -> Grid {
 
 /// From the least value to the greatest as 0…1; ones where there is only one value.
 fn stretched(mut g: Grid) -> Grid {
-    let least = g.pixels().iter().fold(f64::INFINITY, |a, &b| a.min(b));
-    let most = g.pixels().iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let (least, most) = g.range();
     let constant = most - least <= SAME;
     for p in g.pixels_mut() {
         *p = if constant { 1. } else { (*p - least) / (most - least) };

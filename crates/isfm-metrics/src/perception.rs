@@ -143,8 +143,7 @@ impl Stretched {
 }
 
 fn stretched(g: &Grid) -> Grid {
-    let least = g.pixels().iter().fold(f64::INFINITY, |a, &b| a.min(b));
-    let most = g.pixels().iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let (least, most) = g.range();
     let mut out = Grid::zeros(g.w, g.h);
     if most > least {
         for (o, p) in out.pixels_mut().iter_mut().zip(g.pixels()) {

@@ -12,26 +12,18 @@ mod sealed {
 }
 
 /// A pixel type: `u8`, or `f32` on the same scale of 0 to 255.
-pub trait Sample: sealed::Sealed + Copy + Send + Sync {
-    /// The value, without rounding.
-    fn to_f64(self) -> f64;
+pub trait Sample: sealed::Sealed + Copy + Send + Sync + Into<f64> {
     /// The nearest of the 256 grey levels, halves up; what histograms count.
     fn level(self) -> u8;
 }
 
 impl Sample for u8 {
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
     fn level(self) -> u8 {
         self
     }
 }
 
 impl Sample for f32 {
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
     fn level(self) -> u8 {
         self.round() as u8
     }
@@ -58,13 +50,11 @@ impl<'a, T: Sample> Plane<'a, T> {
         if width.checked_mul(height) != Some(data.len()) {
             return Err(Error::Length { got: data.len(), width, height });
         }
-        match data.iter().position(|v| !(0. ..=255.).contains(&v.to_f64())) {
-            Some(at) => {
-                let (x, y) = (at % width, at / width);
-                Err(Error::Pixel { value: data[at].to_f64(), x, y })
-            }
-            None => Ok(Self { data, width, height }),
+        let mut values = data.iter().map(|&v| v.into()).enumerate();
+        if let Some((at, value)) = values.find(|(_, v)| !(0. ..=255.).contains(v)) {
+            return Err(Error::Pixel { value, x: at % width, y: at / width });
         }
+        Ok(Self { data, width, height })
     }
 
     /// The pixels, row by row.
@@ -134,7 +124,7 @@ pub(crate) struct Grid {
 impl Grid {
     pub(crate) fn of<T: Sample>(plane: &Plane<'_, T>) -> Self {
         let mut data = Vec::with_capacity(plane.data.len() + LANES);
-        data.extend(plane.data.iter().map(|v| v.to_f64()));
+        data.extend(plane.data.iter().map(|&v| v.into()));
         Self::from_pixels(data, plane.width, plane.height)
     }
 
@@ -150,6 +140,12 @@ impl Grid {
 
     pub(crate) fn pixels(&self) -> &[f64] {
         &self.data[..self.w * self.h]
+    }
+
+    /// The least and the greatest pixel.
+    pub(crate) fn range(&self) -> (f64, f64) {
+        let ends = (f64::INFINITY, f64::NEG_INFINITY);
+        self.pixels().iter().fold(ends, |(least, most), &p| (least.min(p), most.max(p)))
     }
 
     pub(crate) fn pixels_mut(&mut self) -> &mut [f64] {

@@ -76,12 +76,8 @@ pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
         }
         let g = halved.as_ref().unwrap_or(g);
         let last = scale + 1 == WEIGHTS.len();
-        let means = if last {
-            means::<GAUSSIAN, 11>(g, &window)
-        } else {
-            means::<CONTRAST, 11>(g, &window)
-        };
-        for (product, mean) in products.iter_mut().zip(means) {
+        let means = if last { means::<GAUSSIAN, 11> } else { means::<CONTRAST, 11> };
+        for (product, mean) in products.iter_mut().zip(means(g, &window)) {
             *product *= mean.max(0.).powf(weight);
         }
     }

@@ -36,8 +36,7 @@ impl Scan {
     /// that plans need do not overflow.
     fn sizes(&self, keep: bool) -> Result<ScanSizes, Limit> {
         const OP: &str = "selective_scan";
-        let &Self { batch, length, groups, channels, states, ref options, .. } = self;
-        let rank = options.rank;
+        let &Self { batch, length, groups, channels, states, rank, .. } = self;
         at_most(OP, "the number of states", states, MOST_STATES)?;
         at_most(OP, "the rank of dt", rank, MOST_RANK)?;
         let (rows, cols, turns) = match self.path {
@@ -61,7 +60,7 @@ impl Scan {
             batch, length, rows, cols, width, groups, channels, states, rank,
             chunk: chunk as u32, chunks: chunks as u32,
             group: 0, launch_groups: 0, turns, turn: 0, all_turns: turns * turns,
-            flags: u32::from(options.softplus) | u32::from(options.log_a) << 1,
+            flags: u32::from(self.softplus) | u32::from(self.log_a) << 1,
             run: 1, blocks: 0, unused: 0,
         };
         Ok(sizes)
