@@ -113,7 +113,7 @@ impl fmt::Display for Ambiguous {
 }
 
 /// What two folders hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairing {
     /// The pairs, in the order of their stems, then of their visible pictures.
     pub pairs: Vec<Pair>,
@@ -155,13 +155,8 @@ impl Pairing {
                 return Err(Error::NoPictures { folder: path.clone(), skipped: skipped.total() });
             }
         }
-        let mut found = Self {
-            pairs: Vec::new(),
-            visible_alone: Vec::new(),
-            infrared_alone: Vec::new(),
-            ambiguous: Vec::new(),
-            skipped: [visible.skipped, infrared.skipped],
-        };
+        let skipped = [visible.skipped, infrared.skipped];
+        let mut found = Self { skipped, ..Self::default() };
         let (visibles, mut infrareds) = (visible.by_stem(), infrared.by_stem());
         for (stem, visibles) in visibles {
             found.of_one_stem(stem, visibles, infrareds.remove(stem).unwrap_or_default());

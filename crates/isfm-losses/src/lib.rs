@@ -83,7 +83,7 @@ pub fn fusion_loss(
 /// # Errors
 /// As [`fusion_loss`].
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Content, fused, visible, infrared)
+    apply(Term::Content, plain::content_loss, [fused, visible, infrared])
 }
 
 /// mean|f − max(ir, vi)|, the maximum taken pixel by pixel.
@@ -93,7 +93,7 @@ pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Resu
 /// # Errors
 /// As [`fusion_loss`].
 pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Intensity, fused, visible, infrared)
+    apply(Term::Intensity, plain::intensity_loss, [fused, visible, infrared])
 }
 
 /// mean|G(f) − target|: the fused image's edges against the stronger of the sources' edges.
@@ -106,7 +106,7 @@ pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Re
 /// # Errors
 /// As [`fusion_loss`].
 pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Gradient, fused, visible, infrared)
+    apply(Term::Gradient, plain::gradient_loss, [fused, visible, infrared])
 }
 
 /// ½(1 − SSIM(f, vi)) + ½(1 − SSIM(f, ir)); between 0 and 2.
@@ -118,7 +118,7 @@ pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
 /// # Errors
 /// As [`fusion_loss`].
 pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Ssim, fused, visible, infrared)
+    apply(Term::Ssim, plain::ssim_loss, [fused, visible, infrared])
 }
 
 /// `x` limited to \[0, 1\], with PyTorch's gradient: 1 inside and at both bounds, 0 outside.
@@ -135,8 +135,11 @@ pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
     Ok(outside.where_cond(&value.clamp(0f64, 1f64)?, x)?)
 }
 
-fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    let (op, all) = (term.name(), [fused, visible, infrared]);
+/// From ordinary operations on the fused, the visible and the infrared image.
+type Plain = fn(&Tensor, &Tensor, &Tensor) -> candle_core::Result<Tensor>;
+
+fn apply(term: Term, plain: Plain, all: [&Tensor; 3]) -> Result<Tensor> {
+    let (op, [fused, visible, infrared]) = (term.name(), all);
     if all.iter().any(|x| x.dims() != fused.dims()) {
         return Err(Error::ShapeMismatch { op, got: all.map(|x| x.dims().to_vec()) });
     }
@@ -154,7 +157,7 @@ fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
         }
     }
     if !fused.device().is_cpu() {
-        return Ok(plain::term(term, fused, visible, infrared)?);
+        return Ok(plain(fused, visible, infrared)?);
     }
     let visible = visible.detach().contiguous()?;
     let infrared = infrared.detach().contiguous()?;

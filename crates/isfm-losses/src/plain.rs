@@ -8,16 +8,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::filter::{GRADIENT, PAD, TAPS, gaussian};
-use crate::term::{C1, C2, Term};
-
-pub(crate) fn term(term: Term, f: &Tensor, v: &Tensor, i: &Tensor) -> Result<Tensor> {
-    match term {
-        Term::Content => content_loss(f, v, i),
-        Term::Intensity => intensity_loss(f, v, i),
-        Term::Gradient => gradient_loss(f, v, i),
-        Term::Ssim => ssim_loss(f, v, i),
-    }
-}
+use crate::term::{C1, C2};
 
 /// See [`content_loss`](crate::content_loss).
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
