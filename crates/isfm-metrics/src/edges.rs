@@ -118,8 +118,9 @@ pub(crate) struct Sigmoid {
 /// are.
 #[inline(always)]
 pub(crate) fn kept([g, a]: &[Sigmoid; 2], strength: f64, orientation: f64) -> f64 {
-    let below = |s: &Sigmoid, x: f64| 1. + exp(s.kappa * (x - s.sigma));
-    g.gamma * a.gamma / (below(g, strength) * below(a, orientation))
+    let below_g = 1. + exp(g.kappa * (strength - g.sigma));
+    let below_a = 1. + exp(a.kappa * (orientation - a.sigma));
+    g.gamma * a.gamma / (below_g * below_a)
 }
 
 /// A quotient of sums over the edges of both sources.
