@@ -69,7 +69,7 @@ fn conv_plan(
     let taps = window * window;
     let (first, second) = if adjoint { (inputs, outputs) } else { (outputs, inputs) };
     let sizes = [first, second, taps, adjoint.into()].map(Arg::U32);
-    p.each(Module::Conv, "conv_pack", t, weights, [&[weight, packed], &sizes[..]].concat());
+    p.each(Module::Conv, t.kernel("conv_pack"), weights, &[&[weight, packed], &sizes]);
     let pixels = count(OP, "the number of pixels", &[map.batch, map.height, map.width])?;
     let (height, width) = (map.height as u32, map.width as u32);
     let (from_map, silu) = ((start == Some(Start::Map)).into(), silu.into());
@@ -87,8 +87,8 @@ fn conv_plan(
     let tiles = [height.div_ceil(TILE[0]), width.div_ceil(TILE[1]), outputs.div_ceil(columns)];
     let tiles = tiles.map(|n| n as usize);
     let grid = count(OP, "the number of blocks", &[&[map.batch], &tiles[..]].concat())?;
-    let kernel = format!("{name}_{}", t.suffix());
-    p.blocks(Module::Conv, kernel, grid, threads, vec![Arg::Conv(sizes), x, packed, from, y]);
+    let args = [Arg::Conv(sizes), x, packed, from, y];
+    p.blocks(Module::Conv, t.kernel(name), [grid, threads], &[&args]);
     Ok(p)
 }
 
@@ -124,12 +124,10 @@ pub fn conv_weight(t: Type, map: Map, outputs: usize, k: usize) -> Result<Plan, 
     let (k, from_map, silu) = (window, 0, 0);
     let sizes = ConvSizes { height, width, inputs, outputs: columns, k, pixels, from_map, silu };
     let grid = count(OP, "the number of blocks", &[tiles, parts as usize])?;
-    let kernel = format!("conv_weight_{}", t.suffix());
-    let args = vec![Arg::Conv(sizes), x, dy, sums, Arg::U32(each)];
-    p.blocks(Module::Conv, kernel, grid, 128, args);
+    let args = [Arg::Conv(sizes), x, dy, sums, Arg::U32(each)];
+    p.blocks(Module::Conv, t.kernel("conv_weight"), [grid, 128], &[&args]);
     let numbers = [columns, inputs, taps, parts].map(Arg::U32);
-    let args = [&[sums, out], &numbers[..]].concat();
-    p.each(Module::Conv, "conv_weight_sum", t, weights, args);
+    p.each(Module::Conv, t.kernel("conv_weight_sum"), weights, &[&[sums, out], &numbers]);
     sum_columns(&mut p, t, [dy, Arg::Null], out.at(weights as usize), pixels, columns);
     Ok(p)
 }

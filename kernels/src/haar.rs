@@ -28,10 +28,8 @@ pub fn haar(t: Type, map: Map, bands: Bands) -> Result<Plan, Limit> {
     let mut p = Plan::new();
     let x = p.input(t, n);
     let [approx, details] = split(&mut p, t, half as usize, bands, Plan::output);
-    let mut args = vec![x, approx, details];
-    args.extend(map.sizes());
-    args.push(Arg::U32(half));
-    p.each(Module::Haar, "haar", t, half, args);
+    let args: [&[Arg]; 3] = [&[x, approx, details], &map.sizes(), &[Arg::U32(half)]];
+    p.each(Module::Haar, t.kernel("haar"), half, &args);
     Ok(p)
 }
 
@@ -50,10 +48,9 @@ pub fn haar_inverse(t: Type, map: Map, bands: Bands) -> Result<Plan, Limit> {
         Bands::Both => [p.input(t, half), p.input(t, 3 * half)],
         _ => split(&mut p, t, half, bands, Plan::input),
     };
-    let mut args = vec![approx, details, p.output(t, n)];
-    args.extend(map.sizes());
-    args.push(Arg::U32(blocks));
-    p.each(Module::Haar, "haar_inverse", t, blocks, args);
+    let x = p.output(t, n);
+    let args: [&[Arg]; 3] = [&[approx, details, x], &map.sizes(), &[Arg::U32(blocks)]];
+    p.each(Module::Haar, t.kernel("haar_inverse"), blocks, &args);
     Ok(p)
 }
 

@@ -14,13 +14,14 @@ pub enum Type {
 }
 
 impl Type {
-    /// How kernels' names end.
-    pub fn suffix(self) -> &'static str {
-        match self {
+    /// The name of an operation's kernel for this type.
+    pub(crate) fn kernel(self, operation: &str) -> String {
+        let suffix = match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
-        }
+        };
+        format!("{operation}_{suffix}")
     }
 }
 
@@ -52,18 +53,10 @@ impl From<Type> for Element {
 /// A contiguous buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    element: Element,
-    len: usize,
-}
-
-#[expect(clippy::len_without_is_empty, reason = "a number to allocate, not a collection")]
-impl Need {
-    read! {
-        /// The type of its elements.
-        element: Element,
-        /// How many elements it has.
-        len: usize,
-    }
+    /// The type of its elements.
+    pub element: Element,
+    /// How many elements it has.
+    pub len: usize,
 }
 
 /// A C struct of 32-bit numbers that a kernel takes by value.
@@ -123,26 +116,16 @@ pub enum Arg {
 /// A kernel to launch, on a grid and blocks of one dimension, without dynamic shared memory.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    module: Module,
-    kernel: String,
-    grid: u32,
-    block: u32,
-    args: Vec<Arg>,
-}
-
-impl Launch {
-    read! {
-        /// The source with the kernel.
-        module: Module,
-        /// The kernel's name.
-        kernel: &str = as_str,
-        /// The number of blocks; never 0.
-        grid: u32,
-        /// The number of threads in a block.
-        block: u32,
-        /// The arguments, in the order of the kernel's parameters.
-        args: &[Arg] = as_slice,
-    }
+    /// The source with the kernel.
+    pub module: Module,
+    /// The kernel's name.
+    pub kernel: String,
+    /// The number of blocks; never 0.
+    pub grid: u32,
+    /// The number of threads in a block.
+    pub block: u32,
+    /// The arguments, in the order of the kernel's parameters.
+    pub args: Vec<Arg>,
 }
 
 /// How an operation is done: its buffers, and the launches that fill the outputs, in order on one
@@ -172,23 +155,14 @@ pub struct Plan {
 /// A size beyond what the kernels take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    op: &'static str,
-    what: &'static str,
-    got: usize,
-    most: usize,
-}
-
-impl Limit {
-    read! {
-        /// The name of the operation.
-        op: &'static str,
-        /// Which size it is.
-        what: &'static str,
-        /// The size given.
-        got: usize,
-        /// The largest size possible.
-        most: usize,
-    }
+    /// The name of the operation.
+    pub op: &'static str,
+    /// Which size it is.
+    pub what: &'static str,
+    /// The size given.
+    pub got: usize,
+    /// The largest size possible.
+    pub most: usize,
 }
 
 impl std::fmt::Display for Limit {
@@ -261,26 +235,21 @@ impl Plan {
     }
 
     /// Launches an element-wise kernel over `n` elements.
-    pub(crate) fn each(&mut self, module: Module, name: &str, t: Type, n: u32, args: Vec<Arg>) {
-        self.each_named(module, format!("{name}_{}", t.suffix()), n, args);
-    }
-
-    pub(crate) fn each_named(&mut self, module: Module, kernel: String, n: u32, args: Vec<Arg>) {
+    pub(crate) fn each(&mut self, module: Module, kernel: String, n: u32, args: &[&[Arg]]) {
         let blocks = n.div_ceil(THREADS).min(MOST_BLOCKS as u32);
-        self.blocks(module, kernel, blocks, THREADS, args);
+        self.blocks(module, kernel, [blocks, THREADS], args);
     }
 
-    /// Launches a kernel on `grid` blocks.
+    /// Launches a kernel on a grid of blocks; the arguments are one after another.
     pub(crate) fn blocks(
         &mut self,
         module: Module,
         kernel: String,
-        grid: u32,
-        block: u32,
-        args: Vec<Arg>,
+        [grid, block]: [u32; 2],
+        args: &[&[Arg]],
     ) {
         if grid > 0 {
-            self.launches.push(Launch { module, kernel, grid, block, args });
+            self.launches.push(Launch { module, kernel, grid, block, args: args.concat() });
         }
     }
 }

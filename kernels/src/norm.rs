@@ -11,12 +11,12 @@ use crate::{Arg, Limit, Module, Plan, Type};
 pub fn layer_norm(t: Type, rows: usize, columns: usize, eps: f32) -> Result<Plan, Limit> {
     let n = count("layer_norm", "the number of elements", &[rows, columns])? as usize;
     let mut p = Plan::new();
-    let mut args = vec![p.input(t, n), p.input(t, columns), p.input(t, columns), p.output(t, n)];
-    args.extend([Arg::F32(eps), Arg::U32(rows as u32), Arg::U32(columns as u32)]);
+    let args = [p.input(t, n), p.input(t, columns), p.input(t, columns), p.output(t, n)];
+    let numbers = [Arg::F32(eps), Arg::U32(rows as u32), Arg::U32(columns as u32)];
     // At least one warp for each row; with many rows a warp takes several and reads its weights
     // once.
     let blocks = count("layer_norm", "the number of rows", &[rows])?.div_ceil(8).min(1 << 11);
-    p.blocks(Module::Norm, format!("layer_norm_{}", t.suffix()), blocks, 256, args);
+    p.blocks(Module::Norm, t.kernel("layer_norm"), [blocks, 256], &[&args, &numbers]);
     Ok(p)
 }
 
@@ -36,11 +36,10 @@ pub fn layer_norm_backward(t: Type, rows: usize, columns: usize, eps: f32) -> Re
     let out = p.output(t, n + 2 * columns);
     let moments = p.temporary(Type::F32, 2 * rows);
     let sums = p.temporary(Type::F32, 2 * columns * parts as usize);
-    let mut args = vec![x, weight, dy, out, moments, sums, Arg::F32(eps)];
-    args.extend([r, c, each].map(Arg::U32));
-    let kernel = |name: &str| format!("{name}_{}", t.suffix());
-    p.blocks(Module::Norm, kernel("layer_norm_backward"), parts, 256, args);
-    let args = vec![sums, out.at(n), Arg::U32(c), Arg::U32(parts)];
-    p.blocks(Module::Norm, kernel("layer_norm_sums"), sum_blocks(2 * c), 256, args);
+    let args = [x, weight, dy, out, moments, sums, Arg::F32(eps)];
+    let numbers = [r, c, each].map(Arg::U32);
+    p.blocks(Module::Norm, t.kernel("layer_norm_backward"), [parts, 256], &[&args, &numbers]);
+    let args = [sums, out.at(n), Arg::U32(c), Arg::U32(parts)];
+    p.blocks(Module::Norm, t.kernel("layer_norm_sums"), [sum_blocks(2 * c), 256], &[&args]);
     Ok(p)
 }

@@ -21,16 +21,29 @@ impl Gate {
     }
 }
 
+/// A kernel whose inputs, so many, and output have `n` elements each; it takes `numbers`, and `n`.
+fn alike(
+    op: &'static str,
+    kernel: &str,
+    t: Type,
+    inputs: usize,
+    n: usize,
+    numbers: &[Arg],
+) -> Result<Plan, Limit> {
+    let size = count(op, "the number of elements", &[n])?;
+    let mut p = Plan::new();
+    let mut buffers: Vec<Arg> = (0..inputs).map(|_| p.input(t, n)).collect();
+    buffers.push(p.output(t, n));
+    p.each(Module::Pointwise, t.kernel(kernel), size, &[&buffers, numbers, &[Arg::U32(size)]]);
+    Ok(p)
+}
+
 /// x·sigmoid(x). Input x, output the same size.
 ///
 /// # Errors
 /// For 2³¹ elements or more.
 pub fn silu(t: Type, n: usize) -> Result<Plan, Limit> {
-    let size = count("silu", "the number of elements", &[n])?;
-    let mut p = Plan::new();
-    let args = vec![p.input(t, n), p.output(t, n), Arg::U32(size)];
-    p.each(Module::Pointwise, "silu", t, size, args);
-    Ok(p)
+    alike("silu", "silu", t, 1, n, &[])
 }
 
 /// The gradient of [`silu`]. Inputs x, dy; output dx.
@@ -38,11 +51,7 @@ pub fn silu(t: Type, n: usize) -> Result<Plan, Limit> {
 /// # Errors
 /// For 2³¹ elements or more.
 pub fn silu_backward(t: Type, n: usize) -> Result<Plan, Limit> {
-    let size = count("silu", "the number of elements", &[n])?;
-    let mut p = Plan::new();
-    let args = vec![p.input(t, n), p.input(t, n), p.output(t, n), Arg::U32(size)];
-    p.each(Module::Pointwise, "silu_backward", t, size, args);
-    Ok(p)
+    alike("silu", "silu_backward", t, 2, n, &[])
 }
 
 /// x ⊙ gate(z). Inputs x, z; output the same size.
@@ -50,11 +59,7 @@ pub fn silu_backward(t: Type, n: usize) -> Result<Plan, Limit> {
 /// # Errors
 /// For 2³¹ elements or more.
 pub fn gate(t: Type, gate: Gate, n: usize) -> Result<Plan, Limit> {
-    let size = count(gate.name(), "the number of elements", &[n])?;
-    let mut p = Plan::new();
-    let args = vec![p.input(t, n), p.input(t, n), p.output(t, n), Arg::U32(size)];
-    p.each(Module::Pointwise, gate.name(), t, size, args);
-    Ok(p)
+    alike(gate.name(), gate.name(), t, 2, n, &[])
 }
 
 /// The gradient of [`gate`]. Inputs x, z, dy; output dx, then dz.
@@ -66,8 +71,8 @@ pub fn gate_backward(t: Type, gate: Gate, n: usize) -> Result<Plan, Limit> {
     let mut p = Plan::new();
     let inputs = [p.input(t, n), p.input(t, n), p.input(t, n)];
     let out = p.output(t, 2 * n);
-    let args = [&inputs[..], &[out, out.at(n), Arg::U32(size)]].concat();
-    p.each(Module::Pointwise, &format!("{}_backward", gate.name()), t, size, args);
+    let kernel = t.kernel(&format!("{}_backward", gate.name()));
+    p.each(Module::Pointwise, kernel, size, &[&inputs, &[out, out.at(n), Arg::U32(size)]]);
     Ok(p)
 }
 
@@ -76,12 +81,7 @@ pub fn gate_backward(t: Type, gate: Gate, n: usize) -> Result<Plan, Limit> {
 /// # Errors
 /// For 2³¹ elements or more.
 pub fn weighted_sum(t: Type, alpha: f32, beta: f32, n: usize) -> Result<Plan, Limit> {
-    let size = count("weighted_sum", "the number of elements", &[n])?;
-    let mut p = Plan::new();
-    let mut args = vec![p.input(t, n), p.input(t, n), p.output(t, n)];
-    args.extend([Arg::F32(alpha), Arg::F32(beta), Arg::U32(size)]);
-    p.each(Module::Pointwise, "weighted_sum", t, size, args);
-    Ok(p)
+    alike("weighted_sum", "weighted_sum", t, 2, n, &[alpha, beta].map(Arg::F32))
 }
 
 /// scale ⊙ x + y. Inputs x (`images`×`rows`×`channels`), scale (`channels`, or with `each_image`
@@ -103,8 +103,8 @@ pub fn scale_add(
     let y = if add { p.input(t, n) } else { Arg::Null };
     let image = if each_image { (rows * channels) as u32 } else { 0 };
     let out = p.output(t, n);
-    let args = vec![x, scale, y, out, Arg::U32(channels as u32), Arg::U32(image), Arg::U32(size)];
-    p.each(Module::Pointwise, "scale_add", t, size, args);
+    let numbers = [channels as u32, image, size].map(Arg::U32);
+    p.each(Module::Pointwise, t.kernel("scale_add"), size, &[&[x, scale, y, out], &numbers]);
     Ok(p)
 }
 
@@ -116,8 +116,8 @@ pub fn add_bias(t: Type, rows: usize, columns: usize, silu: bool) -> Result<Plan
     let size = count("linear", "the number of elements", &[rows, columns])?;
     let n = size as usize;
     let mut p = Plan::new();
-    let mut args = vec![p.input(t, n), p.input(t, columns), p.output(t, n)];
-    args.extend([columns as u32, silu.into(), size].map(Arg::U32));
-    p.each(Module::Pointwise, "add_bias", t, size, args);
+    let buffers = [p.input(t, n), p.input(t, columns), p.output(t, n)];
+    let numbers = [columns as u32, silu.into(), size].map(Arg::U32);
+    p.each(Module::Pointwise, t.kernel("add_bias"), size, &[&buffers, &numbers]);
     Ok(p)
 }

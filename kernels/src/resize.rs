@@ -35,10 +35,9 @@ fn resize_plan(
     let (name, input, output) =
         if backward { ("resize_backward", to, from) } else { ("resize", from, to) };
     let mut p = Plan::new();
-    let mut args = vec![p.input(t, input as usize), p.output(t, output as usize)];
-    let sizes = [map.height, map.width, height, width, map.channels];
-    args.extend(sizes.map(|n| Arg::U32(n as u32)));
-    args.push(Arg::U32(output));
-    p.each(Module::Resize, name, t, output, args);
+    let buffers = [p.input(t, input as usize), p.output(t, output as usize)];
+    let sizes = [map.height, map.width, height, width, map.channels, output as usize];
+    let sizes = sizes.map(|n| Arg::U32(n as u32));
+    p.each(Module::Resize, t.kernel(name), output, &[&buffers, &sizes]);
     Ok(p)
 }

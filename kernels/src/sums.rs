@@ -36,8 +36,8 @@ pub fn column_sums(t: Type, rows: usize, columns: usize) -> Result<Plan, Limit> 
     Ok(p)
 }
 
-/// How many rows each part has, and how many parts, that sums over `rows` rows of `columns` values are cut into: a
-/// function of the sizes alone, so that results are the same on every GPU.
+/// How many rows each part has, and how many parts, that sums over `rows` rows of `columns` values
+/// are cut into: a function of the sizes alone, so that results are the same on every GPU.
 fn cut(rows: u32, columns: u32) -> (u32, u32) {
     const THREADS_WANTED: u32 = 1 << 16;
     let wanted = (THREADS_WANTED / columns.max(1)).clamp(1, 1024);
@@ -49,8 +49,7 @@ fn cut(rows: u32, columns: u32) -> (u32, u32) {
 fn part_sums(p: &mut Plan, t: Type, [a, b]: [Arg; 2], to: Arg, rows: u32, columns: u32) {
     let (each, parts) = cut(rows, columns);
     let sizes = [rows, columns, each, parts].map(Arg::U32);
-    let args = [&[a, b, to], &sizes[..]].concat();
-    p.each(Module::Sums, "column_sums", t, columns * parts, args);
+    p.each(Module::Sums, t.kernel("column_sums"), columns * parts, &[&[a, b, to], &sizes]);
 }
 
 /// The sum over all rows of a ⊙ b, or of a.
@@ -63,8 +62,8 @@ pub(crate) fn sum_columns(p: &mut Plan, t: Type, ab: [Arg; 2], to: Arg, rows: u3
 
 /// Adds `parts` of `n` values each, for each of `groups`.
 fn add_parts(p: &mut Plan, t: Type, from: Arg, to: Arg, [n, parts, groups]: [u32; 3]) {
-    let args = vec![from, to, Arg::U32(n), Arg::U32(parts), Arg::U32(groups)];
-    p.each(Module::Sums, "add_parts", t, n * groups, args);
+    let sizes = [n, parts, groups].map(Arg::U32);
+    p.each(Module::Sums, t.kernel("add_parts"), n * groups, &[&[from, to], &sizes]);
 }
 
 /// Blocks for `sum_parts` (`portable.cuh`) of `n` values.

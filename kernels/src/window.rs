@@ -61,12 +61,12 @@ pub fn depthwise(t: Type, map: Map, k: usize, how: Depthwise) -> Result<Plan, Li
     let mut p = Plan::new();
     let (x, weight) = (p.input(t, n), p.input(t, map.channels * k * k));
     let bias = if how.bias { p.input(t, map.channels) } else { Arg::Null };
-    let mut args = vec![x, weight, bias, p.output(t, n)];
-    args.extend(map.sizes());
+    let buffers = [x, weight, bias, p.output(t, n)];
     let flags = u32::from(how.flip) | u32::from(how.silu) << 1;
     let (rows, threads) = strips(map, depthwise_pack(window), strip_columns(t));
-    args.extend([window, flags, size, rows].map(Arg::U32));
-    p.each(Module::Window, "depthwise", t, threads, args);
+    let numbers = [window, flags, size, rows].map(Arg::U32);
+    let args: [&[Arg]; 3] = [&buffers, &map.sizes(), &numbers];
+    p.each(Module::Window, t.kernel("depthwise"), threads, &args);
     Ok(p)
 }
 
@@ -102,14 +102,12 @@ pub fn depthwise_weight(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let (x, dy) = (p.input(t, n), p.input(t, n));
     let out = p.output(t, values as usize);
     let sums = p.temporary(Type::F32, room as usize);
-    let mut args = vec![x, dy, sums];
-    args.extend(map.sizes());
-    args.extend([window, ROWS, strips, each, parts].map(Arg::U32));
-    let kernel = |name: &str| format!("{name}_{}", t.suffix());
-    p.blocks(Module::Window, kernel("depthwise_weight"), tiles * parts, THREADS, args);
-    let args = [&[sums, out][..], &[channels, window * window, parts].map(Arg::U32)].concat();
-    let blocks = sum_blocks(values);
-    p.blocks(Module::Window, kernel("depthwise_weight_sum"), blocks, THREADS, args);
+    let numbers = [window, ROWS, strips, each, parts].map(Arg::U32);
+    let args: [&[Arg]; 3] = [&[x, dy, sums], &map.sizes(), &numbers];
+    p.blocks(Module::Window, t.kernel("depthwise_weight"), [tiles * parts, THREADS], &args);
+    let args: [&[Arg]; 2] = [&[sums, out], &[channels, window * window, parts].map(Arg::U32)];
+    let blocks = [sum_blocks(values), THREADS];
+    p.blocks(Module::Window, t.kernel("depthwise_weight_sum"), blocks, &args);
     Ok(p)
 }
 
@@ -120,12 +118,11 @@ pub fn depthwise_weight(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
 pub fn avg_pool(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let (size, window) = (map.count("avg_pool2d")?, check_window("avg_pool2d", k)?);
     let mut p = Plan::new();
-    let mut args = vec![p.input(t, size as usize), p.output(t, size as usize)];
-    args.extend(map.sizes());
+    let buffers = [p.input(t, size as usize), p.output(t, size as usize)];
     let pack = matches!(window, 3 | 5).then_some(4);
     let (rows, threads) = strips(map, pack, strip_columns(t));
-    args.extend([window, size, rows].map(Arg::U32));
-    p.each(Module::Window, "avg_pool", t, threads, args);
+    let args: [&[Arg]; 3] = [&buffers, &map.sizes(), &[window, size, rows].map(Arg::U32)];
+    p.each(Module::Window, t.kernel("avg_pool"), threads, &args);
     Ok(p)
 }
 
@@ -136,11 +133,10 @@ pub fn avg_pool(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
 pub fn max_pool(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let (size, window) = (map.count("max_pool2d")?, check_window("max_pool2d", k)?);
     let mut p = Plan::new();
-    let mut args = vec![p.input(t, size as usize), p.output(t, size as usize), Arg::Null];
-    args.extend(map.sizes());
+    let buffers = [p.input(t, size as usize), p.output(t, size as usize), Arg::Null];
     let (rows, threads) = strips(map, (window == 3).then_some(4), strip_columns(t));
-    args.extend([window, size, rows].map(Arg::U32));
-    p.each(Module::Window, "max_pool", t, threads, args);
+    let args: [&[Arg]; 3] = [&buffers, &map.sizes(), &[window, size, rows].map(Arg::U32)];
+    p.each(Module::Window, t.kernel("max_pool"), threads, &args);
     Ok(p)
 }
 
@@ -154,14 +150,13 @@ pub fn max_pool_backward(t: Type, map: Map, k: usize) -> Result<Plan, Limit> {
     let mut p = Plan::new();
     let (x, dy, dx) = (p.input(t, n), p.input(t, n), p.output(t, n));
     let places = p.temporary(Element::U32, n);
-    let mut sizes = map.sizes().to_vec();
-    sizes.extend([window, size].map(Arg::U32));
+    let (sizes, numbers) = (map.sizes(), [window, size].map(Arg::U32));
     // Pixel positions take registers too, so strips are narrower than for values alone.
     let (rows, threads) = strips(map, (window == 3).then_some(4), 2);
-    let args = [&[x, Arg::Null, places], &sizes[..], &[Arg::U32(rows)]].concat();
-    p.each(Module::Window, "max_pool", t, threads, args);
-    let args = [&[places, dy, dx], &sizes[..]].concat();
+    let args: [&[Arg]; 4] = [&[x, Arg::Null, places], &sizes, &numbers, &[Arg::U32(rows)]];
+    p.each(Module::Window, t.kernel("max_pool"), threads, &args);
     let threads = if map.channels.is_multiple_of(4) { size / 4 } else { size };
-    p.each(Module::Window, "max_pool_backward", t, threads, args);
+    let args: [&[Arg]; 3] = [&[places, dy, dx], &sizes, &numbers];
+    p.each(Module::Window, t.kernel("max_pool_backward"), threads, &args);
     Ok(p)
 }

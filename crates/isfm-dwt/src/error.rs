@@ -61,6 +61,18 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+impl Error {
+    /// [`Error::Shape`] for a tensor of the wrong shape.
+    pub(crate) fn shape(
+        op: &'static str,
+        what: &'static str,
+        got: &candle_core::Tensor,
+        needed: String,
+    ) -> Self {
+        Self::Shape { op, what, got: format!("{:?}", got.dims()), needed }
+    }
+}
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 

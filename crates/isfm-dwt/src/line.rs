@@ -189,7 +189,7 @@ fn sized<E: Real>(v: &mut Vec<E>, n: usize) -> &mut [E] {
 /// The filters of an axis along lines whose samples are `pixel` neighbouring elements each.
 pub(crate) struct Line<E> {
     pub(crate) axis: Axis,
-    pixel: usize,
+    pub(crate) pixel: usize,
     /// Weights in the order of positions, the even ones first if the stride is 2.
     lo: Vec<E>,
     hi: Vec<E>,

@@ -88,32 +88,6 @@ fn halves<T: Transform>(transform: &T, both: &Tensor) -> Result<(Tensor, Tensor)
     Ok((approx, details))
 }
 
-fn run_analysis<T: Transform, E: Real>(transform: &T, bands: Bands, x: &[E]) -> Vec<E> {
-    let wanted = |other, shape: Shape| if bands == other { 0 } else { shape.elem_count() };
-    let n = wanted(Bands::Details, transform.approx());
-    let m = wanted(Bands::Approx, transform.details());
-    let mut out = with_capacity(n + m);
-    if n + m > 0 {
-        let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
-        let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
-        transform.analyse(x, Parts { approx, details });
-    }
-    // SAFETY: `analyse` has written what it was given, and that is all of it.
-    unsafe { out.set_len(n + m) };
-    out
-}
-
-fn run_synthesis<T: Transform, E: Real>(transform: &T, parts: Parts<&[E]>) -> Vec<E> {
-    let n = transform.signal().elem_count();
-    let mut out = with_capacity(n);
-    if n > 0 {
-        transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
-    }
-    // SAFETY: `synthesise` has written what it was given, and that is all of it.
-    unsafe { out.set_len(n) };
-    out
-}
-
 /// The map of a transform that has a kernel on a GPU.
 fn haar_map(t: &impl Transform) -> Result<Map> {
     t.haar_map().ok_or_else(|| {
@@ -146,7 +120,18 @@ impl<T: Transform> Op for Analysis<T> {
     }
 
     fn cpu<E: Real>(&self, inputs: &[Input<'_, E>]) -> Result<Vec<E>> {
-        Ok(run_analysis(&self.transform, self.bands, inputs[0].data))
+        let wanted = |other, shape: Shape| if self.bands == other { 0 } else { shape.elem_count() };
+        let n = wanted(Bands::Details, self.transform.approx());
+        let m = wanted(Bands::Approx, self.transform.details());
+        let mut out = with_capacity(n + m);
+        if n + m > 0 {
+            let (a, d) = out.spare_capacity_mut()[..n + m].split_at_mut(n);
+            let (approx, details) = ((n > 0).then_some(a), (m > 0).then_some(d));
+            self.transform.analyse(inputs[0].data, Parts { approx, details });
+        }
+        // SAFETY: `analyse` has written what it was given, and that is all of it.
+        unsafe { out.set_len(n + m) };
+        Ok(out)
     }
 
     fn widens(&self) -> bool {
@@ -192,7 +177,14 @@ impl<T: Transform> Op for Synthesis<T> {
             Bands::Details => Parts { approx: None, details: first },
             Bands::Both => Parts { approx: first, details: inputs.get(1).map(|i| i.data) },
         };
-        Ok(run_synthesis(&self.transform, parts))
+        let n = self.transform.signal().elem_count();
+        let mut out = with_capacity(n);
+        if n > 0 {
+            self.transform.synthesise(parts, &mut out.spare_capacity_mut()[..n]);
+        }
+        // SAFETY: `synthesise` has written what it was given, and that is all of it.
+        unsafe { out.set_len(n) };
+        Ok(out)
     }
 
     fn widens(&self) -> bool {

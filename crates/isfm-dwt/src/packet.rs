@@ -89,18 +89,13 @@ impl WaveletPacket {
 
     /// A leaf's coefficients; `None` if there is no such leaf.
     pub fn get(&self, path: &str) -> Option<&Tensor> {
-        self.find(path).map(|at| &self.leaves[at].1)
-    }
-
-    fn find(&self, path: &str) -> Option<usize> {
-        self.leaves.iter().position(|(p, _)| p == path)
+        self.leaves().find(|(p, _)| *p == path).map(|(_, x)| x)
     }
 
     fn leaf(&self, path: &str) -> Result<usize> {
-        self.find(path).ok_or_else(|| Error::Node {
-            path: path.to_string(),
-            problem: "is no leaf of the tree",
-        })
+        let problem = "is no leaf of the tree";
+        let at = self.leaves.iter().position(|(p, _)| p == path);
+        at.ok_or_else(|| Error::Node { path: path.to_string(), problem })
     }
 
     /// Replaces a leaf's coefficients.
@@ -111,12 +106,8 @@ impl WaveletPacket {
         let at = self.leaf(path)?;
         let old = &mut self.leaves[at].1;
         if data.dims() != old.dims() {
-            return Err(Error::Shape {
-                op: "wavelet packet",
-                what: "a node",
-                got: format!("{:?}", data.dims()),
-                needed: format!("{:?}", old.dims()),
-            });
+            let needed = format!("{:?}", old.dims());
+            return Err(Error::shape("wavelet packet", "a node", &data, needed));
         }
         *old = data;
         Ok(())
@@ -165,18 +156,15 @@ impl WaveletPacket {
     /// # Errors
     /// [`Error::Node`] unless all children are leaves; otherwise as [`idwt`] or [`idwt2`].
     pub fn merge(&mut self, path: &str) -> Result<()> {
-        let letters = self.letters();
-        let first = self.leaf(&format!("{path}{}", letters[0]))?;
-        let children = first..first + letters.len();
-        let is_child = |(at, c): (usize, &char)| {
-            let name = self.leaves.get(at).and_then(|(p, _)| p.strip_prefix(path));
-            name.is_some_and(|rest| rest.chars().eq([*c]))
-        };
-        if !children.clone().zip(letters).all(is_child) {
+        let names: Vec<_> = self.letters().iter().map(|c| format!("{path}{c}")).collect();
+        let first = self.leaf(&names[0])?;
+        let children = first..first + names.len();
+        let leaves = self.leaves.get(children.clone()).unwrap_or_default();
+        if !leaves.iter().map(|(p, _)| p).eq(&names) {
             let problem = "has children that are no leaves";
             return Err(Error::Node { path: path.to_string(), problem });
         }
-        let parts: Vec<_> = self.leaves[children.clone()].iter().map(|(_, x)| x).collect();
+        let parts: Vec<_> = leaves.iter().map(|(_, x)| x).collect();
         let mut data = match self.over {
             Over::Line { dim } => idwt(parts[0], parts[1], &self.wavelet, self.border, dim)?,
             Over::Plane { format } => {

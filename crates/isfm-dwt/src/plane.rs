@@ -11,7 +11,7 @@ use candle_core::Shape;
 use isfm_ops::simd::{Kernel, Real, Simd, dispatch};
 use rayon::prelude::*;
 
-use crate::axis::{Axis, Sampling, Table};
+use crate::axis::{Axis, Sampling, Table, Terms};
 use crate::data_format::{DataFormat, Maps};
 use crate::haar::{HaarAnalysis, HaarSynthesis};
 use crate::line::{Line, Scratch, merge, split, split_wanted};
@@ -170,17 +170,8 @@ unsafe impl Transform for PlaneTransform {
         let vertical = &Table::analysis(bank, &vertical, stride);
         let horizontal = &Line::new(bank, horizontal, pixel);
         tasks.for_each_init(Buffers::default, |buffers, (at, out)| {
-            let (plane, i, out) = (plane_of(at), at % h, out.zeroed());
-            dispatch(FilterAnalysis {
-                vertical,
-                horizontal,
-                plane,
-                i,
-                pixel,
-                stride,
-                buffers,
-                out,
-            });
+            let (plane, terms, out) = (plane_of(at), vertical.at(at % h), out.zeroed());
+            dispatch(FilterAnalysis { plane, terms, horizontal, buffers, out });
         });
     }
 
@@ -211,18 +202,8 @@ unsafe impl Transform for PlaneTransform {
         let tasks = out.par_chunks_mut(stride).with_min_len(TASK.div_ceil(stride)).enumerate();
         tasks.for_each_init(Buffers::default, |buffers, (at, out)| {
             let (plane, i, out) = (at / maps.height, at % maps.height, zeroed(out));
-            let (width, plane) = (bands.row(), plane_of(bands, parts, plane));
-            dispatch(FilterSynthesis {
-                vertical,
-                triples,
-                horizontal,
-                plane,
-                i,
-                pixel,
-                width,
-                buffers,
-                out,
-            });
+            let (plane, terms) = (plane_of(bands, parts, plane), [vertical.at(i), triples.at(i)]);
+            dispatch(FilterSynthesis { plane, terms, horizontal, buffers, out });
         });
     }
 }
@@ -243,13 +224,10 @@ impl<E: Real> Default for Buffers<E> {
 
 /// One output row by any filters.
 struct FilterAnalysis<'a, 'b, E> {
-    vertical: &'a Table<E>,
-    horizontal: &'a Line<E>,
     plane: &'a [E],
-    i: usize,
-    pixel: usize,
-    /// Elements of a row of the plane.
-    stride: usize,
+    /// The rows of the plane that the filters weight.
+    terms: Terms<'a, E>,
+    horizontal: &'a Line<E>,
     buffers: &'b mut Buffers<E>,
     out: Row<&'a mut [E]>,
 }
@@ -259,11 +237,11 @@ impl<E: Real> Kernel<E> for FilterAnalysis<'_, '_, E> {
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
-        let Self { vertical, horizontal, plane, i, pixel, stride, buffers, out } = self;
+        let Self { plane, terms, horizontal, buffers, out } = self;
         let Buffers { lo, hi, more: [first, second], scratch } = buffers;
-        let zero = E::zero();
+        let (zero, pixel) = (E::zero(), horizontal.pixel);
+        let stride = horizontal.axis.n * pixel;
         lo.resize(stride, zero);
-        let terms = vertical.at(i);
         let outputs = 0..horizontal.axis.outputs;
         let width = outputs.len() * pixel;
         match out.details {
@@ -318,15 +296,10 @@ fn gather_add<E: Real>(from: &[E], to: &mut [E], band: usize, pixel: usize) {
 
 /// One row of a map from its bands, by any filters.
 struct FilterSynthesis<'a, 'b, E> {
-    vertical: &'a Table<E>,
-    /// The same for interleaved details.
-    triples: &'a Table<E>,
-    horizontal: &'a Line<E>,
     plane: Row<&'a [E]>,
-    i: usize,
-    pixel: usize,
-    /// Elements of a row of a band.
-    width: usize,
+    /// The rows of the bands that the filters weight, and the same of interleaved details.
+    terms: [Terms<'a, E>; 2],
+    horizontal: &'a Line<E>,
     buffers: &'b mut Buffers<E>,
     out: &'b mut [E],
 }
@@ -336,12 +309,12 @@ impl<E: Real> Kernel<E> for FilterSynthesis<'_, '_, E> {
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
-        let Self { vertical, triples, horizontal, plane, i, pixel, width, buffers, out } = self;
+        let Self { plane, terms: [terms, triples], horizontal, buffers, out } = self;
         let Buffers { lo, hi, more: [by_lo, by_hi], scratch } = buffers;
-        let zero = E::zero();
+        let (zero, pixel) = (E::zero(), horizontal.pixel);
+        let width = horizontal.axis.outputs * pixel;
         lo.resize(width, zero);
         hi.resize(width, zero);
-        let terms = vertical.at(i);
         let detailed = !matches!(plane.details, DetailRow::Absent);
         match plane.details {
             DetailRow::Absent => merge(s, plane.approx, None, terms, lo),
@@ -353,7 +326,7 @@ impl<E: Real> Kernel<E> for FilterSynthesis<'_, '_, E> {
                 // Both filters weight whole rows of three bands, of which not all results are used.
                 by_lo.resize(3 * width, zero);
                 by_hi.resize(3 * width, zero);
-                split(s, d, triples.at(i), by_lo, by_hi);
+                split(s, d, triples, by_lo, by_hi);
                 merge(s, plane.approx, None, terms, lo);
                 gather_add(by_hi, lo, 0, pixel);
                 hi.fill(zero);

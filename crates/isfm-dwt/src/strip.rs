@@ -1,6 +1,7 @@
 //! The 1-D transform on the CPU, along any axis of a tensor.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Shape;
@@ -72,7 +73,7 @@ unsafe impl Transform for StripTransform {
             return tasks.with_min_len(TASK.div_ceil(2 * inner)).for_each(|task| {
                 let (lo, hi) = (task.approx.map(zeroed), task.details.map(zeroed));
                 let (x, terms) = (signal(task.line), table.at(task.start / inner));
-                dispatch(LongAnalysis { x, terms, lo, hi });
+                dispatch(Work::LongAnalysis { x, terms, lo, hi });
             });
         }
         let line = &Line::new(&self.bank, axis, inner);
@@ -83,7 +84,7 @@ unsafe impl Transform for StripTransform {
             let (lo, hi) = (task.approx.map(zeroed), task.details.map(zeroed));
             let (x, start) = (signal(task.line), task.start / inner);
             let range = start..(start + piece).min(axis.outputs);
-            dispatch(ShortAnalysis { line, x, range, scratch, lo, hi });
+            dispatch(Work::ShortAnalysis { line, x, range, scratch, lo, hi });
         });
     }
 
@@ -99,8 +100,8 @@ unsafe impl Transform for StripTransform {
             let tasks = chunks(outs, whole, inner).into_par_iter();
             return tasks.with_min_len(TASK.div_ceil(inner)).for_each(|task| {
                 if let Some(out) = task.approx.map(zeroed) {
-                    let ([lo, hi], terms) = (bands(task.line), table.at(task.start / inner));
-                    dispatch(LongSynthesis { lo, hi, terms, out });
+                    let (bands, terms) = (bands(task.line), table.at(task.start / inner));
+                    dispatch(Work::LongSynthesis { bands, terms, out });
                 }
             });
         }
@@ -112,14 +113,14 @@ unsafe impl Transform for StripTransform {
             if let Some(out) = task.approx.map(zeroed) {
                 let (bands, start) = (bands(task.line), task.start / inner);
                 let range = start..(start + piece).min(axis.n);
-                dispatch(ShortSynthesis { line, bands, range, scratch, out });
+                dispatch(Work::ShortSynthesis { line, bands, range, scratch, out });
             }
         });
         // SAFETY: the tasks above have written every element.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [E]) };
         let lines = out.par_chunks_mut(whole).enumerate().with_min_len(TASK.div_ceil(whole));
         lines.for_each_init(Scratch::default, |scratch, (at, out)| {
-            dispatch(Fold { line, bands: bands(at), scratch, out });
+            dispatch(Work::Fold { line, bands: bands(at), scratch, out });
         });
     }
 }
@@ -142,100 +143,67 @@ fn chunks<'a, T>(out: Parts<&'a mut [T]>, line: usize, size: usize) -> Vec<Task<
     let per_line = line.div_ceil(size);
     (0..)
         .map_while(|at| {
-            let (approx, details) = (
-                approx.as_mut().and_then(Iterator::next),
-                details.as_mut().and_then(Iterator::next),
-            );
-            let start = at % per_line * size;
-            (approx.is_some() || details.is_some()).then_some(Task {
-                line: at / per_line,
-                start,
-                approx,
-                details,
-            })
+            let approx = approx.as_mut().and_then(Iterator::next);
+            let details = details.as_mut().and_then(Iterator::next);
+            let (line, start) = (at / per_line, at % per_line * size);
+            let any = approx.is_some() || details.is_some();
+            any.then_some(Task { line, start, approx, details })
         })
         .collect()
 }
 
-struct LongAnalysis<'a, E> {
-    x: &'a [E],
-    terms: Terms<'a, E>,
-    lo: Option<&'a mut [E]>,
-    hi: Option<&'a mut [E]>,
+/// The work of a task. A long line's samples are weighted where they lie, a short one's are
+/// gathered; positions outside a short one's signal are folded back at the end.
+enum Work<'a, 'b, E> {
+    LongAnalysis {
+        x: &'a [E],
+        terms: Terms<'a, E>,
+        lo: Option<&'a mut [E]>,
+        hi: Option<&'a mut [E]>,
+    },
+    LongSynthesis {
+        bands: [Option<&'a [E]>; 2],
+        terms: Terms<'a, E>,
+        out: &'a mut [E],
+    },
+    ShortAnalysis {
+        line: &'a Line<E>,
+        x: &'a [E],
+        range: Range<usize>,
+        scratch: &'b mut Scratch<E>,
+        lo: Option<&'a mut [E]>,
+        hi: Option<&'a mut [E]>,
+    },
+    ShortSynthesis {
+        line: &'a Line<E>,
+        bands: [Option<&'a [E]>; 2],
+        range: Range<usize>,
+        scratch: &'b mut Scratch<E>,
+        out: &'a mut [E],
+    },
+    Fold {
+        line: &'a Line<E>,
+        bands: [Option<&'a [E]>; 2],
+        scratch: &'b mut Scratch<E>,
+        out: &'a mut [E],
+    },
 }
 
-impl<E: Real> Kernel<E> for LongAnalysis<'_, E> {
+impl<E: Real> Kernel<E> for Work<'_, '_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd<E = E>>(self, s: S) {
-        split_wanted(s, self.x, self.terms, self.lo, self.hi);
-    }
-}
-
-struct LongSynthesis<'a, E> {
-    lo: Option<&'a [E]>,
-    hi: Option<&'a [E]>,
-    terms: Terms<'a, E>,
-    out: &'a mut [E],
-}
-
-impl<E: Real> Kernel<E> for LongSynthesis<'_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<E = E>>(self, s: S) {
-        merge(s, self.lo, self.hi, self.terms, self.out);
-    }
-}
-
-struct ShortAnalysis<'a, 'b, E> {
-    line: &'a Line<E>,
-    x: &'a [E],
-    range: std::ops::Range<usize>,
-    scratch: &'b mut Scratch<E>,
-    lo: Option<&'a mut [E]>,
-    hi: Option<&'a mut [E]>,
-}
-
-impl<E: Real> Kernel<E> for ShortAnalysis<'_, '_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<E = E>>(self, s: S) {
-        self.line.analyse(s, self.scratch, self.x, self.range, self.lo, self.hi);
-    }
-}
-
-struct ShortSynthesis<'a, 'b, E> {
-    line: &'a Line<E>,
-    bands: [Option<&'a [E]>; 2],
-    range: std::ops::Range<usize>,
-    scratch: &'b mut Scratch<E>,
-    out: &'a mut [E],
-}
-
-impl<E: Real> Kernel<E> for ShortSynthesis<'_, '_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<E = E>>(self, s: S) {
-        self.line.synthesise(s, self.scratch, self.bands, self.range, self.out);
-    }
-}
-
-struct Fold<'a, 'b, E> {
-    line: &'a Line<E>,
-    bands: [Option<&'a [E]>; 2],
-    scratch: &'b mut Scratch<E>,
-    out: &'a mut [E],
-}
-
-impl<E: Real> Kernel<E> for Fold<'_, '_, E> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd<E = E>>(self, s: S) {
-        self.line.fold(s, self.scratch, self.bands, self.out);
+        match self {
+            Self::LongAnalysis { x, terms, lo, hi } => split_wanted(s, x, terms, lo, hi),
+            Self::LongSynthesis { bands: [lo, hi], terms, out } => merge(s, lo, hi, terms, out),
+            Self::ShortAnalysis { line, x, range, scratch, lo, hi } => {
+                line.analyse(s, scratch, x, range, lo, hi);
+            }
+            Self::ShortSynthesis { line, bands, range, scratch, out } => {
+                line.synthesise(s, scratch, bands, range, out);
+            }
+            Self::Fold { line, bands, scratch, out } => line.fold(s, scratch, bands, out),
+        }
     }
 }

@@ -2,7 +2,7 @@ use candle_core::Tensor;
 use candle_core::shape::Dim;
 
 use crate::axis::{Border, Sampling};
-use crate::levels::{check_levels, check_stationary, fit, no_coefficients};
+use crate::levels::{check_levels, check_stationary, decompose, first_of, fit, mismatch};
 use crate::op::{analysis, require_float, synthesis};
 use crate::strip::StripTransform;
 use crate::wavelet::Wavelet;
@@ -28,12 +28,8 @@ pub fn dwt(
     const OP: &str = "dwt";
     let (dim, n) = along(OP, x, dim)?;
     if n < border.fewest() {
-        return Err(Error::Shape {
-            op: OP,
-            what: "x",
-            got: format!("{:?}", x.dims()),
-            needed: format!("at least {} along dimension {dim}", border.fewest()),
-        });
+        let needed = format!("at least {} along dimension {dim}", border.fewest());
+        return Err(Error::shape(OP, "x", x, needed));
     }
     let transform = StripTransform {
         bank: wavelet.decomposition(),
@@ -66,12 +62,8 @@ pub fn idwt(
     let (dim, outputs) = along(OP, approx, dim)?;
     same(OP, approx, detail)?;
     let Some(n) = border.inputs(outputs, wavelet.taps()) else {
-        return Err(Error::Shape {
-            op: OP,
-            what: "approx",
-            got: format!("{:?}", approx.dims()),
-            needed: format!("more samples along dimension {dim} for {} taps", wavelet.taps()),
-        });
+        let needed = format!("more samples along dimension {dim} for {} taps", wavelet.taps());
+        return Err(Error::shape(OP, "approx", approx, needed));
     };
     let mut dims = approx.dims().to_vec();
     dims[dim] = n;
@@ -104,16 +96,7 @@ pub fn wavedec(
     const OP: &str = "wavedec";
     let (dim, n) = along(OP, x, dim)?;
     check_levels(OP, border, &[n], levels)?;
-    let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.clone();
-    for _ in 0..levels {
-        let detail;
-        (approx, detail) = dwt(&approx, wavelet, border, dim)?;
-        coefficients.push(detail);
-    }
-    coefficients.push(approx);
-    coefficients.reverse();
-    Ok(coefficients)
+    decompose(x, levels, |approx, _| dwt(approx, wavelet, border, dim))
 }
 
 /// The inverse of [`wavedec`], from coefficients in its order.
@@ -133,9 +116,7 @@ pub fn waverec(
     dim: impl Dim,
 ) -> Result<Tensor> {
     const OP: &str = "waverec";
-    let Some((approx, details)) = coefficients.split_first() else {
-        return Err(no_coefficients(OP));
-    };
+    let (approx, details) = first_of(OP, coefficients)?;
     let (dim, _) = along(OP, approx, dim)?;
     let mut approx = approx.clone();
     for detail in details {
@@ -159,9 +140,7 @@ pub fn swt(x: &Tensor, wavelet: &Wavelet, dim: impl Dim, levels: usize) -> Resul
     const OP: &str = "swt";
     let (dim, n) = along(OP, x, dim)?;
     check_stationary(OP, &[n], levels)?;
-    let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.clone();
-    for level in 0..levels {
+    decompose(x, levels, |approx, level| {
         let transform = StripTransform {
             bank: wavelet.decomposition(),
             sampling: Sampling::Undecimated { dilation: 1 << level },
@@ -169,13 +148,8 @@ pub fn swt(x: &Tensor, wavelet: &Wavelet, dim: impl Dim, levels: usize) -> Resul
             dim,
             outputs: n,
         };
-        let detail;
-        (approx, detail) = analysis(transform, &approx)?;
-        coefficients.push(detail);
-    }
-    coefficients.push(approx);
-    coefficients.reverse();
-    Ok(coefficients)
+        Ok(analysis(transform, approx)?)
+    })
 }
 
 /// The inverse of [`swt`]: the mean of what every shift's decimated coefficients reconstruct, which
@@ -185,9 +159,7 @@ pub fn swt(x: &Tensor, wavelet: &Wavelet, dim: impl Dim, levels: usize) -> Resul
 /// [`Error::Shape`] without coefficients or for different shapes; [`Error::Levels`] as [`swt`].
 pub fn iswt(coefficients: &[Tensor], wavelet: &Wavelet, dim: impl Dim) -> Result<Tensor> {
     const OP: &str = "iswt";
-    let Some((approx, details)) = coefficients.split_first() else {
-        return Err(no_coefficients(OP));
-    };
+    let (approx, details) = first_of(OP, coefficients)?;
     let (dim, n) = along(OP, approx, dim)?;
     check_stationary(OP, &[n], details.len())?;
     // Even and odd shifts each reconstruct all.
@@ -219,10 +191,5 @@ fn same(op: &'static str, approx: &Tensor, detail: &Tensor) -> Result<()> {
     if (detail.dims(), detail.dtype()) == (approx.dims(), approx.dtype()) {
         return Ok(());
     }
-    Err(Error::Shape {
-        op,
-        what: "detail",
-        got: format!("{:?} of {:?}", detail.dims(), detail.dtype()),
-        needed: format!("{:?} of {:?}", approx.dims(), approx.dtype()),
-    })
+    Err(mismatch(op, detail, approx, approx.shape()))
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::axis::{Border, Sampling};
 use crate::data_format::{DataFormat, Maps};
-use crate::levels::{check_levels, check_stationary, fit, no_coefficients};
+use crate::levels::{check_levels, check_stationary, decompose, first_of, fit, mismatch};
 use crate::op::{analysis, require_float, synthesis};
 use crate::plane::PlaneTransform;
 use crate::wavelet::Wavelet;
@@ -81,12 +81,8 @@ pub fn dwt2(x: &Tensor, wavelet: &Wavelet, border: Border, format: DataFormat) -
     let maps = maps(OP, "x", x, format)?;
     let least = border.fewest();
     if maps.height < least || maps.width < least {
-        return Err(Error::Shape {
-            op: OP,
-            what: "x",
-            got: format!("{:?}", x.dims()),
-            needed: format!("{} with H and W at least {least}", format.name()),
-        });
+        let needed = format!("{} with H and W at least {least}", format.name());
+        return Err(Error::shape(OP, "x", x, needed));
     }
     let outputs = |n| border.outputs(n, wavelet.taps());
     let transform = PlaneTransform {
@@ -123,12 +119,8 @@ pub fn idwt2(
     let bands = maps(OP, "approx", approx, format)?;
     let inputs = |m| border.inputs(m, wavelet.taps());
     let (Some(height), Some(width)) = (inputs(bands.height), inputs(bands.width)) else {
-        return Err(Error::Shape {
-            op: OP,
-            what: "approx",
-            got: format!("{:?}", approx.dims()),
-            needed: format!("{} with H and W large enough for the filters", format.name()),
-        });
+        let needed = format!("{} with H and W large enough for the filters", format.name());
+        return Err(Error::shape(OP, "approx", approx, needed));
     };
     same(OP, &bands, approx, details)?;
     let transform = PlaneTransform {
@@ -158,16 +150,10 @@ pub fn wavedec2(
     const OP: &str = "wavedec2";
     let Maps { height, width, .. } = maps(OP, "x", x, format)?;
     check_levels(OP, border, &[height, width], levels)?;
-    let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.clone();
-    for _ in 0..levels {
-        let bands = dwt2(&approx, wavelet, border, format)?;
-        coefficients.push(bands.details);
-        approx = bands.approx;
-    }
-    coefficients.push(approx);
-    coefficients.reverse();
-    Ok(coefficients)
+    decompose(x, levels, |approx, _| {
+        let bands = dwt2(approx, wavelet, border, format)?;
+        Ok((bands.approx, bands.details))
+    })
 }
 
 /// The inverse of [`wavedec2`], from coefficients in its order.
@@ -189,9 +175,7 @@ pub fn waverec2(
     format: DataFormat,
 ) -> Result<Tensor> {
     const OP: &str = "waverec2";
-    let Some((approx, details)) = coefficients.split_first() else {
-        return Err(no_coefficients(OP));
-    };
+    let (approx, details) = first_of(OP, coefficients)?;
     let (rows, columns) = format.plane_dims();
     let mut approx = approx.clone();
     for details in details {
@@ -223,22 +207,11 @@ pub fn swt2(
     const OP: &str = "swt2";
     let maps = maps(OP, "x", x, format)?;
     check_stationary(OP, &[maps.height, maps.width], levels)?;
-    let mut coefficients = Vec::with_capacity(levels + 1);
-    let mut approx = x.clone();
-    for level in 0..levels {
-        let transform = PlaneTransform {
-            bank: wavelet.decomposition(),
-            sampling: Sampling::Undecimated { dilation: 1 << level },
-            maps,
-            bands: maps,
-        };
-        let details;
-        (approx, details) = analysis(transform, &approx)?;
-        coefficients.push(details);
-    }
-    coefficients.push(approx);
-    coefficients.reverse();
-    Ok(coefficients)
+    decompose(x, levels, |approx, level| {
+        let sampling = Sampling::Undecimated { dilation: 1 << level };
+        let bank = wavelet.decomposition();
+        Ok(analysis(PlaneTransform { bank, sampling, maps, bands: maps }, approx)?)
+    })
 }
 
 /// The inverse of [`swt2`]: the mean of what every shift's decimated coefficients reconstruct,
@@ -249,9 +222,7 @@ pub fn swt2(
 /// [`Error::Levels`] as [`swt2`].
 pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, format: DataFormat) -> Result<Tensor> {
     const OP: &str = "iswt2";
-    let Some((approx, details)) = coefficients.split_first() else {
-        return Err(no_coefficients(OP));
-    };
+    let (approx, details) = first_of(OP, coefficients)?;
     let maps = maps(OP, "approx", approx, format)?;
     check_stationary(OP, &[maps.height, maps.width], details.len())?;
     // Even and odd shifts each reconstruct all, along either axis.
@@ -259,13 +230,9 @@ pub fn iswt2(coefficients: &[Tensor], wavelet: &Wavelet, format: DataFormat) -> 
     let mut approx = approx.clone();
     for (k, details_of_level) in details.iter().enumerate() {
         same(OP, &maps, &approx, details_of_level)?;
-        let transform = PlaneTransform {
-            bank: bank.clone(),
-            sampling: Sampling::Undecimated { dilation: 1 << (details.len() - 1 - k) },
-            maps,
-            bands: maps,
-        };
-        approx = synthesis(transform, &approx, &details_of_level)?;
+        let sampling = Sampling::Undecimated { dilation: 1 << (details.len() - 1 - k) };
+        let transform = PlaneTransform { bank: bank.clone(), sampling, maps, bands: maps };
+        approx = synthesis(transform, &approx, details_of_level)?;
     }
     Ok(approx)
 }
@@ -275,12 +242,7 @@ fn maps(op: &'static str, what: &'static str, x: &Tensor, format: DataFormat) ->
     require_float(op, x)?;
     match x.dims4() {
         Ok(dims) => Ok(Maps::new(format, dims)),
-        Err(_) => Err(Error::Shape {
-            op,
-            what,
-            got: format!("{:?}", x.dims()),
-            needed: format!("4 dimensions, {}", format.name()),
-        }),
+        Err(_) => Err(Error::shape(op, what, x, format!("4 dimensions, {}", format.name()))),
     }
 }
 
@@ -291,10 +253,5 @@ fn same(op: &'static str, bands: &Maps, approx: &Tensor, details: &Tensor) -> Re
     if same_type && maps(op, "details", details, bands.format)? == needed {
         return Ok(());
     }
-    Err(Error::Shape {
-        op,
-        what: "details",
-        got: format!("{:?} of {:?}", details.dims(), details.dtype()),
-        needed: format!("{:?} of {:?}", needed.dims(), approx.dtype()),
-    })
+    Err(mismatch(op, details, approx, &needed.dims().into()))
 }

@@ -98,13 +98,10 @@ impl Wavelet {
     /// The high-passes are each the other side's low-pass with alternating signs.
     fn from_low_passes(name: &str, dec_lo: Vec<f64>, rec_lo: Vec<f64>) -> Self {
         let alternating = |f: &[f64], first: f64| -> Vec<f64> {
-            f.iter()
-                .enumerate()
-                .map(|(k, x)| if k % 2 == 0 { first * x } else { -first * x })
-                .collect()
+            f.iter().zip([first, -first].into_iter().cycle()).map(|(x, sign)| sign * x).collect()
         };
         let (dec_hi, rec_hi) = (alternating(&rec_lo, -1.), alternating(&dec_lo, 1.));
-        Self::new(name, dec_lo, dec_hi, rec_lo, rec_hi)
+        Self::new(name, [dec_lo, dec_hi, rec_lo, rec_hi])
     }
 
     /// A wavelet from its filters, in the order and orientation of PyWavelets' `filter_bank`:
@@ -141,22 +138,15 @@ impl Wavelet {
         if all.iter().any(|f| f.iter().any(|x| !x.is_finite())) {
             return fail("a tap is not finite".to_string());
         }
-        let [dec_lo, dec_hi, rec_lo, rec_hi] = all.map(<[f64]>::to_vec);
-        Ok(Self::new(name, dec_lo, dec_hi, rec_lo, rec_hi))
+        Ok(Self::new(name, all.map(<[f64]>::to_vec)))
     }
 
-    fn new(
-        name: &str,
-        dec_lo: Vec<f64>,
-        dec_hi: Vec<f64>,
-        mut rec_lo: Vec<f64>,
-        mut rec_hi: Vec<f64>,
-    ) -> Self {
+    fn new(name: &str, [lo, hi, mut rec_lo, mut rec_hi]: [Vec<f64>; 4]) -> Self {
         rec_lo.reverse();
         rec_hi.reverse();
         Self {
             name: name.to_string(),
-            decomposition: Arc::new(Bank { lo: dec_lo, hi: dec_hi }),
+            decomposition: Arc::new(Bank { lo, hi }),
             reconstruction: Arc::new(Bank { lo: rec_lo, hi: rec_hi }),
         }
     }

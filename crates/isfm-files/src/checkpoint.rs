@@ -26,16 +26,8 @@ pub struct Contents {
 }
 
 /// Under which keys programs put the weights into what they give to `torch.save`.
-const WRAPPERS: [Option<&str>; 8] = [
-    None,
-    Some("state_dict"),
-    Some("model_state_dict"),
-    Some("model"),
-    Some("params"),
-    Some("params_ema"),
-    Some("module"),
-    Some("net"),
-];
+const WRAPPERS: [&str; 7] =
+    ["state_dict", "model_state_dict", "model", "params", "params_ema", "module", "net"];
 
 /// What DataParallel and torch.compile put before every name.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
@@ -102,7 +94,7 @@ fn read_torch(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Contents> {
     let mut found = None;
-    for key in WRAPPERS {
+    for key in std::iter::once(None).chain(WRAPPERS.map(Some)) {
         let file = match PthTensors::new(path, key) {
             Ok(file) => file,
             // Without a key the file itself is at fault; with one, the key may just not be there.
@@ -205,10 +197,8 @@ impl Difference {
     /// Holds `tensors` against the names and shapes that are needed.
     pub fn between(tensors: &Tensors, needed: &BTreeMap<String, Vec<usize>>) -> Self {
         let misshapen = tensors.iter().filter_map(|(name, tensor)| {
-            let (got, needed) = (tensor.dims(), needed.get(name)?);
-            let misshapen =
-                || Misshapen { name: name.clone(), got: got.to_vec(), needed: needed.clone() };
-            (got != needed).then(misshapen)
+            let (got, needed) = (tensor.dims().to_vec(), needed.get(name)?.clone());
+            (got != needed).then(|| Misshapen { name: name.clone(), got, needed })
         });
         Self {
             missing: needed.keys().filter(|n| !tensors.contains_key(*n)).cloned().collect(),

@@ -113,7 +113,7 @@ impl fmt::Display for Ambiguous {
 }
 
 /// What two folders hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairing {
     /// The pairs, in the order of their stems, then of their visible pictures.
     pub pairs: Vec<Pair>,
@@ -155,13 +155,8 @@ impl Pairing {
                 return Err(Error::NoPictures { folder: path.clone(), skipped: skipped.total() });
             }
         }
-        let mut found = Self {
-            pairs: Vec::new(),
-            visible_alone: Vec::new(),
-            infrared_alone: Vec::new(),
-            ambiguous: Vec::new(),
-            skipped: [visible.skipped, infrared.skipped],
-        };
+        let skipped = [visible.skipped, infrared.skipped];
+        let mut found = Self { skipped, ..Self::default() };
         let (visibles, mut infrareds) = (visible.by_stem(), infrared.by_stem());
         for (stem, visibles) in visibles {
             found.of_one_stem(stem, visibles, infrareds.remove(stem).unwrap_or_default());
@@ -183,8 +178,8 @@ impl Pairing {
     }
 
     fn of_one_stem(&mut self, stem: &str, visible: Vec<&Path>, infrared: Vec<&Path>) {
-        let mut visible = owned(visible);
-        let mut infrared = owned(infrared);
+        let [mut visible, mut infrared] = [visible, infrared]
+            .map(|paths| paths.into_iter().map(Path::to_path_buf).collect::<Vec<_>>());
         let start = self.pairs.len();
         let name = stem.to_owned();
         visible.retain(|v| {
@@ -198,13 +193,10 @@ impl Pairing {
         match (visible.len(), infrared.len()) {
             (_, 0) => self.visible_alone.extend(visible),
             (0, _) => self.infrared_alone.extend(infrared),
-            (1, 1) => self.pairs.extend(
-                visible.into_iter().zip(infrared).map(|(visible, infrared)| Pair {
-                    name: name.clone(),
-                    visible,
-                    infrared,
-                }),
-            ),
+            (1, 1) => {
+                let (visible, infrared) = (visible.remove(0), infrared.remove(0));
+                self.pairs.push(Pair { name, visible, infrared });
+            }
             _ => self.ambiguous.push(Ambiguous { visible, infrared }),
         }
         let same = &mut self.pairs[start..];
@@ -213,10 +205,6 @@ impl Pairing {
             same.iter_mut().for_each(|pair| pair.name = file_name(&pair.visible).to_owned());
         }
     }
-}
-
-fn owned(paths: Vec<&Path>) -> Vec<PathBuf> {
-    paths.into_iter().map(Path::to_path_buf).collect()
 }
 
 // Of a listed picture neither is ever empty: its name is UTF-8 and has an extension.

@@ -1,3 +1,5 @@
+use std::fmt::Debug;
+
 use candle_core::DType;
 
 /// What can go wrong in this crate.
@@ -5,19 +7,12 @@ use candle_core::DType;
 #[non_exhaustive]
 pub enum Error {
     /// The three images are not of one shape.
-    #[error(
-        "{op}: fused is {fused:?}, visible {visible:?}, infrared {infrared:?}; \
-         needs one shape B×1×H×W for all three"
-    )]
+    #[error("{op}: {}; needs one shape B×1×H×W for all three", of_three(got))]
     ShapeMismatch {
         /// The loss.
         op: &'static str,
-        /// The fused image's shape.
-        fused: Vec<usize>,
-        /// The visible image's shape.
-        visible: Vec<usize>,
-        /// The infrared image's shape.
-        infrared: Vec<usize>,
+        /// The shapes of the fused, the visible and the infrared image.
+        got: [Vec<usize>; 3],
     },
     /// A shape that is not a batch of single-channel images.
     #[error("{op}: images are {got:?}, needs B×1×H×W with B, H and W at least 1")]
@@ -28,23 +23,20 @@ pub enum Error {
         got: Vec<usize>,
     },
     /// Element types that differ or that have no kernel.
-    #[error(
-        "{op}: fused is {fused:?}, visible {visible:?}, infrared {infrared:?}; \
-         needs F32 or F64, the same for all three"
-    )]
+    #[error("{op}: {}; needs F32 or F64, the same for all three", of_three(got))]
     DType {
         /// The loss.
         op: &'static str,
-        /// The fused image's type.
-        fused: DType,
-        /// The visible image's type.
-        visible: DType,
-        /// The infrared image's type.
-        infrared: DType,
+        /// The types of the fused, the visible and the infrared image.
+        got: [DType; 3],
     },
     /// An error of Candle's own.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+fn of_three([fused, visible, infrared]: &[impl Debug; 3]) -> String {
+    format!("fused is {fused:?}, visible {visible:?}, infrared {infrared:?}")
 }
 
 /// The result of this crate's functions.

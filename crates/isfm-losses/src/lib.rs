@@ -5,7 +5,7 @@ mod filter;
 pub mod plain;
 mod term;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
@@ -83,7 +83,7 @@ pub fn fusion_loss(
 /// # Errors
 /// As [`fusion_loss`].
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Content, fused, visible, infrared)
+    apply(Term::Content, plain::content_loss, [fused, visible, infrared])
 }
 
 /// mean|f − max(ir, vi)|, the maximum taken pixel by pixel.
@@ -93,7 +93,7 @@ pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Resu
 /// # Errors
 /// As [`fusion_loss`].
 pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Intensity, fused, visible, infrared)
+    apply(Term::Intensity, plain::intensity_loss, [fused, visible, infrared])
 }
 
 /// mean|G(f) − target|: the fused image's edges against the stronger of the sources' edges.
@@ -106,7 +106,7 @@ pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Re
 /// # Errors
 /// As [`fusion_loss`].
 pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Gradient, fused, visible, infrared)
+    apply(Term::Gradient, plain::gradient_loss, [fused, visible, infrared])
 }
 
 /// ½(1 − SSIM(f, vi)) + ½(1 − SSIM(f, ir)); between 0 and 2.
@@ -118,7 +118,7 @@ pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
 /// # Errors
 /// As [`fusion_loss`].
 pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    apply(Term::Ssim, fused, visible, infrared)
+    apply(Term::Ssim, plain::ssim_loss, [fused, visible, infrared])
 }
 
 /// `x` limited to \[0, 1\], with PyTorch's gradient: 1 inside and at both bounds, 0 outside.
@@ -135,31 +135,20 @@ pub fn clamp_unit(x: &Tensor) -> Result<Tensor> {
     Ok(outside.where_cond(&value.clamp(0f64, 1f64)?, x)?)
 }
 
-fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    let op = term.name();
-    if fused.dims() != visible.dims() || fused.dims() != infrared.dims() {
-        return Err(Error::ShapeMismatch {
-            op,
-            fused: fused.dims().to_vec(),
-            visible: visible.dims().to_vec(),
-            infrared: infrared.dims().to_vec(),
-        });
+/// From ordinary operations on the fused, the visible and the infrared image.
+type Plain = fn(&Tensor, &Tensor, &Tensor) -> candle_core::Result<Tensor>;
+
+fn apply(term: Term, plain: Plain, all: [&Tensor; 3]) -> Result<Tensor> {
+    let (op, [fused, visible, infrared]) = (term.name(), all);
+    if all.iter().any(|x| x.dims() != fused.dims()) {
+        return Err(Error::ShapeMismatch { op, got: all.map(|x| x.dims().to_vec()) });
     }
-    match *fused.dims() {
-        [b, 1, h, w] if b > 0 && h > 0 && w > 0 => {}
-        _ => {
-            return Err(Error::Shape { op, got: fused.dims().to_vec() });
-        }
+    if !matches!(*fused.dims(), [b, 1, h, w] if b > 0 && h > 0 && w > 0) {
+        return Err(Error::Shape { op, got: fused.dims().to_vec() });
     }
-    let dtype = fused.dtype();
-    let known = matches!(dtype, candle_core::DType::F32 | candle_core::DType::F64);
-    if !known || visible.dtype() != dtype || infrared.dtype() != dtype {
-        return Err(Error::DType {
-            op,
-            fused: dtype,
-            visible: visible.dtype(),
-            infrared: infrared.dtype(),
-        });
+    let types = all.map(Tensor::dtype);
+    if ![[DType::F32; 3], [DType::F64; 3]].contains(&types) {
+        return Err(Error::DType { op, got: types });
     }
     for source in [visible, infrared] {
         if !source.device().same_device(fused.device()) {
@@ -168,7 +157,7 @@ fn apply(term: Term, fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
         }
     }
     if !fused.device().is_cpu() {
-        return Ok(plain::term(term, fused, visible, infrared)?);
+        return Ok(plain(fused, visible, infrared)?);
     }
     let visible = visible.detach().contiguous()?;
     let infrared = infrared.detach().contiguous()?;

@@ -2,44 +2,27 @@
 //!
 //! Slow on the CPU, but they run on any device; the functions at the crate's root use them for
 //! images that are not on the CPU. They are also what the fast ones are tested against. Arguments
-//! and results are as at the root, errors are Candle's own.
+//! and results are as at the root; errors are Candle's own, where it refuses shapes, types or
+//! devices.
 
 use candle_core::{Result, Tensor};
 
 use crate::filter::{GRADIENT, PAD, TAPS, gaussian};
-use crate::term::{C1, C2, Term};
-
-pub(crate) fn term(term: Term, f: &Tensor, v: &Tensor, i: &Tensor) -> Result<Tensor> {
-    match term {
-        Term::Content => content_loss(f, v, i),
-        Term::Intensity => intensity_loss(f, v, i),
-        Term::Gradient => gradient_loss(f, v, i),
-        Term::Ssim => ssim_loss(f, v, i),
-    }
-}
+use crate::term::{C1, C2};
 
 /// See [`content_loss`](crate::content_loss).
-///
-/// # Errors
-/// If Candle refuses the shapes, types or devices.
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     let (v, i) = (visible.detach(), infrared.detach());
     abs(&(fused - i)?)?.mean_all()? + abs(&(fused - v)?)?.mean_all()?
 }
 
 /// See [`intensity_loss`](crate::intensity_loss).
-///
-/// # Errors
-/// If Candle refuses the shapes, types or devices.
 pub fn intensity_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     let (v, i) = (visible.detach(), infrared.detach());
     abs(&(fused - select(&i.gt(&v)?, &i, &v)?)?)?.mean_all()
 }
 
 /// See [`gradient_loss`](crate::gradient_loss).
-///
-/// # Errors
-/// If Candle refuses the shapes, types or devices.
 pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     let kernel =
         Tensor::new(&GRADIENT, fused.device())?.to_dtype(fused.dtype())?.reshape((1, 1, 3, 3))?;
@@ -50,9 +33,6 @@ pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
 }
 
 /// See [`ssim_loss`](crate::ssim_loss).
-///
-/// # Errors
-/// If Candle refuses the shapes, types or devices.
 pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     let taps = gaussian();
     let kernel: Vec<f64> = taps.iter().flat_map(|a| taps.map(|b| a * b)).collect();

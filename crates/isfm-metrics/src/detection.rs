@@ -173,10 +173,12 @@ impl Counts {
         )
     }
 
-    fn add(&mut self, other: Counts) {
-        self.true_positives += other.true_positives;
-        self.false_positives += other.false_positives;
-        self.false_negatives += other.false_negatives;
+    fn add(self, other: Counts) -> Self {
+        Self {
+            true_positives: self.true_positives + other.true_positives,
+            false_positives: self.false_positives + other.false_positives,
+            false_negatives: self.false_negatives + other.false_negatives,
+        }
     }
 }
 
@@ -188,13 +190,15 @@ fn ratio(part: usize, whole: usize) -> Option<f64> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DetectionScores {
     iou_thresholds: Vec<f64>,
+    /// Those that occur in the ground truth or were detected, by rising number.
     classes: Vec<ClassScores>,
 }
 
 /// The scores of one class.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClassScores {
+struct ClassScores {
     class: usize,
+    /// Crowds not counted.
     objects: usize,
     /// For each IoU threshold the detections that count, in falling order of score.
     verdicts: Vec<Vec<Verdict>>,
@@ -219,49 +223,43 @@ pub fn evaluate(
     found: &[Detection],
     options: &Options,
 ) -> Result<DetectionScores> {
-    for threshold in &options.iou_thresholds {
-        check_threshold(*threshold)?;
-    }
-    if options.iou_thresholds.is_empty() || !options.iou_thresholds.is_sorted() {
-        return Err(Error::IouThresholds(options.iou_thresholds.clone()));
+    let Options { iou_thresholds, max_detections } = options;
+    let usable = iou_thresholds.iter().all(|&t| t > 0. && t <= 1.);
+    if !usable || iou_thresholds.is_empty() || !iou_thresholds.is_sorted() {
+        return Err(Error::IouThresholds(iou_thresholds.clone()));
     }
     if let Some(index) = found.iter().position(|d| d.score.is_nan()) {
         return Err(Error::DetectionScore { index });
     }
 
-    #[derive(Default)]
-    struct Scene<'a> {
-        truth: Vec<&'a GroundTruth>,
-        found: Vec<&'a Detection>,
-    }
-    let mut scenes: BTreeMap<(usize, usize), Scene<'_>> = BTreeMap::new();
+    let mut scenes = BTreeMap::<(usize, usize), (Vec<&GroundTruth>, Vec<&Detection>)>::new();
     for object in truth {
-        scenes.entry((object.class, object.image)).or_default().truth.push(object);
+        scenes.entry((object.class, object.image)).or_default().0.push(object);
     }
     for detection in found {
-        scenes.entry((detection.class, detection.image)).or_default().found.push(detection);
+        scenes.entry((detection.class, detection.image)).or_default().1.push(detection);
     }
 
     let mut classes: Vec<ClassScores> = Vec::new();
-    for ((class, _), mut scene) in scenes {
+    for ((class, _), (mut truth, mut found)) in scenes {
         if classes.last().is_none_or(|last| last.class != class) {
-            let verdicts = vec![Vec::new(); options.iou_thresholds.len()];
+            let verdicts = vec![Vec::new(); iou_thresholds.len()];
             classes.push(ClassScores { class, objects: 0, verdicts });
         }
         let Some(scores) = classes.last_mut() else { continue };
-        scores.objects += scene.truth.iter().filter(|t| !t.crowd).count();
+        scores.objects += truth.iter().filter(|t| !t.crowd).count();
         // Stable, so that equal scores keep the caller's order; crowds come after objects.
-        scene.found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        scene.found.truncate(options.max_detections);
-        scene.truth.sort_by_key(|t| t.crowd);
-        for (threshold, verdicts) in options.iou_thresholds.iter().zip(&mut scores.verdicts) {
-            match_boxes(&scene.truth, &scene.found, *threshold, verdicts);
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(*max_detections);
+        truth.sort_by_key(|t| t.crowd);
+        for (threshold, verdicts) in iou_thresholds.iter().zip(&mut scores.verdicts) {
+            match_boxes(&truth, &found, *threshold, verdicts);
         }
     }
     for verdicts in classes.iter_mut().flat_map(|c| &mut c.verdicts) {
         verdicts.sort_by(|a, b| b.score.total_cmp(&a.score));
     }
-    Ok(DetectionScores { iou_thresholds: options.iou_thresholds.clone(), classes })
+    Ok(DetectionScores { iou_thresholds: iou_thresholds.clone(), classes })
 }
 
 /// Gives each detection of one image and class a verdict. `truth` has the crowds last.
@@ -302,24 +300,7 @@ fn match_boxes(
     }
 }
 
-fn check_threshold(threshold: f64) -> Result<()> {
-    match threshold > 0. && threshold <= 1. {
-        true => Ok(()),
-        false => Err(Error::IouThresholds(vec![threshold])),
-    }
-}
-
 impl ClassScores {
-    /// The class.
-    pub fn class(&self) -> usize {
-        self.class
-    }
-
-    /// How many objects of it the ground truth has, crowds not counted.
-    pub fn objects(&self) -> usize {
-        self.objects
-    }
-
     /// The precision at each detection that counts, in falling order of score, as pairs (recall,
     /// precision); not yet made non-increasing. `at` is the place of the IoU threshold.
     fn curve(&self, at: usize) -> Vec<(f64, f64)> {
@@ -353,13 +334,9 @@ impl ClassScores {
 
     fn counts(&self, at: usize, min_score: f64) -> Counts {
         let kept = self.verdicts[at].iter().take_while(|v| v.score >= min_score);
-        let (mut true_positives, mut false_positives) = (0, 0);
-        for verdict in kept {
-            match verdict.right {
-                true => true_positives += 1,
-                false => false_positives += 1,
-            }
-        }
+        let (detections, true_positives) =
+            kept.fold((0, 0), |(n, right), v| (n + 1, right + usize::from(v.right)));
+        let false_positives = detections - true_positives;
         Counts { true_positives, false_positives, false_negatives: self.objects - true_positives }
     }
 }
@@ -368,11 +345,6 @@ impl DetectionScores {
     /// The IoU thresholds of the options.
     pub fn iou_thresholds(&self) -> &[f64] {
         &self.iou_thresholds
-    }
-
-    /// The classes that occur in the ground truth or were detected, by rising number.
-    pub fn classes(&self) -> &[ClassScores] {
-        &self.classes
     }
 
     /// Average precision of one class at one of the IoU thresholds, 0 to 1; none if the class does
@@ -422,12 +394,7 @@ impl DetectionScores {
     /// # Errors
     /// If the threshold is none of [`DetectionScores::iou_thresholds`], or the score is NaN.
     pub fn counts(&self, iou: f64, min_score: f64) -> Result<Counts> {
-        let at = self.threshold(iou)?;
-        let mut sum = Counts::default();
-        for class in &self.classes {
-            sum.add(class.counts(at, check_score(min_score)?));
-        }
-        Ok(sum)
+        self.counts_of(&self.classes, iou, min_score)
     }
 
     /// The same of one class; all 0 for a class that occurs nowhere.
@@ -435,9 +402,21 @@ impl DetectionScores {
     /// # Errors
     /// As [`DetectionScores::counts`].
     pub fn class_counts(&self, class: usize, iou: f64, min_score: f64) -> Result<Counts> {
-        let (at, min_score) = (self.threshold(iou)?, check_score(min_score)?);
-        let scores = self.classes.iter().find(|c| c.class == class);
-        Ok(scores.map_or_else(Counts::default, |c| c.counts(at, min_score)))
+        self.counts_of(self.classes.iter().filter(|c| c.class == class), iou, min_score)
+    }
+
+    fn counts_of<'a>(
+        &self,
+        classes: impl IntoIterator<Item = &'a ClassScores>,
+        iou: f64,
+        min_score: f64,
+    ) -> Result<Counts> {
+        let at = self.threshold(iou)?;
+        if min_score.is_nan() {
+            return Err(Error::MinimumScore);
+        }
+        let counts = classes.into_iter().map(|c| c.counts(at, min_score));
+        Ok(counts.fold(Counts::default(), Counts::add))
     }
 
     /// The precision-recall curve of one class: for each detection that counts, in falling order of
@@ -458,14 +437,7 @@ impl DetectionScores {
     }
 }
 
-fn check_score(score: f64) -> Result<f64> {
-    match score.is_nan() {
-        true => Err(Error::MinimumScore),
-        false => Ok(score),
-    }
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0., 0usize), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / count as f64)
 }

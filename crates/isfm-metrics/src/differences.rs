@@ -1,6 +1,6 @@
 use rayon::prelude::*;
 
-use crate::plane::Grid;
+use crate::plane::{Grid, bands};
 use crate::simd::{Kernel, dispatch, sum};
 use crate::{Plane, Sample};
 
@@ -29,24 +29,20 @@ pub fn average_gradient<T: Sample>(fused: &Plane<'_, T>) -> f64 {
     average_gradient_of(&Grid::of(fused))
 }
 
-/// Rows of one task; fixed, so that sums do not depend on the threads.
+/// Rows of one task.
 const BAND: usize = 32;
 
 pub(crate) fn spatial_frequency_of(g: &Grid) -> f64 {
-    let bands: Vec<(f64, f64)> = bands(g).map(|rows| dispatch(Squares { g, rows })).collect();
+    let bands: Vec<(f64, f64)> =
+        bands(g.h, BAND).map(|rows| dispatch(Squares { g, rows })).collect();
     let (across, down) = bands.iter().fold((0., 0.), |(a, d), band| (a + band.0, d + band.1));
     let mean = |sum: f64, n: usize| if n == 0 { 0. } else { sum / n as f64 };
     (mean(across, g.h * (g.w - 1)) + mean(down, (g.h - 1) * g.w)).sqrt()
 }
 
 pub(crate) fn average_gradient_of(g: &Grid) -> f64 {
-    let bands: Vec<f64> = bands(g).map(|rows| dispatch(Slopes { g, rows })).collect();
+    let bands: Vec<f64> = bands(g.h, BAND).map(|rows| dispatch(Slopes { g, rows })).collect();
     bands.iter().sum::<f64>() / g.pixels().len() as f64
-}
-
-fn bands(g: &Grid) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> + use<> {
-    let h = g.h;
-    (0..h.div_ceil(BAND)).into_par_iter().map(move |b| b * BAND..(b * BAND + BAND).min(h))
 }
 
 /// Squared differences to the left and to the upper neighbour.

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use crate::plane::{Grid, Grids};
+use crate::math::exp;
+use crate::plane::{Grid, Grids, bands};
 use crate::simd::{Kernel, dispatch, sum};
 
-/// Rows of one task; fixed, so that sums do not depend on the threads.
+/// Rows of one task.
 const BAND: usize = 16;
 
 /// What lies beyond an image's border.
@@ -106,8 +107,24 @@ impl Edges {
     }
 }
 
+/// Γ / (1 + e^{κ(x − σ)}).
+pub(crate) struct Sigmoid {
+    pub(crate) gamma: f64,
+    pub(crate) kappa: f64,
+    pub(crate) sigma: f64,
+}
+
+/// How much of an edge is kept: the product of the sigmoids of how alike strengths and orientations
+/// are.
+#[inline(always)]
+pub(crate) fn kept([g, a]: &[Sigmoid; 2], strength: f64, orientation: f64) -> f64 {
+    let below_g = 1. + exp(g.kappa * (strength - g.sigma));
+    let below_a = 1. + exp(a.kappa * (orientation - a.sigma));
+    g.gamma * a.gamma / (below_g * below_a)
+}
+
 /// A quotient of sums over the edges of both sources.
-pub(crate) trait Measure {
+pub(crate) trait Measure: Sync {
     const BORDER: Border;
     /// The edge of Sobel sums.
     fn edge(gx: f64, gy: f64) -> Edge;
@@ -141,15 +158,9 @@ impl Row {
 /// The sums of all values and of all weights.
 pub(crate) fn sums<M: Measure>(images: &Grids) -> (f64, f64) {
     let (w, h) = images.size();
-    let bands: Vec<(f64, f64)> = (0..h.div_ceil(BAND))
-        .into_par_iter()
-        .map_init(
-            || Row::new(w),
-            |row, band| {
-                let rows = band * BAND..(band * BAND + BAND).min(h);
-                dispatch(Band { images, rows, row, measure: std::marker::PhantomData::<M> })
-            },
-        )
+    let measure = std::marker::PhantomData::<M>;
+    let bands: Vec<(f64, f64)> = bands(h, BAND)
+        .map_init(|| Row::new(w), |row, rows| dispatch(Band { images, rows, row, measure }))
         .collect();
     bands.iter().fold((0., 0.), |(values, weights), band| (values + band.0, weights + band.1))
 }

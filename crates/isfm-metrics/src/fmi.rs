@@ -1,9 +1,9 @@
 use rayon::prelude::*;
 
 use crate::math::ln;
-use crate::plane::{Grid, Grids};
+use crate::plane::{Grid, Grids, bands};
 use crate::simd::{Kernel, LANES, V, dispatch};
-use crate::{Error, Metric, Result, Sample, Triple, differences, fourier, wavelet};
+use crate::{Metric, Result, Sample, Triple, differences, fourier, wavelet};
 
 /// What [`fmi`] compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ impl Feature {
 /// The window's side, and so the smallest width and height.
 const SIDE: usize = 3;
 const WINDOW: usize = SIDE * SIDE;
-/// Rows of windows of one task; fixed, so that sums do not depend on the threads.
+/// Rows of windows of one task.
 const BAND: usize = 8;
 /// Features closer than this are the same: what transforms leave of equal ones is rounding.
 const SAME: f64 = 1e-9;
@@ -72,25 +72,12 @@ pub fn fmi<T: Sample>(triple: &Triple<'_, T>, feature: Feature) -> Result<f64> {
 }
 
 pub(crate) fn fmi_of(images: &Grids, feature: Feature) -> Result<f64> {
-    let (width, height) = images.size();
-    if width.min(height) < SIDE {
-        let (metric, needed) = (feature.metric(), SIDE);
-        return Err(Error::TooSmall { metric, width, height, needed });
-    }
-    let Grids { visible, infrared, fused } = images;
+    images.at_least(SIDE, feature.metric())?;
     Ok(match feature {
-        Feature::Pixel => compare([visible, infrared, fused]),
-        _ => {
-            let features: Vec<Grid> = [visible, infrared, fused]
-                .into_par_iter()
-                .map(|g| match feature {
-                    Feature::Gradient => gradient(g),
-                    Feature::Dct => fourier::dct2(g),
-                    _ => stretched(wavelet::bands(g)),
-                })
-                .collect();
-            compare([&features[0], &features[1], &features[2]])
-        }
+        Feature::Pixel => compare(images),
+        Feature::Gradient => compare(&images.map(gradient)),
+        Feature::Dct => compare(&images.map(fourier::dct2)),
+        Feature::Wavelet => compare(&images.map(|g| stretched(wavelet::bands(g)))),
     })
 }
 
@@ -104,8 +91,7 @@ fn gradient(g: &Grid) -> Grid {
 
 /// From the least value to the greatest as 0…1; ones where there is only one value.
 fn stretched(mut g: Grid) -> Grid {
-    let least = g.pixels().iter().fold(f64::INFINITY, |a, &b| a.min(b));
-    let most = g.pixels().iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let (least, most) = g.range();
     let constant = most - least <= SAME;
     for p in g.pixels_mut() {
         *p = if constant { 1. } else { (*p - least) / (most - least) };
@@ -113,15 +99,10 @@ fn stretched(mut g: Grid) -> Grid {
     g
 }
 
-fn compare(features: [&Grid; 3]) -> f64 {
-    let (w, h) = (features[0].w - SIDE + 1, features[0].h - SIDE + 1);
-    let bands: Vec<f64> = (0..h.div_ceil(BAND))
-        .into_par_iter()
-        .map(|band| {
-            let rows = band * BAND..(band * BAND + BAND).min(h);
-            dispatch(Band { features, rows })
-        })
-        .collect();
+fn compare(Grids { visible, infrared, fused }: &Grids) -> f64 {
+    let features = [visible, infrared, fused];
+    let (w, h) = (fused.w - SIDE + 1, fused.h - SIDE + 1);
+    let bands: Vec<f64> = bands(h, BAND).map(|rows| dispatch(Band { features, rows })).collect();
     0.5 * bands.iter().sum::<f64>() / (w * h) as f64
 }
 

@@ -9,131 +9,89 @@ pub enum Direction {
     Lower,
 }
 
-/// The metrics of this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Metric {
+/// The metrics with the names that papers print and the good ends of their scales.
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $metric:ident $name:literal $direction:ident,)*) => {
+        /// The metrics of this crate.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Metric {
+            $($(#[$doc])* $metric,)*
+        }
+
+        impl Metric {
+            /// Every metric, in the order of the tables.
+            pub const ALL: &'static [Metric] = &[$(Metric::$metric),*];
+
+            /// The name that papers print.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Metric::$metric => $name,)*
+                }
+            }
+
+            /// Which end of its scale is good.
+            pub fn direction(self) -> Direction {
+                match self {
+                    $(Metric::$metric => Direction::$direction,)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
     /// [`entropy`](crate::entropy), bits.
-    En,
+    En "EN" Higher,
     /// [`standard_deviation`](crate::standard_deviation), grey levels.
-    Sd,
+    Sd "SD" Higher,
     /// [`spatial_frequency`](crate::spatial_frequency), grey levels.
-    Sf,
+    Sf "SF" Higher,
     /// [`average_gradient`](crate::average_gradient), grey levels.
-    Ag,
+    Ag "AG" Higher,
     /// [`mutual_information`](crate::mutual_information), nats.
-    Mi,
+    Mi "MI" Higher,
     /// [`scd`](crate::scd).
-    Scd,
+    Scd "SCD" Higher,
     /// [`vif`](crate::vif).
-    Vif,
+    Vif "VIF" Higher,
     /// [`qabf`](crate::qabf).
-    Qabf,
+    Qabf "Qabf" Higher,
     /// [`ssim`](crate::ssim()).
-    Ssim,
+    Ssim "SSIM" Higher,
     /// [`correlation`](crate::correlation).
-    Cc,
+    Cc "CC" Higher,
     /// [`mse`](crate::mse), squared grey levels.
-    Mse,
+    Mse "MSE" Lower,
     /// [`psnr`](crate::psnr), decibels.
-    Psnr,
+    Psnr "PSNR" Higher,
     /// [`ms_ssim`](crate::ms_ssim).
-    MsSsim,
+    MsSsim "MS-SSIM" Higher,
     /// [`fmi`](crate::fmi()) of [`Feature::Pixel`](crate::Feature::Pixel).
-    FmiPixel,
+    FmiPixel "FMI_pixel" Higher,
     /// [`fmi`](crate::fmi()) of [`Feature::Gradient`](crate::Feature::Gradient).
-    FmiGradient,
+    FmiGradient "FMI_gradient" Higher,
     /// [`fmi`](crate::fmi()) of [`Feature::Dct`](crate::Feature::Dct).
-    FmiDct,
+    FmiDct "FMI_dct" Higher,
     /// [`fmi`](crate::fmi()) of [`Feature::Wavelet`](crate::Feature::Wavelet).
-    FmiWavelet,
+    FmiWavelet "FMI_w" Higher,
     /// [`nabf`](crate::nabf).
-    Nabf,
+    Nabf "Nabf" Lower,
     /// [`qcv`](crate::qcv).
-    Qcv,
+    Qcv "Qcv" Lower,
     /// [`qcb`](crate::qcb).
-    Qcb,
+    Qcb "Qcb" Higher,
     /// [`qp`](crate::qp).
-    Qp,
+    Qp "Qp" Higher,
 }
 
 impl Metric {
-    /// Every metric, in the order of the tables.
-    pub const ALL: &'static [Metric] = &[
-        Metric::En,
-        Metric::Sd,
-        Metric::Sf,
-        Metric::Ag,
-        Metric::Mi,
-        Metric::Scd,
-        Metric::Vif,
-        Metric::Qabf,
-        Metric::Ssim,
-        Metric::Cc,
-        Metric::Mse,
-        Metric::Psnr,
-        Metric::MsSsim,
-        Metric::FmiPixel,
-        Metric::FmiGradient,
-        Metric::FmiDct,
-        Metric::FmiWavelet,
-        Metric::Nabf,
-        Metric::Qcv,
-        Metric::Qcb,
-        Metric::Qp,
-    ];
-
-    /// The nine that the ISFM authors' evaluation prints.
-    pub const RELEASED: &'static [Metric] = &[
-        Metric::En,
-        Metric::Sd,
-        Metric::Sf,
-        Metric::Ag,
-        Metric::Mi,
-        Metric::Scd,
-        Metric::Vif,
-        Metric::Qabf,
-        Metric::Ssim,
-    ];
+    /// The nine that the ISFM authors' evaluation prints: the first of [`Self::ALL`].
+    pub const RELEASED: &'static [Self] = Self::ALL.split_at(9).0;
 
     /// The seven that the ISFM paper's tables average a method's rank over.
-    pub const RANKED: &'static [Metric] =
-        &[Metric::En, Metric::Sf, Metric::Ag, Metric::Vif, Metric::Mi, Metric::Qabf, Metric::Scd];
-
-    /// The name that papers print.
-    pub fn name(self) -> &'static str {
-        match self {
-            Metric::En => "EN",
-            Metric::Sd => "SD",
-            Metric::Sf => "SF",
-            Metric::Ag => "AG",
-            Metric::Mi => "MI",
-            Metric::Scd => "SCD",
-            Metric::Vif => "VIF",
-            Metric::Qabf => "Qabf",
-            Metric::Ssim => "SSIM",
-            Metric::Cc => "CC",
-            Metric::Mse => "MSE",
-            Metric::Psnr => "PSNR",
-            Metric::MsSsim => "MS-SSIM",
-            Metric::FmiPixel => "FMI_pixel",
-            Metric::FmiGradient => "FMI_gradient",
-            Metric::FmiDct => "FMI_dct",
-            Metric::FmiWavelet => "FMI_w",
-            Metric::Nabf => "Nabf",
-            Metric::Qcv => "Qcv",
-            Metric::Qcb => "Qcb",
-            Metric::Qp => "Qp",
-        }
-    }
-
-    /// Which end of its scale is good.
-    pub fn direction(self) -> Direction {
-        match self {
-            Metric::Mse | Metric::Nabf | Metric::Qcv => Direction::Lower,
-            _ => Direction::Higher,
-        }
-    }
+    pub const RANKED: &'static [Self] =
+        &[Self::En, Self::Sf, Self::Ag, Self::Vif, Self::Mi, Self::Qabf, Self::Scd];
 }
 
 impl fmt::Display for Metric {

@@ -3,10 +3,10 @@
 
 use rayon::prelude::*;
 
-use crate::plane::{Grid, Grids};
+use crate::plane::{Grid, Grids, bands};
 use crate::simd::{Kernel, LANES, V, dispatch};
 
-/// Output rows of one task; fixed, so that sums do not depend on the threads.
+/// Output rows of one task.
 const BAND: usize = 16;
 
 /// For each place of the window along one row, the weighted sums of f, f², v, v², f·v, i, i², f·i.
@@ -15,7 +15,8 @@ pub(crate) type Moments = [Vec<f64>; 8];
 
 /// What is done with each row of moments.
 pub(crate) trait Consumer: Default + Send {
-    /// Takes one row; `scratch` has as many values as there are places. Must be `#[inline(always)]`, as everything it calls.
+    /// Takes one row; `scratch` has as many values as there are places. Must be
+    /// `#[inline(always)]`, as everything it calls.
     fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]);
 }
 
@@ -25,18 +26,14 @@ pub(crate) trait Consumer: Default + Send {
 pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]) -> Vec<C> {
     let (w, h) = images.size();
     let (places, out_h) = (w + 1 - N, h + 1 - N);
-    (0..out_h.div_ceil(BAND))
-        .into_par_iter()
+    bands(out_h, BAND)
         .map_init(
             || Scratch {
                 columns: [(); 8].map(|()| vec![0.; (w + N).next_multiple_of(LANES) + LANES]),
                 rows: [(); 8].map(|()| vec![0.; places.next_multiple_of(LANES)]),
                 spare: [(); 2].map(|()| vec![0.; places]),
             },
-            |scratch, band| {
-                let rows = band * BAND..(band * BAND + BAND).min(out_h);
-                dispatch(Band { images, taps, rows, scratch, consumer: C::default() })
-            },
+            |scratch, rows| dispatch(Band { images, taps, rows, scratch, consumer: C::default() }),
         )
         .collect()
 }

@@ -1,5 +1,5 @@
-use crate::edges::{Border, Edge, Measure, Row, sums};
-use crate::math::{arctan_of_ratio, exp};
+use crate::edges::{Border, Edge, Measure, Row, Sigmoid, kept, sums};
+use crate::math::arctan_of_ratio;
 use crate::plane::Grids;
 use crate::simd::sum;
 use crate::{Sample, Triple};
@@ -9,13 +9,11 @@ const SLOPE: f64 = 1. / 8.;
 /// Edges weaker than this weigh next to nothing.
 const THRESHOLD: f64 = 2.;
 const WEAK_WEIGHT: f64 = 0.001;
-// Γ, κ and σ of the sigmoids for edge strength (g) and orientation (α).
-const GAMMA_G: f64 = 0.9999;
-const KAPPA_G: f64 = -19.;
-const SIGMA_G: f64 = 0.5;
-const GAMMA_A: f64 = 0.9995;
-const KAPPA_A: f64 = -22.;
-const SIGMA_A: f64 = 0.5;
+/// Of edge strength and of orientation.
+const SIGMOIDS: [Sigmoid; 2] = [
+    Sigmoid { gamma: 0.9999, kappa: -19., sigma: 0.5 },
+    Sigmoid { gamma: 0.9995, kappa: -22., sigma: 0.5 },
+];
 
 /// Nabf: artefacts, that is edges of the fused image that neither source has,
 /// Σ_{g_f > g_vi, g_f > g_ir} ((1 − Q_vi) w_vi + (1 − Q_ir) w_ir) / Σ(w_vi + w_ir).
@@ -70,9 +68,7 @@ impl Measure for Nabf {
         let (small, large) = if s < f { (s, f) } else { (f, s) };
         let strength = if small > 0. { small / large } else { 0. };
         let orientation = ((source - fused).abs() - FRAC_PI_2).abs() * (1. / FRAC_PI_2);
-        let g = 1. + exp(KAPPA_G * (strength - SIGMA_G));
-        let a = 1. + exp(KAPPA_A * (orientation - SIGMA_A));
-        (1. - (GAMMA_G * GAMMA_A / (g * a)).sqrt()) * weight
+        (1. - kept(&SIGMOIDS, strength, orientation).sqrt()) * weight
     }
 
     /// Both sources' losses, where the fused edge is stronger than both; they take the place of the

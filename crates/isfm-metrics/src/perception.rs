@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::edges::{Border, Sobel};
 use crate::fourier::{Fourier, Spectrum, filtered, frequency};
 use crate::moments::same;
-use crate::plane::{Grid, Grids};
+use crate::plane::{Grid, Grids, bands};
 use crate::simd::{Kernel, dispatch, sum};
 use crate::{Sample, Triple};
 
@@ -73,12 +73,11 @@ pub(crate) struct Stretched {
 impl Stretched {
     pub(crate) fn of(g: &Grids) -> Self {
         let (w, h) = g.size();
-        let [visible, infrared, fused] = [&g.visible, &g.infrared, &g.fused].map(stretched);
+        let images = g.map(stretched);
         let fourier = Fourier::new(w, h);
-        let sources = fourier.spectrum(visible.pixels(), infrared.pixels());
-        let fused_spectrum = fourier.spectrum(fused.pixels(), &vec![0.; w * h]);
-        let images = Grids { visible, infrared, fused };
-        Self { images, fourier, sources, fused: fused_spectrum }
+        let sources = fourier.spectrum(images.visible.pixels(), images.infrared.pixels());
+        let fused = fourier.spectrum(images.fused.pixels(), &vec![0.; w * h]);
+        Self { images, fourier, sources, fused }
     }
 
     pub(crate) fn qcv(&self) -> f64 {
@@ -92,10 +91,8 @@ impl Stretched {
         let differences =
             self.sources.par_iter().zip(&self.fused).map(|(s, f)| s - f * both).collect::<Vec<_>>();
         let errors = self.fourier.image(filtered(&differences, &sensitivity));
-        let rows_of_regions: Vec<(f64, f64)> = (0..h.div_ceil(REGION))
-            .into_par_iter()
-            .map(|region| {
-                let rows = region * REGION..(region * REGION + REGION).min(h);
+        let rows_of_regions: Vec<(f64, f64)> = bands(h, REGION)
+            .map(|rows| {
                 let mut sums = (0., 0.);
                 for (source, imaginary) in
                     [(&self.images.visible, false), (&self.images.infrared, true)]
@@ -146,8 +143,7 @@ impl Stretched {
 }
 
 fn stretched(g: &Grid) -> Grid {
-    let least = g.pixels().iter().fold(f64::INFINITY, |a, &b| a.min(b));
-    let most = g.pixels().iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let (least, most) = g.range();
     let mut out = Grid::zeros(g.w, g.h);
     if most > least {
         for (o, p) in out.pixels_mut().iter_mut().zip(g.pixels()) {

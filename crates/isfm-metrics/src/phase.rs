@@ -92,22 +92,14 @@ fn agreement(
     let window = gaussian::<11>(1.5);
     let smooth = |pixels: Vec<f64>| same(&Grid::from_pixels(pixels, w, h), &window);
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).collect::<Vec<_>>();
-    let (mean_f, square_f) =
-        rayon::join(|| smooth(fused.to_vec()), || smooth(product(fused, fused)));
+    let [mean_f, square_f] = [fused.to_vec(), product(fused, fused)].map(smooth);
     let (mean_f, square_f) = (mean_f.pixels(), square_f.pixels());
     let mut best = vec![0.; w * h];
     for (k, (source, mask)) in sources.iter().zip(masks).enumerate() {
         let source: Vec<f64> =
             source.iter().zip(mask).map(|(&s, &m)| if m { s } else { 0. }).collect();
-        let (mean, (square, cross)) = rayon::join(
-            || smooth(source.clone()),
-            || {
-                rayon::join(
-                    || smooth(product(&source, &source)),
-                    || smooth(product(&source, fused)),
-                )
-            },
-        );
+        let (squares, products) = (product(&source, &source), product(&source, fused));
+        let [mean, square, cross] = [source, squares, products].map(smooth);
         best.par_iter_mut().enumerate().for_each(|(p, best)| {
             let value = if mask[p] {
                 let (m, f) = (mean.pixels()[p], mean_f[p]);

@@ -1,5 +1,9 @@
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::simd::LANES;
-use crate::{Error, Result};
+use crate::{Error, Metric, Result};
 
 mod sealed {
     pub trait Sealed {}
@@ -8,26 +12,18 @@ mod sealed {
 }
 
 /// A pixel type: `u8`, or `f32` on the same scale of 0 to 255.
-pub trait Sample: sealed::Sealed + Copy + Send + Sync {
-    /// The value, without rounding.
-    fn to_f64(self) -> f64;
+pub trait Sample: sealed::Sealed + Copy + Send + Sync + Into<f64> {
     /// The nearest of the 256 grey levels, halves up; what histograms count.
     fn level(self) -> u8;
 }
 
 impl Sample for u8 {
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
     fn level(self) -> u8 {
         self
     }
 }
 
 impl Sample for f32 {
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
     fn level(self) -> u8 {
         self.round() as u8
     }
@@ -54,13 +50,11 @@ impl<'a, T: Sample> Plane<'a, T> {
         if width.checked_mul(height) != Some(data.len()) {
             return Err(Error::Length { got: data.len(), width, height });
         }
-        match data.iter().position(|v| !(0. ..=255.).contains(&v.to_f64())) {
-            Some(at) => {
-                let (x, y) = (at % width, at / width);
-                Err(Error::Pixel { value: data[at].to_f64(), x, y })
-            }
-            None => Ok(Self { data, width, height }),
+        let mut values = data.iter().map(|&v| v.into()).enumerate();
+        if let Some((at, value)) = values.find(|(_, v)| !(0. ..=255.).contains(v)) {
+            return Err(Error::Pixel { value, x: at % width, y: at / width });
         }
+        Ok(Self { data, width, height })
     }
 
     /// The pixels, row by row.
@@ -106,17 +100,7 @@ impl<'a, T: Sample> Triple<'a, T> {
         Ok(Self { visible, infrared, fused })
     }
 
-    /// The visible (or functional) source.
-    pub fn visible(&self) -> Plane<'a, T> {
-        self.visible
-    }
-
-    /// The infrared (or anatomical) source.
-    pub fn infrared(&self) -> Plane<'a, T> {
-        self.infrared
-    }
-
-    /// The fused image.
+    /// The fused image, for the metrics that need no sources.
     pub fn fused(&self) -> Plane<'a, T> {
         self.fused
     }
@@ -140,7 +124,7 @@ pub(crate) struct Grid {
 impl Grid {
     pub(crate) fn of<T: Sample>(plane: &Plane<'_, T>) -> Self {
         let mut data = Vec::with_capacity(plane.data.len() + LANES);
-        data.extend(plane.data.iter().map(|v| v.to_f64()));
+        data.extend(plane.data.iter().map(|&v| v.into()));
         Self::from_pixels(data, plane.width, plane.height)
     }
 
@@ -156,6 +140,12 @@ impl Grid {
 
     pub(crate) fn pixels(&self) -> &[f64] {
         &self.data[..self.w * self.h]
+    }
+
+    /// The least and the greatest pixel.
+    pub(crate) fn range(&self) -> (f64, f64) {
+        let ends = (f64::INFINITY, f64::NEG_INFINITY);
+        self.pixels().iter().fold(ends, |(least, most), &p| (least.min(p), most.max(p)))
     }
 
     pub(crate) fn pixels_mut(&mut self) -> &mut [f64] {
@@ -177,6 +167,12 @@ impl Grid {
     }
 }
 
+/// The `n` rows of an image in bands of `rows`, which are fixed, so that sums do not depend on the
+/// threads.
+pub(crate) fn bands(n: usize, rows: usize) -> impl IndexedParallelIterator<Item = Range<usize>> {
+    (0..n.div_ceil(rows)).into_par_iter().map(move |band| band * rows..(band * rows + rows).min(n))
+}
+
 /// The three images in `f64`.
 pub(crate) struct Grids {
     pub(crate) visible: Grid,
@@ -186,11 +182,27 @@ pub(crate) struct Grids {
 
 impl Grids {
     pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
-        let (fused, (visible, infrared)) = rayon::join(
-            || Grid::of(&triple.fused),
-            || rayon::join(|| Grid::of(&triple.visible), || Grid::of(&triple.infrared)),
-        );
+        Self::made([&triple.visible, &triple.infrared, &triple.fused], Grid::of)
+    }
+
+    /// What `f` makes of each.
+    pub(crate) fn map(&self, f: impl Fn(&Grid) -> Grid + Sync) -> Self {
+        Self::made([&self.visible, &self.infrared, &self.fused], f)
+    }
+
+    fn made<T: Sync>([v, i, f]: [&T; 3], make: impl Fn(&T) -> Grid + Sync) -> Self {
+        let (fused, (visible, infrared)) =
+            rayon::join(|| make(f), || rayon::join(|| make(v), || make(i)));
         Self { visible, infrared, fused }
+    }
+
+    /// Refuses images of fewer than `needed` pixels either way.
+    pub(crate) fn at_least(&self, needed: usize, metric: Metric) -> Result<()> {
+        let (width, height) = self.size();
+        if width.min(height) >= needed {
+            return Ok(());
+        }
+        Err(Error::TooSmall { metric, width, height, needed })
     }
 
     pub(crate) fn size(&self) -> (usize, usize) {

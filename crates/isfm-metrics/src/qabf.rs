@@ -1,18 +1,16 @@
 use std::f64::consts::FRAC_PI_2;
 
-use crate::edges::{Border, Edge, Measure, Row, sums};
-use crate::math::{arctan_of_ratio, exp};
+use crate::edges::{Border, Edge, Measure, Row, Sigmoid, kept, sums};
+use crate::math::arctan_of_ratio;
 use crate::plane::Grids;
 use crate::simd::sum;
 use crate::{Sample, Triple};
 
-// Γ, κ and σ of the sigmoids for edge strength (g) and orientation (α).
-const GAMMA_G: f64 = 0.9994;
-const KAPPA_G: f64 = -15.;
-const SIGMA_G: f64 = 0.5;
-const GAMMA_A: f64 = 0.9879;
-const KAPPA_A: f64 = -22.;
-const SIGMA_A: f64 = 0.8;
+/// Of edge strength and of orientation.
+const SIGMOIDS: [Sigmoid; 2] = [
+    Sigmoid { gamma: 0.9994, kappa: -15., sigma: 0.5 },
+    Sigmoid { gamma: 0.9879, kappa: -22., sigma: 0.8 },
+];
 
 /// Qabf: how much of the sources' edges the fused image kept,
 /// Σ(Q_vi g_vi + Q_ir g_ir) / Σ(g_vi + g_ir).
@@ -61,9 +59,7 @@ impl Measure for Qabf {
         let (small, large) = if s < f { (s, f) } else { (f, s) };
         let strength = if s == f { f } else { small / large };
         let orientation = 1. - (source - fused).abs() * (1. / FRAC_PI_2);
-        let g = 1. + exp(KAPPA_G * (strength - SIGMA_G));
-        let a = 1. + exp(KAPPA_A * (orientation - SIGMA_A));
-        GAMMA_G * GAMMA_A / (g * a) * weight
+        kept(&SIGMOIDS, strength, orientation) * weight
     }
 
     #[inline(always)]

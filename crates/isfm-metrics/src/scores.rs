@@ -131,9 +131,8 @@ mod tests {
         let images = [3, 5, 4].map(image);
         let [v, i, f] = images.each_ref().map(|data| Plane::new(data, w, h).unwrap());
         let triple = Triple::new(v, i, f).unwrap();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let [portable, avx2, avx512] = [Level::Portable, Level::Avx2, Level::Avx512].map(|level| {
-            pool.install(|| {
+            isfm_testing::on_threads(1, || {
                 ALLOWED.set(level);
                 Scores::evaluate(&triple)
             })

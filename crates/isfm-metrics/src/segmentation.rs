@@ -24,6 +24,7 @@
 //! whatever was predicted there. Tested against scikit-learn's `confusion_matrix` and
 //! `jaccard_score`.
 
+use crate::detection::mean;
 use crate::{Error, Result};
 
 /// How many pixels of each class were labelled as what, over any number of images.
@@ -123,7 +124,7 @@ impl ConfusionMatrix {
 
     /// The mean of [`ConfusionMatrix::iou`] over the classes that have one; none without pixels.
     pub fn mean_iou(&self) -> Option<f64> {
-        mean(&self.iou())
+        mean(self.iou().into_iter().flatten())
     }
 
     /// The part of each class's pixels that was found (recall, the "Acc" of fusion papers), 0 to 1;
@@ -134,7 +135,7 @@ impl ConfusionMatrix {
 
     /// The mean of [`ConfusionMatrix::class_accuracy`] over the classes that occur (mAcc).
     pub fn mean_class_accuracy(&self) -> Option<f64> {
-        mean(&self.class_accuracy())
+        mean(self.class_accuracy().into_iter().flatten())
     }
 
     /// The part of all pixels that was labelled right, 0 to 1; none without pixels.
@@ -162,9 +163,4 @@ impl ConfusionMatrix {
 
 fn quotient(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-fn mean(values: &[Option<f64>]) -> Option<f64> {
-    let known: Vec<f64> = values.iter().copied().flatten().collect();
-    (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
 }

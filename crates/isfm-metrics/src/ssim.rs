@@ -1,7 +1,7 @@
 use crate::moments::{Consumer, Moments, gaussian, slide};
 use crate::plane::{Grid, Grids};
 use crate::simd::sum;
-use crate::{Error, Metric, Result, Sample, Triple};
+use crate::{Metric, Result, Sample, Triple};
 
 /// The window's side, and so the smallest width and height.
 const WINDOW: usize = 7;
@@ -57,11 +57,7 @@ pub fn ms_ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
 }
 
 pub(crate) fn ssim_of(g: &Grids) -> Result<f64> {
-    let (width, height) = g.size();
-    if width.min(height) < WINDOW {
-        let (metric, needed) = (Metric::Ssim, WINDOW);
-        return Err(Error::TooSmall { metric, width, height, needed });
-    }
+    g.at_least(WINDOW, Metric::Ssim)?;
     // Plain sums, which are exact for whole grey levels. Hidden from the optimiser, which drops the
     // factors and with them its own vector code.
     let taps = std::hint::black_box([1.; WINDOW]);
@@ -70,28 +66,18 @@ pub(crate) fn ssim_of(g: &Grids) -> Result<f64> {
 }
 
 pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
-    let (width, height) = g.size();
-    if width.min(height) < SMALLEST {
-        let (metric, needed) = (Metric::MsSsim, SMALLEST);
-        return Err(Error::TooSmall { metric, width, height, needed });
-    }
+    g.at_least(SMALLEST, Metric::MsSsim)?;
     let window = gaussian::<11>(1.5);
     let mut products = [1.; 2];
     let mut halved: Option<Grids> = None;
     for (scale, &weight) in WEIGHTS.iter().enumerate() {
         if scale > 0 {
-            let g = halved.as_ref().unwrap_or(g);
-            let [visible, infrared, fused] = [&g.visible, &g.infrared, &g.fused].map(halve);
-            halved = Some(Grids { visible, infrared, fused });
+            halved = Some(halved.as_ref().unwrap_or(g).map(halve));
         }
         let g = halved.as_ref().unwrap_or(g);
         let last = scale + 1 == WEIGHTS.len();
-        let means = if last {
-            means::<GAUSSIAN, 11>(g, &window)
-        } else {
-            means::<CONTRAST, 11>(g, &window)
-        };
-        for (product, mean) in products.iter_mut().zip(means) {
+        let means = if last { means::<GAUSSIAN, 11> } else { means::<CONTRAST, 11> };
+        for (product, mean) in products.iter_mut().zip(means(g, &window)) {
             *product *= mean.max(0.).powf(weight);
         }
     }

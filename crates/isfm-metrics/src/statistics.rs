@@ -84,19 +84,15 @@ fn mean(grid: &Grid) -> f64 {
 pub(crate) struct Statistics {
     n: f64,
     max_fused: f64,
-    /// Sums of squared differences, means included.
-    error_visible: f64,
-    error_infrared: f64,
-    // Centred sums: of a square, or of a product of two.
+    /// The sums of squared differences from the sources, means included.
+    errors: [f64; 2],
+    // Centred sums of squares, and of products with the fused image and with the difference from
+    // the other source.
     fused: f64,
-    visible: f64,
-    infrared: f64,
-    without_visible: f64,
-    without_infrared: f64,
-    fused_visible: f64,
-    fused_infrared: f64,
-    visible_without_infrared: f64,
-    infrared_without_visible: f64,
+    sources: [f64; 2],
+    differences: [f64; 2],
+    with_fused: [f64; 2],
+    with_difference: [f64; 2],
 }
 
 impl Statistics {
@@ -123,21 +119,16 @@ impl Statistics {
             }
             max_fused = max_fused.max(max);
         }
-        let [ef, ei, f, v, i, wv, wi, fv, fi, vwi, iwv] = sums;
+        let [ev, ei, fused, v, i, wv, wi, fv, fi, vwi, iwv] = sums;
         Self {
             n: n as f64,
             max_fused,
-            error_visible: ef,
-            error_infrared: ei,
-            fused: f,
-            visible: v,
-            infrared: i,
-            without_visible: wv,
-            without_infrared: wi,
-            fused_visible: fv,
-            fused_infrared: fi,
-            visible_without_infrared: vwi,
-            infrared_without_visible: iwv,
+            errors: [ev, ei],
+            fused,
+            sources: [v, i],
+            differences: [wv, wi],
+            with_fused: [fv, fi],
+            with_difference: [vwi, iwv],
         }
     }
 
@@ -146,18 +137,19 @@ impl Statistics {
     }
 
     pub(crate) fn correlation(&self) -> f64 {
-        let visible = self.pearson(self.fused_visible, self.fused, self.visible);
-        let infrared = self.pearson(self.fused_infrared, self.fused, self.infrared);
-        0.5 * (visible + infrared)
+        let of = |s: usize| self.pearson(self.with_fused[s], self.fused, self.sources[s]);
+        0.5 * (of(0) + of(1))
     }
 
     pub(crate) fn scd(&self) -> f64 {
-        self.pearson(self.visible_without_infrared, self.visible, self.without_infrared)
-            + self.pearson(self.infrared_without_visible, self.infrared, self.without_visible)
+        let of = |s: usize| {
+            self.pearson(self.with_difference[s], self.sources[s], self.differences[1 - s])
+        };
+        of(0) + of(1)
     }
 
     pub(crate) fn mse(&self) -> f64 {
-        0.5 * (self.error_visible + self.error_infrared) / self.n
+        0.5 * (self.errors[0] + self.errors[1]) / self.n
     }
 
     pub(crate) fn psnr(&self) -> f64 {

@@ -2,7 +2,7 @@ use crate::math::ln;
 use crate::moments::{Consumer, Moments, filter, gaussian, slide};
 use crate::plane::{Grid, Grids};
 use crate::simd::{LANES, V};
-use crate::{Error, Metric, Result, Sample, Triple};
+use crate::{Metric, Result, Sample, Triple};
 
 /// The smallest width and height whose fourth scale still holds a window.
 pub(crate) const SMALLEST: usize = 41;
@@ -40,19 +40,15 @@ pub fn vif<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
 }
 
 pub(crate) fn vif_of(images: &Grids) -> Result<f64> {
-    let (width, height) = images.size();
-    if width.min(height) < SMALLEST {
-        let (metric, needed) = (Metric::Vif, SMALLEST);
-        return Err(Error::TooSmall { metric, width, height, needed });
-    }
+    images.at_least(SMALLEST, Metric::Vif)?;
     let sums = scale::<17>(images);
-    let g = halved::<9>(images);
+    let g = images.map(halved::<9>);
     let sums = sums.add(scale::<9>(&g));
-    let g = halved::<5>(&g);
+    let g = g.map(halved::<5>);
     let sums = sums.add(scale::<5>(&g));
-    let g = halved::<3>(&g);
+    let g = g.map(halved::<3>);
     let sums = sums.add(scale::<3>(&g));
-    Ok(sums.visible.ratio() + sums.infrared.ratio())
+    Ok(sums.0[0].ratio() + sums.0[1].ratio())
 }
 
 fn window<const N: usize>() -> [f64; N] {
@@ -81,18 +77,13 @@ impl Fraction {
     }
 }
 
+/// Of the visible and of the infrared image.
 #[derive(Clone, Copy, Default)]
-struct Sums {
-    visible: Fraction,
-    infrared: Fraction,
-}
+struct Sums([Fraction; 2]);
 
 impl Sums {
     fn add(self, other: Self) -> Self {
-        Self {
-            visible: self.visible.add(other.visible),
-            infrared: self.infrared.add(other.infrared),
-        }
+        Self([self.0[0].add(other.0[0]), self.0[1].add(other.0[1])])
     }
 }
 
@@ -100,8 +91,9 @@ impl Consumer for Sums {
     #[inline(always)]
     fn row(&mut self, moments: &Moments, scratch: &mut [Vec<f64>; 2]) {
         let [f, ff, v, vv, fv, i, ii, fi] = moments;
-        add_row(&mut self.visible, [v, vv, f, ff, fv], scratch);
-        add_row(&mut self.infrared, [i, ii, f, ff, fi], scratch);
+        let [visible, infrared] = &mut self.0;
+        add_row(visible, [v, vv, f, ff, fv], scratch);
+        add_row(infrared, [i, ii, f, ff, fi], scratch);
     }
 }
 
@@ -164,15 +156,7 @@ fn kept(m1: f64, e1: f64, m2: f64, e2: f64, e12: f64) -> f64 {
     1. + gain * gain * var1 / (rest + NOISE)
 }
 
-/// The images of the next scale: the window over each, every second row and column of the result.
-fn halved<const N: usize>(g: &Grids) -> Grids {
-    let (fused, (visible, infrared)) = rayon::join(
-        || halve::<N>(&g.fused),
-        || rayon::join(|| halve::<N>(&g.visible), || halve::<N>(&g.infrared)),
-    );
-    Grids { visible, infrared, fused }
-}
-
-fn halve<const N: usize>(g: &Grid) -> Grid {
+/// An image of the next scale: the window over it, every second row and column of the result.
+fn halved<const N: usize>(g: &Grid) -> Grid {
     filter(g, &window::<N>(), 2)
 }

@@ -41,18 +41,14 @@ const HALF: [f64; 31] = [
 ];
 const TAPS: usize = 62;
 
-fn low_pass() -> [f64; TAPS] {
-    let mut taps = [0.; TAPS];
+/// The low-pass and the high-pass, reversed: in the order of the samples that they weight.
+fn filters() -> [[f64; TAPS]; 2] {
+    let mut low = [0.; TAPS];
     for (k, &tap) in HALF.iter().enumerate() {
-        taps[1 + k] = tap;
-        taps[TAPS - 1 - k] = tap;
+        (low[k], low[TAPS - 2 - k]) = (tap, tap);
     }
-    taps
-}
-
-fn high_pass() -> [f64; TAPS] {
-    let low = low_pass();
-    std::array::from_fn(|k| if k % 2 == 0 { -low[TAPS - 1 - k] } else { low[TAPS - 1 - k] })
+    let mirrored = |k: usize| low[TAPS - 1 - k];
+    [low, std::array::from_fn(|k| if k % 2 == 0 { mirrored(k) } else { -mirrored(k) })]
 }
 
 /// The four bands in one picture: the approximation above left, horizontal details (the high-pass
@@ -104,9 +100,7 @@ fn split(line: &[f64], out: &mut [f64]) {
             line[if k < n { k } else { 2 * n - 1 - k }]
         })
         .collect();
-    let (mut low, mut high) = (low_pass(), high_pass());
-    low.reverse();
-    high.reverse();
+    let [low, high] = filters();
     let (lows, highs) = out.split_at_mut(half);
     let windows = extended.windows(TAPS).step_by(2);
     for ((l, h), window) in lows.iter_mut().zip(highs).zip(windows) {

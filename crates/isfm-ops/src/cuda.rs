@@ -98,7 +98,7 @@ pub fn run(plan: &Plan, inputs: &[Input<'_>]) -> Result<Vec<CudaStorage>> {
             let start = check(storage, layout, need)?;
             pointer!(0, &storage.slice, device_ptr);
             if let Some(pointer) = pointers[0].last_mut() {
-                *pointer += (start * need.element().size()) as u64;
+                *pointer += (start * need.element.size()) as u64;
             }
         }
         for slice in &mut outputs {
@@ -144,11 +144,11 @@ fn check(storage: &CudaStorage, layout: &Layout, need: &Need) -> Result<usize> {
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(candle_core::Error::RequiresContiguous { op: "cuda kernel" });
     };
-    if dtype(need.element()) != storage.dtype() || end - start != need.len() {
+    if dtype(need.element) != storage.dtype() || end - start != need.len {
         candle_core::bail!(
             "a CUDA kernel needs {} of {:?}, got {} of {:?}",
-            need.len(),
-            need.element(),
+            need.len,
+            need.element,
             end - start,
             storage.dtype()
         );
@@ -171,10 +171,10 @@ fn allocate(device: &CudaDevice, needs: &[Need]) -> Result<Vec<CudaStorageSlice>
         .iter()
         .map(|need| {
             // The driver refuses allocations of size 0.
-            let len = need.len().max(1);
+            let len = need.len.max(1);
             // SAFETY: a plan writes every element of an output, and of scratch what it reads.
             Ok(unsafe {
-                match need.element() {
+                match need.element {
                     Element::Float(Type::F32) => CudaStorageSlice::F32(device.alloc(len)?),
                     Element::Float(Type::F16) => CudaStorageSlice::F16(device.alloc(len)?),
                     Element::Float(Type::Bf16) => CudaStorageSlice::BF16(device.alloc(len)?),
@@ -209,14 +209,14 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
         pointers[kind].get(i),
         needs.get(i),
     ) {
-        (Some(&p), Some(need)) if at <= need.len() => {
-            Ok(Value::Pointer(p + (at * need.element().size()) as u64))
+        (Some(&p), Some(need)) if at <= need.len => {
+            Ok(Value::Pointer(p + (at * need.element.size()) as u64))
         }
         _ => candle_core::bail!("a CUDA kernel's argument lies outside its buffers"),
     };
     for step in plan.launches() {
         let values = step
-            .args()
+            .args
             .iter()
             .map(|arg| match *arg {
                 Arg::Input(i, at) => place(0, i, at, plan.inputs()),
@@ -229,8 +229,8 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
                 Arg::Conv(s) => Ok(Value::Conv(ByValue(s))),
             })
             .collect::<Result<Vec<_>>>()?;
-        let module = format!("isfm-{}", step.module().name());
-        let f = device.get_or_load_custom_func(step.kernel(), &module, step.module().ptx())?;
+        let module = format!("isfm-{}", step.module.name());
+        let f = device.get_or_load_custom_func(&step.kernel, &module, step.module.ptx())?;
         let mut builder = f.builder();
         for value in &values {
             match value {
@@ -242,8 +242,8 @@ fn launch(device: &CudaDevice, plan: &Plan, pointers: &[Vec<u64>; 3]) -> Result<
             };
         }
         let config = LaunchConfig {
-            grid_dim: (step.grid(), 1, 1),
-            block_dim: (step.block(), 1, 1),
+            grid_dim: (step.grid, 1, 1),
+            block_dim: (step.block, 1, 1),
             shared_mem_bytes: 0,
         };
         // SAFETY: only the plan functions of `isfm-kernels` make a plan: its arguments are those of

@@ -48,11 +48,6 @@ pub struct Scan {
     groups: usize,
     channels: usize,
     states: usize,
-    options: Options,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Options {
     rank: usize,
     bias: bool,
     skip: bool,
@@ -79,14 +74,14 @@ macro_rules! options {
         $(
             #[doc = concat!("Sets ", $what, ".")]
             pub fn $set(mut self, $set: $type) -> Self {
-                self.options.$set = $set;
+                self.$set = $set;
                 self
             }
 
             #[doc = concat!("Returns ", $what, ".")]
             #[inline]
             pub fn $get(&self) -> $type {
-                self.options.$set
+                self.$set
             }
         )*
     };
@@ -102,8 +97,12 @@ impl Scan {
         channels: usize,
         states: usize,
     ) -> Self {
-        let (path, options) = (Path::Line, Options::default());
-        Self { batch, length, path, groups, channels, states, options }
+        #[rustfmt::skip]
+        let scan = Self {
+            batch, length, path: Path::Line, groups, channels, states, rank: 0, bias: false,
+            skip: false, initial: false, softplus: false, log_a: false, last: false,
+        };
+        scan
     }
 
     /// A scan over `batch` maps of `rows`×`cols`, in four directions that share the `channels`
@@ -162,7 +161,7 @@ impl Scan {
     /// Elements in a group's row of projections: dt's factors, B, C.
     #[inline]
     pub fn proj_width(&self) -> usize {
-        self.states.saturating_mul(2).saturating_add(self.options.rank)
+        self.states.saturating_mul(2).saturating_add(self.rank)
     }
 
     /// Elements of the projections, batch×length×groups×[`proj_width`](Self::proj_width).
@@ -172,7 +171,7 @@ impl Scan {
 
     /// Where each of the flat parameters lies.
     pub fn params(&self) -> ParamRanges {
-        let Options { rank, bias, skip, initial, .. } = self.options;
+        let &Self { rank, bias, skip, initial, .. } = self;
         let rows = product([self.groups, self.channels]);
         let mut at = 0usize;
         let mut next = |there: bool, size: usize| {

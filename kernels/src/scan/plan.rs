@@ -36,8 +36,7 @@ impl Scan {
     /// that plans need do not overflow.
     fn sizes(&self, keep: bool) -> Result<ScanSizes, Limit> {
         const OP: &str = "selective_scan";
-        let &Self { batch, length, groups, channels, states, ref options, .. } = self;
-        let rank = options.rank;
+        let &Self { batch, length, groups, channels, states, rank, .. } = self;
         at_most(OP, "the number of states", states, MOST_STATES)?;
         at_most(OP, "the rank of dt", rank, MOST_RANK)?;
         let (rows, cols, turns) = match self.path {
@@ -61,7 +60,7 @@ impl Scan {
             batch, length, rows, cols, width, groups, channels, states, rank,
             chunk: chunk as u32, chunks: chunks as u32,
             group: 0, launch_groups: 0, turns, turn: 0, all_turns: turns * turns,
-            flags: u32::from(options.softplus) | u32::from(options.log_a) << 1,
+            flags: u32::from(self.softplus) | u32::from(self.log_a) << 1,
             run: 1, blocks: 0, unused: 0,
         };
         Ok(sizes)
@@ -81,8 +80,7 @@ impl Scan {
     }
 
     fn named(&self, kernel: &str, t: Type) -> String {
-        let n = if self.states <= 8 { 8 } else { 16 };
-        format!("{kernel}_n{n}_{}", t.suffix())
+        t.kernel(&format!("{kernel}_n{}", if self.states <= 8 { 8 } else { 16 }))
     }
 
     /// Elements of [`forward`](Self::forward)'s kept states.
@@ -111,30 +109,22 @@ impl Scan {
     /// For more than 16 states or factors, or 2³¹ values or more of anything.
     pub fn forward(&self, t: Type, keep: bool) -> Result<Plan, Limit> {
         let s = self.sizes(keep)?;
-        let at = self.params();
         let mut p = Plan::new();
-        let elements = self.elements();
-        let (u, dt) = self.first(&mut p, t);
-        let proj = p.input(t, self.proj_elements());
-        let params = p.input(Type::F32, at.len());
-        let last = if self.has_last() { self.state_elements() } else { 0 };
-        let out = p.output(t, elements + last);
+        let ([u, dt, proj], [weight, bias, a, skip, initial]) = self.inputs(&mut p, t);
+        let out = p.output(t, self.elements() + self.last_elements());
         let (rows, size) = (self.rows(s), self.rows(s) * self.states);
         let states = if keep { p.output(Type::F32, size) } else { p.temporary(Type::F32, size) };
         let sums = p.temporary(Type::F32, rows);
         let acc = self.accumulator(&mut p, t, out);
-        let [weight, bias, a, skip, initial] = at.args(params);
 
         let inputs = [u, dt, proj, weight, bias, a, skip, Arg::Null, states, sums];
-        let args = [&inputs[..], &[Arg::Null, Arg::Null]].concat();
-        self.walk(&mut p, self.named("scan_end", t), self.all_groups(s), &args);
-        let last = if self.has_last() { out.at(elements) } else { Arg::Null };
-        let args = vec![Arg::Scan(s), a, sums, states, initial, last];
-        let threads = self.state_elements() as u32;
-        p.each(Module::Scan, "scan_chunks", t, threads, args);
+        let none = [Arg::Null; 2];
+        self.walk(&mut p, self.named("scan_end", t), self.all_groups(s), [&inputs, &none]);
+        let last = if self.has_last() { out.at(self.elements()) } else { Arg::Null };
+        let args = [Arg::Scan(s), a, sums, states, initial, last];
+        p.each(Module::Scan, t.kernel("scan_chunks"), self.state_elements() as u32, &[&args]);
         for s in self.in_turn(s) {
-            let args = [&inputs[..], &[acc, out]].concat();
-            self.walk(&mut p, self.named("scan_output", t), s, &args);
+            self.walk(&mut p, self.named("scan_output", t), s, [&inputs, &[acc, out]]);
         }
         Ok(p)
     }
@@ -149,14 +139,10 @@ impl Scan {
         const BLOCKS: usize = 1024;
         const RUN: usize = 16;
         let s = self.sizes(true)?;
-        let at = self.params();
+        let (at, elements) = (self.params(), self.elements());
         let mut p = Plan::new();
-        let elements = self.elements();
-        let (u, dt) = self.first(&mut p, t);
-        let proj = p.input(t, self.proj_elements());
-        let params = p.input(Type::F32, at.len());
-        let last = if self.has_last() { self.state_elements() } else { 0 };
-        let grad = p.input(t, elements + last);
+        let ([u, dt, proj], [weight, bias, a, skip, _]) = self.inputs(&mut p, t);
+        let grad = p.input(t, elements + self.last_elements());
         let (rows, size) = (self.rows(s), self.rows(s) * self.states);
         let kept = p.input(Type::F32, size);
         let dfirst = p.output(t, if self.dt_rank() == 0 { 2 * elements } else { elements });
@@ -165,16 +151,16 @@ impl Scan {
         let carries = p.temporary(Type::F32, size);
         let sums = p.temporary(Type::F32, rows);
         let acc = self.accumulator(&mut p, t, dfirst);
-        let [weight, bias, a, skip, _] = at.args(params);
         let [dweight, dbias, da, dskip, dinitial] = at.args(dparams);
         let inputs = [u, dt, proj, weight, bias, a, skip, grad];
 
-        let args = [&inputs[..], &[carries, sums, Arg::Null, Arg::Null]].concat();
-        self.walk(&mut p, self.named("scan_carry", t), self.all_groups(s), &args);
+        let rest = [carries, sums, Arg::Null, Arg::Null];
+        self.walk(&mut p, self.named("scan_carry", t), self.all_groups(s), [&inputs, &rest]);
 
         let last = if self.has_last() { grad.at(elements) } else { Arg::Null };
-        let args = vec![Arg::Scan(s), a, sums, carries, last, dinitial];
-        p.each(Module::Scan, "scan_chunks_adjoint", t, self.state_elements() as u32, args);
+        let args = [Arg::Scan(s), a, sums, carries, last, dinitial];
+        let threads = self.state_elements() as u32;
+        p.each(Module::Scan, t.kernel("scan_chunks_adjoint"), threads, &[&args]);
 
         let blocks = self.channels.div_ceil(ADJOINT_CHANNELS);
         let each = self.batch * self.all_groups(s).launch_groups as usize * blocks;
@@ -191,35 +177,45 @@ impl Scan {
         let results = [kept, carries, acc, dfirst, ddt, row_sums, param_sums];
         for s in self.in_turn(s) {
             let grid = s.batch * s.launch_groups * runs as u32 * s.blocks;
-            let args = [&[Arg::Scan(s)], &inputs[..], &results[..]].concat();
-            p.blocks(Module::Scan, self.named("scan_adjoint", t), grid, block, args);
+            let args: [&[Arg]; 3] = [&[Arg::Scan(s)], &inputs, &results];
+            p.blocks(Module::Scan, self.named("scan_adjoint", t), [grid, block], &args);
         }
 
         let n = self.proj_elements() as u32;
-        let args = vec![row_sums, dproj, Arg::U32(n), Arg::U32(blocks as u32)];
-        p.each(Module::Scan, "scan_sum_rows", t, n, args);
-        let args = vec![Arg::Scan(s), param_sums, a, dweight, dbias, da, dskip];
-        p.each_named(Module::Scan, "scan_sum_params".into(), part as u32, args);
+        let args = [row_sums, dproj, Arg::U32(n), Arg::U32(blocks as u32)];
+        p.each(Module::Scan, t.kernel("scan_sum_rows"), n, &[&args]);
+        let args = [Arg::Scan(s), param_sums, a, dweight, dbias, da, dskip];
+        p.each(Module::Scan, "scan_sum_params".into(), part as u32, &[&args]);
         Ok(p)
     }
 
     /// Launches a walk along all chunks, a thread a channel.
-    fn walk(&self, p: &mut Plan, kernel: String, s: ScanSizes, args: &[Arg]) {
+    fn walk(&self, p: &mut Plan, kernel: String, s: ScanSizes, [inputs, rest]: [&[Arg]; 2]) {
         let blocks = self.channels.div_ceil(THREADS) as u32;
         let block = self.channels.next_multiple_of(32).min(THREADS) as u32;
         let grid = s.batch * s.launch_groups * s.chunks * blocks;
-        let args = [&[Arg::Scan(ScanSizes { blocks, ..s })], args].concat();
-        p.blocks(Module::Scan, kernel, grid, block, args);
+        let sizes = Arg::Scan(ScanSizes { blocks, ..s });
+        p.blocks(Module::Scan, kernel, [grid, block], &[&[sizes], inputs, rest]);
     }
 
-    /// The first input: u, and dt where it is not made of factors.
-    fn first(&self, p: &mut Plan, t: Type) -> (Arg, Arg) {
+    /// The inputs of both directions: u, dt where it is not made of factors, the projections; and
+    /// the parameters.
+    fn inputs(&self, p: &mut Plan, t: Type) -> ([Arg; 3], [Arg; 5]) {
         let elements = self.elements();
-        if self.dt_rank() > 0 {
-            return (p.input(t, elements), Arg::Null);
-        }
-        let both = p.input(t, 2 * elements);
-        (both, both.at(elements))
+        let (u, dt) = if self.dt_rank() > 0 {
+            (p.input(t, elements), Arg::Null)
+        } else {
+            let both = p.input(t, 2 * elements);
+            (both, both.at(elements))
+        };
+        let proj = p.input(t, self.proj_elements());
+        let at = self.params();
+        ([u, dt, proj], at.args(p.input(Type::F32, at.len())))
+    }
+
+    /// Elements of the last states, which follow y if they are wanted.
+    fn last_elements(&self) -> usize {
+        if self.has_last() { self.state_elements() } else { 0 }
     }
 
     /// Where the four directions' results add up in f32: the output itself, if it is f32.

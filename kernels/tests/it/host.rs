@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Tensor};
-use isfm_kernels::{Arg, Element, Limit, Module, Need, Plan, Type};
+use isfm_kernels::{Arg, Element, Launch, Limit, Module, Need, Plan, Type};
 use isfm_testing::{Numbers, gradients, tensor, values};
 
 pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
@@ -18,36 +18,18 @@ pub const TYPES: [Type; 3] = [Type::F32, Type::F16, Type::Bf16];
 /// What a plan says, to be altered.
 #[derive(Clone, Debug)]
 pub struct Work {
-    pub inputs: Vec<(Element, usize)>,
-    pub outputs: Vec<(Element, usize)>,
-    pub scratch: Vec<(Element, usize)>,
+    pub inputs: Vec<Need>,
+    pub outputs: Vec<Need>,
+    pub scratch: Vec<Need>,
     pub launches: Vec<Launch>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Launch {
-    pub kernel: String,
-    pub grid: u32,
-    pub block: u32,
-    pub args: Vec<Arg>,
 }
 
 /// The plan, which must not be refused.
 pub fn plan(made: Result<Plan, Limit>) -> Work {
     let plan = made.unwrap();
-    let buffers = |needs: &[Need]| needs.iter().map(|n| (n.element(), n.len())).collect();
-    let launch = |l: &isfm_kernels::Launch| Launch {
-        kernel: l.kernel().into(),
-        grid: l.grid(),
-        block: l.block(),
-        args: l.args().to_vec(),
-    };
-    Work {
-        inputs: buffers(plan.inputs()),
-        outputs: buffers(plan.outputs()),
-        scratch: buffers(plan.scratch()),
-        launches: plan.launches().iter().map(launch).collect(),
-    }
+    let needs = [plan.inputs(), plan.outputs(), plan.scratch()];
+    let [inputs, outputs, scratch] = needs.map(<[Need]>::to_vec);
+    Work { inputs, outputs, scratch, launches: plan.launches().to_vec() }
 }
 
 /// The kernels as a program of the host.
@@ -122,7 +104,7 @@ impl Host {
         let mut at = 0;
         plan.outputs
             .iter()
-            .map(|&(element, len)| {
+            .map(|&Need { element, len }| {
                 let bytes = &up[at..at + len * element.size()];
                 at += bytes.len();
                 decode(element, bytes)
@@ -130,15 +112,20 @@ impl Host {
             .collect()
     }
 
+    /// The first output of a plan, which must not be refused.
+    pub fn first(&self, made: Result<Plan, Limit>, inputs: &[&[f64]]) -> Vec<f64> {
+        self.run(&plan(made), inputs).remove(0)
+    }
+
     fn run_once(&self, plan: &Work, inputs: &[&[f64]], descending: bool) -> Vec<u8> {
         assert_eq!(inputs.len(), plan.inputs.len());
         let mut request = Request::default();
         request.number(descending.into());
         request.number((plan.inputs.len() + plan.outputs.len() + plan.scratch.len()) as u32);
-        for (&(element, len), input) in plan.inputs.iter().zip(inputs) {
-            assert_eq!(len, input.len(), "an input's size");
-            request.buffer(0, (element, len));
-            request.0.extend(encode(element, input));
+        for (&need, input) in plan.inputs.iter().zip(inputs) {
+            assert_eq!(need.len, input.len(), "an input's size");
+            request.buffer(0, need);
+            request.0.extend(encode(need.element, input));
         }
         plan.outputs.iter().for_each(|&need| request.buffer(1, need));
         plan.scratch.iter().for_each(|&need| request.buffer(2, need));
@@ -175,14 +162,14 @@ impl Request {
         self.0.extend(bytes);
     }
 
-    fn buffer(&mut self, kind: u32, (element, len): (Element, usize)) {
+    fn buffer(&mut self, kind: u32, Need { element, len }: Need) {
         self.number(kind);
         self.0.extend(((len * element.size()) as u64).to_ne_bytes());
     }
 
     fn argument(&mut self, plan: &Work, arg: &Arg) {
         let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
-        let (buffer, at, (element, len)) = match *arg {
+        let (buffer, at, Need { element, len }) = match *arg {
             Arg::Input(i, at) => (i, at, plan.inputs[i]),
             Arg::Output(i, at) => (inputs + i, at, plan.outputs[i]),
             Arg::Scratch(i, at) => (inputs + outputs + i, at, plan.scratch[i]),

@@ -31,7 +31,7 @@ fn silu_and_gates_agree_with_the_cpu() {
             let sigmoid = |x: f64| 1. / (1. + (-x).exp());
             let slope = |x: f64| sigmoid(x) * (1. + x * (1. - sigmoid(x)));
             let each = |f: &dyn Fn(usize) -> f64| (0..n).map(f).collect::<Vec<_>>();
-            let run = |p, inputs: &[&[f64]]| host.run(&plan(p), inputs).remove(0);
+            let run = |made, inputs: &[&[f64]]| host.first(made, inputs);
 
             let y = run(pointwise::silu(t, n), &[&z]);
             close(t, &y, &each(&|i| z[i] * sigmoid(z[i])), FEW, "silu");
@@ -52,7 +52,7 @@ fn silu_and_gates_agree_with_the_cpu() {
             close(t, &out, &each(&|i| 0.5 * x[i] - 0.25 * z[i]), FEW, "weighted sum");
         }
         let special = [f64::NAN, f64::INFINITY];
-        let y = host.run(&plan(pointwise::silu(t, 2)), &[&special]).remove(0);
+        let y = host.first(pointwise::silu(t, 2), &[&special]);
         assert!(y[0].is_nan() && y[1] == f64::INFINITY, "{y:?}");
     }
 }
@@ -75,13 +75,12 @@ fn scale_add_agrees_with_the_cpu() {
                 oracle(&[(&x, &shape), (&scale, scale_shape), (&y, &shape)], &dy, |v| {
                     isfm_ops::scale_add(&v[0], &v[1], &v[2])
                 });
-            let p = plan(pointwise::scale_add(t, [images, rows, c], each, true));
-            close(t, &host.run(&p, &[&x, &scale, &y])[0], &want, FEW, "scale_add");
-            let p = plan(pointwise::scale_add(t, [images, rows, c], each, false));
-            close(t, &host.run(&p, &[&dy, &scale])[0], &grads[0], FEW, "scale_add dx");
+            let scaled = |add| pointwise::scale_add(t, [images, rows, c], each, add);
+            close(t, &host.first(scaled(true), &[&x, &scale, &y]), &want, FEW, "scale_add");
+            close(t, &host.first(scaled(false), &[&dy, &scale]), &grads[0], FEW, "scale_add dx");
             let sums = if each { [images, rows, c] } else { [1, images * rows, c] };
-            let p = plan(sums::product_sums(t, sums));
-            close(t, &host.run(&p, &[&x, &dy])[0], &grads[1], SUM, "scale_add dscale");
+            let sums = host.first(sums::product_sums(t, sums), &[&x, &dy]);
+            close(t, &sums, &grads[1], SUM, "scale_add dscale");
         }
     }
 }
@@ -93,19 +92,12 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
         for (rows, c) in [(1, 1), (7, 5), (130, 33)] {
             let (x, b) = (numbers(t, rows * c, 1, -2., 2.), numbers(t, c, 2, -2., 2.));
             let want: Vec<f64> = x.iter().enumerate().map(|(i, x)| x + b[i % c]).collect();
-            close(
-                t,
-                &host.run(&plan(pointwise::add_bias(t, rows, c, false)), &[&x, &b])[0],
-                &want,
-                FEW,
-                "+",
-            );
-            let active = host.run(&plan(pointwise::add_bias(t, rows, c, true)), &[&x, &b]);
-            close(t, &active[0], &silu_of(&want), FEW, "SiLU of +");
+            let added = |silu| host.first(pointwise::add_bias(t, rows, c, silu), &[&x, &b]);
+            close(t, &added(false), &want, FEW, "+");
+            close(t, &added(true), &silu_of(&want), FEW, "SiLU of +");
             let sum = |j| x.iter().skip(j).step_by(c).sum::<f64>();
             let want: Vec<f64> = (0..c).map(sum).collect();
-            let sums = host.run(&plan(sums::column_sums(t, rows, c)), &[&x]);
-            close(t, &sums[0], &want, SUM, "column sums");
+            close(t, &host.first(sums::column_sums(t, rows, c), &[&x]), &want, SUM, "column sums");
         }
     }
 }
@@ -139,8 +131,7 @@ fn layer_norm_agrees_with_the_cpu() {
             });
             let y = host.run(&plan(norm::layer_norm(t, rows, c, 1e-5)), &[&x, &w, &b]);
             close(t, &y[0], &want, SUM, "layer norm");
-            let p = plan(norm::layer_norm_backward(t, rows, c, 1e-5));
-            let all = host.run(&p, &[&x, &w, &dy]).remove(0);
+            let all = host.first(norm::layer_norm_backward(t, rows, c, 1e-5), &[&x, &w, &dy]);
             let n = rows * c;
             // Where all values of a row are equal 1/√eps magnifies what is left of them.
             let lost = if c == 1 { 1e-4 } else { SUM };
@@ -175,12 +166,16 @@ fn windows<const N: usize>(sides: [usize; N]) -> impl Iterator<Item = (Dims, usi
     any.chain(PACKED.into_iter().flat_map(|m| [3, 5].map(|k| (m, k)))).chain([((1, 9, 5, 8), 7)])
 }
 
-/// The same operation with its first input at an address that no pack can have.
-fn shifted(mut plan: Work) -> Work {
-    plan.inputs[0].1 += 1;
+/// The same operation with its first inputs and outputs, so many, at addresses that no pack can have.
+fn shifted(mut plan: Work, [inputs, outputs]: [usize; 2]) -> Work {
+    for need in plan.inputs[..inputs].iter_mut().chain(&mut plan.outputs[..outputs]) {
+        need.len += 1;
+    }
     for arg in plan.launches.iter_mut().flat_map(|l| &mut l.args) {
-        if let Arg::Input(0, at) = arg {
-            *at += 1;
+        match arg {
+            Arg::Input(i, at) if *i < inputs => *at += 1,
+            Arg::Output(i, at) if *i < outputs => *at += 1,
+            _ => {}
         }
     }
     plan
@@ -217,13 +212,14 @@ fn depthwise_convolution_agrees_with_the_cpu() {
             let what = format!("depth-wise {dims:?} {k}");
             let plain = Depthwise { bias: true, ..Depthwise::default() };
             let flipped = Depthwise { flip: true, ..Depthwise::default() };
-            let active = plan(window::depthwise(t, map, k, Depthwise { silu: true, ..plain }));
-            close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
-            let y = host.run(&plan(window::depthwise(t, map, k, plain)), &[&x, &w, &b]);
-            close(t, &y[0], &want, SUM, &what);
-            let dx = host.run(&plan(window::depthwise(t, map, k, flipped)), &[&dy, &w]);
-            close(t, &dx[0], &grads[0], SUM, &what);
-            let all = host.run(&plan(window::depthwise_weight(t, map, k)), &[&x, &dy]).remove(0);
+            let check = |how, inputs: &[&[f64]], want: &[f64]| {
+                let got = host.first(window::depthwise(t, map, k, how), inputs);
+                close(t, &got, want, SUM, &what);
+            };
+            check(Depthwise { silu: true, ..plain }, &[&x, &w, &b], &silu_of(&want));
+            check(plain, &[&x, &w, &b], &want);
+            check(flipped, &[&dy, &w], &grads[0]);
+            let all = host.first(window::depthwise_weight(t, map, k), &[&x, &dy]);
             close(t, &all[..c * k * k], &grads[1], SUM, &what);
             close(t, &all[c * k * k..], &grads[2], SUM, &what);
         }
@@ -244,6 +240,7 @@ fn addresses_and_grids_change_no_result() {
         let (rows, c) = (n / map.channels, map.channels);
         let (w, b) = (numbers(t, c * 25, 3, -1., 1.), numbers(t, c, 4, -1., 1.));
         let (how, w3) = (Depthwise { bias: true, ..Depthwise::default() }, &w[..c * 9]);
+        let moved = |x: &[f64]| [&[0.], x].concat();
         for (p, inputs) in [
             (window::depthwise(t, map, 3, how), &[&x, w3, &b][..]),
             (window::depthwise(t, map, 5, how), &[&x, &w, &b]),
@@ -260,15 +257,19 @@ fn addresses_and_grids_change_no_result() {
             let what = p.launches[0].kernel.clone();
             let want = host.run(&p, inputs);
             assert_eq!(host.run(&on_one_block(p.clone()), inputs), want, "{what}");
-            let moved: Vec<f64> = std::iter::once(0.).chain(inputs[0].iter().copied()).collect();
-            let inputs: Vec<&[f64]> =
-                std::iter::once(&moved[..]).chain(inputs[1..].iter().copied()).collect();
-            close(t, &host.run(&shifted(p), &inputs)[0], &want[0], lost, &what);
+            let first = moved(inputs[0]);
+            let inputs = [&[&first[..]], &inputs[1..]].concat();
+            close(t, &host.run(&shifted(p, [1, 0]), &inputs)[0], &want[0], lost, &what);
         }
         let p = plan(norm::layer_norm_backward(t, rows, c, 1e-5));
         let want = host.run(&p, &[&x, &b, &dy]);
-        let moved: Vec<f64> = std::iter::once(0.).chain(x.iter().copied()).collect();
-        close(t, &host.run(&shifted(p), &[&moved, &b, &dy])[0], &want[0], lost, "layer norm'");
+        close(
+            t,
+            &host.run(&shifted(p, [1, 0]), &[&moved(&x), &b, &dy])[0],
+            &want[0],
+            lost,
+            "layer norm'",
+        );
 
         // Several strips for a slice of a block, which takes a larger map than a test should.
         let (map, shape) = map_of((1, 35, 9, 132));
@@ -300,7 +301,7 @@ fn check_map(
 ) {
     let Some(host) = host() else { return };
     let (_, shape) = map_of(dims);
-    let dy = numbers(t, forward.outputs[0].1, 9, -1., 1.);
+    let dy = numbers(t, forward.outputs[0].len, 9, -1., 1.);
     let (want, grads) = oracle(&[(x, &shape)], &dy, |v| f(&v[0]));
     let what = format!("{name} {dims:?}");
     close(t, &host.run(&forward, &[x])[0], &want, lost, &what);
@@ -374,19 +375,15 @@ fn haar_agrees_with_the_cpu() {
                         Bands::Both => Tensor::cat(&[low, high], 0),
                     }
                 };
-                let dy = numbers(t, plan(haar::haar(t, map, bands)).outputs[0].1, 9, -1., 1.);
+                let got = host.first(haar::haar(t, map, bands), &[&x]);
+                let dy = numbers(t, got.len(), 9, -1., 1.);
                 let (want, grads) = oracle(&[(&x, &shape)], &dy, |v| f(&v[0]));
                 let what = format!("haar {dims:?} {bands:?}");
-                close(t, &host.run(&plan(haar::haar(t, map, bands)), &[&x])[0], &want, FEW, &what);
-                let inverse = plan(haar::haar_inverse(t, map, bands));
-                let got = match bands {
-                    Bands::Both => {
-                        let (low, high) = dy.split_at(dy.len() / 4);
-                        host.run(&inverse, &[low, high])
-                    }
-                    _ => host.run(&inverse, &[&dy]),
-                };
-                close(t, &got[0], &grads[0], FEW, &format!("{what} backward"));
+                close(t, &got, &want, FEW, &what);
+                let (low, high) = dy.split_at(dy.len() / 4);
+                let inputs = if bands == Bands::Both { &[low, high][..] } else { &[&dy[..]] };
+                let got = host.first(haar::haar_inverse(t, map, bands), inputs);
+                close(t, &got, &grads[0], FEW, &format!("{what} backward"));
             }
         }
     }
@@ -424,22 +421,20 @@ fn dense_convolution_agrees_with_the_cpu() {
                     isfm_ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)
                 });
             let what = format!("dense {dims:?} to {outputs}, {k}");
-            let active = plan(conv::conv(t, map, outputs, k, Some(Start::Bias), true));
-            close(t, &host.run(&active, &[&x, &w, &b])[0], &silu_of(&want), SUM, &what);
+            let check = |from, silu, start: &[f64], want: &[f64]| {
+                let made = conv::conv(t, map, outputs, k, Some(from), silu);
+                close(t, &host.first(made, &[&x, &w, start]), want, SUM, &what);
+            };
+            check(Start::Bias, true, &b, &silu_of(&want));
             let start: Vec<f64> = dy.iter().map(|d| round(t, 2. * d)).collect();
-            let added = plan(conv::conv(t, map, outputs, k, Some(Start::Map), false));
             let sum = want.iter().zip(&start).enumerate().map(|(i, (w, s))| w - b[i % outputs] + s);
             let sum: Vec<f64> = sum.collect();
-            close(t, &host.run(&added, &[&x, &w, &start])[0], &sum, SUM, &what);
-            let y = host.run(
-                &plan(conv::conv(t, map, outputs, k, Some(Start::Bias), false)),
-                &[&x, &w, &b],
-            );
-            close(t, &y[0], &want, SUM, &what);
+            check(Start::Map, false, &start, &sum);
+            check(Start::Bias, false, &b, &want);
             let out = Map { channels: outputs, ..map };
-            let dx = host.run(&plan(conv::conv_adjoint(t, out, c, k)), &[&dy, &w]);
-            close(t, &dx[0], &grads[0], SUM, &format!("{what} dx"));
-            let all = host.run(&plan(conv::conv_weight(t, map, outputs, k)), &[&x, &dy]).remove(0);
+            let dx = host.first(conv::conv_adjoint(t, out, c, k), &[&dy, &w]);
+            close(t, &dx, &grads[0], SUM, &format!("{what} dx"));
+            let all = host.first(conv::conv_weight(t, map, outputs, k), &[&x, &dy]);
             close(t, &all[..w.len()], &grads[1], SUM, &format!("{what} dw"));
             close(t, &all[w.len()..], &grads[2], SUM, &format!("{what} db"));
         }
@@ -460,15 +455,7 @@ fn dense_convolution_takes_any_place_in_memory() {
             let w = numbers(t, outputs * map.channels * k * k, 2, -1., 1.);
             let start = numbers(t, pixels * outputs, 3, -1., 1.);
             let aligned = plan(conv::conv(t, map, outputs, k, Some(Start::Map), true));
-            let mut moved = aligned.clone();
-            for (_, len) in moved.inputs.iter_mut().chain(&mut moved.outputs) {
-                *len += 1;
-            }
-            for arg in moved.launches.iter_mut().flat_map(|l| &mut l.args) {
-                if let Arg::Input(_, at) | Arg::Output(_, at) = arg {
-                    *at += 1;
-                }
-            }
+            let moved = shifted(aligned.clone(), [3, 1]);
             let want = host.run(&aligned, &[&x, &w, &start]).remove(0);
             let [x, w, start] = [&x, &w, &start].map(|v| [&[0.], &v[..]].concat());
             let got = host.run(&moved, &[&x, &w, &start]).remove(0);
@@ -480,12 +467,12 @@ fn dense_convolution_takes_any_place_in_memory() {
 #[test]
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let limit = pointwise::silu(Type::F32, 1 << 31).unwrap_err();
-    assert_eq!((limit.op(), limit.got(), limit.most()), ("silu", 1 << 31, (1 << 31) - 1));
+    assert_eq!((limit.op, limit.got, limit.most), ("silu", 1 << 31, (1 << 31) - 1));
     let (map, _) = map_of((1, 1 << 16, 1 << 15, 2));
-    assert_eq!(conv::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op(), "conv2d");
-    assert_eq!(resize::resize(Type::F32, map, 1, 1).unwrap_err().op(), "resize_bilinear");
+    assert_eq!(conv::conv(Type::F16, map, 1, 3, None, false).unwrap_err().op, "conv2d");
+    assert_eq!(resize::resize(Type::F32, map, 1, 1).unwrap_err().op, "resize_bilinear");
     let (map, _) = map_of((1, 2, 2, 2));
-    assert_eq!(window::avg_pool(Type::F32, map, 1025).unwrap_err().what(), "the window");
+    assert_eq!(window::avg_pool(Type::F32, map, 1025).unwrap_err().what, "the window");
     assert!(haar::haar(Type::F32, Map { batch: usize::MAX, ..map }, Bands::Both).is_err());
     // Sizes beside a 0 are multiplied too.
     let most = usize::MAX;
@@ -494,7 +481,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
     // There is nothing to interpolate between.
     assert!(resize::resize(Type::F32, Map { height: 0, ..map }, 2, 2).is_err());
     let plan = resize::resize_backward(Type::F32, map, 0, 2).unwrap();
-    assert_eq!(plan.outputs()[0].len(), 8);
+    assert_eq!(plan.outputs()[0].len, 8);
 }
 
 /// An operation on nothing launches nothing that would fail, and gives nothing.

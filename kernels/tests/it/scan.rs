@@ -4,7 +4,7 @@ use isfm_kernels::Type;
 use isfm_kernels::scan::{Path, Scan};
 use isfm_ssm::{ScanOptions, ScanParams};
 
-use crate::host::{TYPES, close, host, numbers, oracle, plan};
+use crate::host::{Host, TYPES, close, host, numbers, oracle, plan};
 
 fn cross(batch: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> Scan {
     Scan::map(batch, h, w, d, n).rank(r).bias(true).skip(true).softplus(true).log_a(true)
@@ -13,6 +13,31 @@ fn cross(batch: usize, h: usize, w: usize, d: usize, n: usize, r: usize) -> Scan
 /// States sum up to 60 decayed terms; what f32 loses in each, and `ex2`'s 2e-7 in each decay, stays
 /// below this part of the largest result.
 const LOST: f64 = 4e-6;
+
+/// Checks y, with and without states kept, and returns the gradients of the three inputs.
+fn gradients(
+    (host, t, s): (&Host, Type, &Scan),
+    [first, proj, params]: [&[f64]; 3],
+    grad: &[f64],
+    want: &[f64],
+    what: &str,
+) -> Vec<Vec<f64>> {
+    let run = |keep| host.run(&plan(s.forward(t, keep)), &[first, proj, params]);
+    close(t, &run(false)[0], want, LOST, &format!("{what}: y"));
+    let kept = run(true);
+    close(t, &kept[0], want, LOST, &format!("{what}: y, states kept"));
+    host.run(&plan(s.backward(t)), &[first, proj, params, grad, &kept[1]])
+}
+
+/// Checks the gradients of the parameters, which lie one after another.
+fn check_params(mut got: &[f64], wanted: &[(&[f64], &str)], what: &str) {
+    for (want, name) in wanted {
+        let (this, rest) = got.split_at(want.len());
+        close(Type::F32, this, want, LOST, &format!("{what}: {name}"));
+        got = rest;
+    }
+    assert!(got.is_empty());
+}
 
 fn check_cross(t: Type, s: &Scan) {
     let Some(host) = host() else { return };
@@ -37,21 +62,11 @@ fn check_cross(t: Type, s: &Scan) {
     });
 
     let params = [&weight[..], &bias, &a, &skip].concat();
-    let plain = host.run(&plan(s.forward(t, false)), &[&x, &proj, &params]);
-    close(t, &plain[0], &want, LOST, &format!("{what}: y"));
-    let kept = host.run(&plan(s.forward(t, true)), &[&x, &proj, &params]);
-    close(t, &kept[0], &want, LOST, &format!("{what}: y, states kept"));
-
-    let got = host.run(&plan(s.backward(t)), &[&x, &proj, &params, &grad, &kept[1]]);
+    let got = gradients((host, t, s), [&x, &proj, &params], &grad, &want, &what);
     close(t, &got[0], &grads[0], LOST, &format!("{what}: dx"));
     close(t, &got[1], &grads[1], LOST, &format!("{what}: dproj"));
-    let mut at = 0;
-    for (want, name) in grads[2..].iter().zip(["dt weights", "bias", "ln(-A)", "skip"]) {
-        let got = &got[2][at..at + want.len()];
-        at += want.len();
-        close(Type::F32, got, want, LOST, &format!("{what}: {name}"));
-    }
-    assert_eq!(at, got[2].len());
+    let names = [(2, "dt weights"), (3, "bias"), (4, "ln(-A)"), (5, "skip")];
+    check_params(&got[2], &names.map(|(i, name)| (&grads[i][..], name)), &what);
 }
 
 #[test]
@@ -109,17 +124,16 @@ fn check_line(t: Type, s: &Scan) {
     let (rows, columns, states) = ([width, n], [width], [b, width, n]);
     inputs.extend([(&u[..], &flow[..]), (&delta, &flow), (&a, &rows)]);
     inputs.extend([(&bc[0][..], &groups[..]), (&bc[1], &groups)]);
-    let bias_at = s.has_bias().then(|| {
-        inputs.push((&bias, &columns));
-        inputs.len() - 1
-    });
-    let skip_at = s.has_skip().then(|| {
-        inputs.push((&skip, &columns));
-        inputs.len() - 1
-    });
-    let initial_at = s.has_initial().then(|| {
-        inputs.push((&initial, &states));
-        inputs.len() - 1
+    let optional = [
+        (s.has_bias(), &bias, &columns[..]),
+        (s.has_skip(), &skip, &columns),
+        (s.has_initial(), &initial, &states),
+    ];
+    let [bias_at, skip_at, initial_at] = optional.map(|(there, values, shape)| {
+        there.then(|| {
+            inputs.push((values, shape));
+            inputs.len() - 1
+        })
     });
     let (want, grads) = oracle(&inputs, &grad, |v| {
         let options = ScanOptions {
@@ -137,32 +151,19 @@ fn check_line(t: Type, s: &Scan) {
     });
 
     let first = [&u[..], &delta].concat();
-    let proj: Vec<f64> =
-        bc[0].chunks(n).zip(bc[1].chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect();
+    let in_turn = |b: &[f64], c: &[f64]| -> Vec<f64> {
+        b.chunks(n).zip(c.chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect()
+    };
+    let proj = in_turn(&bc[0], &bc[1]);
     let params = [&bias[..], &a, &skip, &initial].concat();
-    let plain = host.run(&plan(s.forward(t, false)), &[&first, &proj, &params]);
-    close(t, &plain[0], &want, LOST, &format!("{what}: y"));
-    let kept = host.run(&plan(s.forward(t, true)), &[&first, &proj, &params]);
-    close(t, &kept[0], &want, LOST, &format!("{what}: y, states kept"));
-
-    let got = host.run(&plan(s.backward(t)), &[&first, &proj, &params, &grad, &kept[1]]);
+    let got = gradients((host, t, s), [&first, &proj, &params], &grad, &want, &what);
     let (du, ddelta) = got[0].split_at(u.len());
     close(t, du, &grads[0], LOST, &format!("{what}: du"));
     close(t, ddelta, &grads[1], LOST, &format!("{what}: ddelta"));
-    let wanted: Vec<f64> =
-        grads[3].chunks(n).zip(grads[4].chunks(n)).flat_map(|(b, c)| [b, c].concat()).collect();
-    close(t, &got[1], &wanted, LOST, &format!("{what}: dB and dC"));
-    let none = Vec::new();
-    let of = |at: Option<usize>| at.map_or(&none, |i| &grads[i]);
-    let mut rest = &got[2][..];
-    for (want, name) in
-        [(of(bias_at), "bias"), (&grads[2], "A"), (of(skip_at), "skip"), (of(initial_at), "h0")]
-    {
-        let (got, after) = rest.split_at(want.len());
-        rest = after;
-        close(Type::F32, got, want, LOST, &format!("{what}: {name}"));
-    }
-    assert!(rest.is_empty());
+    close(t, &got[1], &in_turn(&grads[3], &grads[4]), LOST, &format!("{what}: dB and dC"));
+    let names = [(bias_at, "bias"), (Some(2), "A"), (skip_at, "skip"), (initial_at, "h0")];
+    let wanted = names.map(|(at, name)| (at.map_or(&[][..], |i| &grads[i]), name));
+    check_params(&got[2], &wanted, &what);
 }
 
 #[test]
@@ -189,12 +190,12 @@ fn lines_agree_with_the_cpu() {
 fn sizes_beyond_the_kernels_are_refused_by_name() {
     let refused = |s: &Scan| s.forward(Type::F32, false).unwrap_err();
     let limit = refused(&cross(1, 2, 2, 2, 17, 2));
-    assert_eq!((limit.what(), limit.got(), limit.most()), ("the number of states", 17, 16));
-    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what(), "the rank of dt");
+    assert_eq!((limit.what, limit.got, limit.most), ("the number of states", 17, 16));
+    assert_eq!(refused(&cross(1, 2, 2, 2, 16, 17)).what, "the rank of dt");
     let long = refused(&cross(1, 1 << 20, 1 << 10, 2, 16, 2));
-    assert_eq!(long.what(), "the number of projected values");
+    assert_eq!(long.what, "the number of projected values");
     assert!(long.to_string().contains("selective_scan on CUDA"), "{long}");
-    assert!(refused(&Scan::line(1 << 20, 1, 1, 1 << 20, 1)).what().contains("outputs"));
+    assert!(refused(&Scan::line(1 << 20, 1, 1, 1 << 20, 1)).what.contains("outputs"));
     let most = usize::MAX;
     for [batch, rows, cols, channels] in
         [[most, 1, 1, 1], [1, most, 3, 1], [1, 0, most, 1], [0, 1, 1, most], [most; 4]]
@@ -202,7 +203,7 @@ fn sizes_beyond_the_kernels_are_refused_by_name() {
         for scan in
             [Scan::map(batch, rows, cols, channels, 1), Scan::line(batch, rows, cols, channels, 1)]
         {
-            assert!(refused(&scan).got() > refused(&scan).most(), "{scan:?}");
+            assert!(refused(&scan).got > refused(&scan).most, "{scan:?}");
             assert!(scan.kept().is_err() && scan.backward(Type::F32).is_err(), "{scan:?}");
             let _ = (scan.elements(), scan.state_elements(), scan.proj_elements(), scan.params());
         }

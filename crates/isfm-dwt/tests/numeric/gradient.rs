@@ -10,7 +10,7 @@ use isfm_dwt::{
 use isfm_testing::{Differences, check_gradients, difference, dot, golden, random};
 use proptest::prelude::*;
 
-use crate::{LAYOUTS, MODES, from_nchw, odd_filters, padded_haar};
+use crate::{LAYOUTS, MODES, any_layout, from_nchw, padded_haar, product, wavelets};
 
 const DROP: Border = Border::Drop;
 
@@ -29,10 +29,6 @@ const EXACT: Differences = Differences { step: 1e-3, tolerance: 1e-11, one_by_on
 
 fn check(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     check_gradients("wavelets", inputs, EXACT, f);
-}
-
-fn wavelets() -> [Wavelet; 3] {
-    [Wavelet::haar(), padded_haar(), odd_filters()]
 }
 
 #[test]
@@ -89,14 +85,10 @@ fn inside_a_graph() {
     let x = random(&[1, 4, 4, 2], 1);
     check(&[x], |x| {
         let inner = (x[0].sqr()? * 0.5)?;
-        let bands = dwt2(&inner, &Wavelet::haar(), DROP, DataFormat::ChannelsLast)?;
-        let out = idwt2(
-            &bands.approx,
-            &bands.hl()?.repeat((1, 1, 1, 3))?,
-            &Wavelet::haar(),
-            DROP,
-            DataFormat::ChannelsLast,
-        )?;
+        let (haar, layout) = (Wavelet::haar(), DataFormat::ChannelsLast);
+        let bands = dwt2(&inner, &haar, DROP, layout)?;
+        let details = bands.hl()?.repeat((1, 1, 1, 3))?;
+        let out = idwt2(&bands.approx, &details, &haar, DROP, layout)?;
         // Linear, so that the whole stays quadratic and differences exact.
         out.mul(&random(out.dims(), 9))?.sum_all()
     });
@@ -184,7 +176,6 @@ fn of_packets() {
 /// filter's; the same for the inverse.
 #[test]
 fn adjoint_of_every_wavelet_and_border() {
-    let product = |x: &Tensor, y: &Tensor| (x * y).unwrap().sum_all().unwrap();
     for (seed, name) in Wavelet::names().enumerate() {
         let wavelet = Wavelet::named(&name).unwrap();
         for border in borders() {
@@ -226,9 +217,7 @@ fn where_pytorch_wavelets_is_wrong() {
             let (low, high) = dwt(&x, &wavelet, border, 0).unwrap();
             assert!(difference(&low, get("low")) < 1e-14);
             assert!(difference(&high, get("high")) < 1e-14);
-            let sum = ((&low * get("y")).unwrap().sum_all().unwrap()
-                + (&high * get("z")).unwrap().sum_all().unwrap())
-            .unwrap();
+            let sum = (product(&low, get("y")) + product(&high, get("z"))).unwrap();
             let forward = sum.to_scalar::<f64>().unwrap();
             let ours = sum.backward().unwrap().get(&x).unwrap().clone();
             assert!((forward - dot(&x, &ours)).abs() < 1e-13, "{name} {mode}");
@@ -244,14 +233,6 @@ fn where_pytorch_wavelets_is_wrong() {
     }
 }
 
-fn layout() -> impl Strategy<Value = DataFormat> {
-    prop_oneof![Just(DataFormat::ChannelsLast), Just(DataFormat::ChannelsFirst)]
-}
-
-fn wavelet() -> impl Strategy<Value = Wavelet> {
-    prop_oneof![Just(Wavelet::haar()), Just(padded_haar()), Just(odd_filters())]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
@@ -259,15 +240,14 @@ proptest! {
     #[test]
     fn adjoint(
         (b, c, h, w) in (1usize..3, 1usize..20, 2usize..12, 2usize..40),
-        layout in layout(), wavelet in wavelet(), seed in 0u64..1000,
+        layout in any_layout(), wavelet in proptest::sample::select(wavelets().to_vec()), seed in 0u64..1000,
     ) {
         let x = Var::from_tensor(&from_nchw(&random(&[b, c, h, w], seed), layout)).unwrap();
         let bands = dwt2(&x, &wavelet, DROP, layout).unwrap();
         let y = random(bands.approx.dims(), seed + 1);
         let z = random(bands.details.dims(), seed + 2);
         let forward = dot(&bands.approx, &y) + dot(&bands.details, &z);
-        let sum = ((bands.approx * &y).unwrap().sum_all().unwrap()
-            + (bands.details * &z).unwrap().sum_all().unwrap()).unwrap();
+        let sum = (product(&bands.approx, &y) + product(&bands.details, &z)).unwrap();
         let grads = sum.backward().unwrap();
         let backward = dot(&x, grads.get(&x).unwrap());
         // Rounding of sums of up to 20,000 products of order 1.
@@ -278,7 +258,7 @@ proptest! {
         let out = idwt2(&y, &z, &wavelet, DROP, layout).unwrap();
         let u = random(out.dims(), seed + 3);
         let forward = dot(&out, &u);
-        let grads = (out * u).unwrap().sum_all().unwrap().backward().unwrap();
+        let grads = product(&out, &u).backward().unwrap();
         let backward = dot(&y, grads.get(&y).unwrap()) + dot(&z, grads.get(&z).unwrap());
         prop_assert!((forward - backward).abs() < 1e-10, "{forward} {backward}");
     }
@@ -287,7 +267,7 @@ proptest! {
     #[test]
     fn orthogonal(
         (b, c, h, w) in (1usize..3, 1usize..20, 1usize..5, 1usize..12),
-        levels in 0usize..3, layout in layout(), general: bool, seed in 0u64..1000,
+        levels in 0usize..3, layout in any_layout(), general: bool, seed in 0u64..1000,
     ) {
         let wavelet = if general { padded_haar() } else { Wavelet::haar() };
         let x = from_nchw(&random(&[b, c, h << levels, w << levels], seed), layout);

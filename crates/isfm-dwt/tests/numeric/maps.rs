@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use isfm_dwt::{Border, DataFormat, Error, Wavelet, dwt2, idwt2, wavedec2, waverec2};
 use isfm_testing::{bits, difference, random, same_bits, same_on_any_threads, values};
 
-use crate::{LAYOUTS, from_nchw, odd_filters, padded_haar, to_nchw};
+use crate::{LAYOUTS, from_nchw, padded_haar, plane, to_nchw, wavelets};
 
 /// The definition of the released network's transform (`docs/paper-to-code.md`, "Wavelets"):
 /// [LL, LH, HL, HH] of B×C×H×W.
@@ -126,7 +126,7 @@ fn levels_of_odd_sizes() {
         // What no level dropped comes back exactly: 16 and 8 are whole blocks of 8.
         let levels = wavedec2(&x, &haar, Border::Drop, layout, 3).unwrap();
         let back = waverec2(&levels, &haar, Border::Drop, layout).unwrap();
-        let (rows, columns) = if layout == DataFormat::ChannelsLast { (1, 2) } else { (2, 3) };
+        let (rows, columns) = plane(layout);
         let whole = |x: &Tensor| x.narrow(rows, 0, 16).unwrap().narrow(columns, 0, 8).unwrap();
         assert!(difference(&whole(&back), &whole(&x)) < 1e-14);
     }
@@ -249,7 +249,7 @@ fn nan_stays_in_its_block_and_huge_values_do_not_overflow() {
 #[test]
 fn threads_do_not_change_a_bit() {
     for layout in LAYOUTS {
-        for wavelet in [Wavelet::haar(), padded_haar(), odd_filters()] {
+        for wavelet in wavelets() {
             // Large enough for several tasks.
             let x = from_nchw(&random(&[2, 19, 65, 63], 6).to_dtype(DType::F32).unwrap(), layout);
             same_on_any_threads(&format!("{layout:?} {}", wavelet.name()), || {

@@ -3,12 +3,12 @@
 
 use candle_core::{DType, Tensor};
 use isfm_dwt::{
-    DataFormat, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2, wavedec, wavedec2,
-    waverec, waverec2,
+    Border, DataFormat, Wavelet, WaveletPacket, dwt, dwt2, idwt, iswt, iswt2, swt, swt2, wavedec,
+    wavedec2, waverec, waverec2,
 };
 use isfm_testing::{Golden, difference, golden, values};
 
-use crate::{LAYOUTS, MODES, from_nchw, to_nchw};
+use crate::{LAYOUTS, cases, from_nchw, plane, to_nchw};
 
 /// Values are of order 1 to 10, sums of up to 40 products a level: a few roundings of each type.
 const TYPES: [(DType, f64); 3] = [(DType::F64, 1e-13), (DType::F32, 1e-6), (DType::F16, 3e-3)];
@@ -88,19 +88,16 @@ fn filters() {
 #[test]
 fn one_level() {
     let f = Fixture::load();
-    for name in Wavelet::names() {
-        let wavelet = Wavelet::named(&name).unwrap();
-        for (mode, border) in MODES {
-            for (dtype, tolerance) in TYPES {
-                let run = |n| {
-                    let (a, d) = dwt(&f.signal(n, dtype), &wavelet, border, 0).unwrap();
-                    assert_eq!(a.dims(), [border.outputs(n, wavelet.taps())]);
-                    assert_eq!((a.dtype(), d.dtype()), (dtype, dtype));
-                    [a, d]
-                };
-                let got: Vec<_> = [2, 5, 8, 19].into_iter().flat_map(run).collect();
-                f.check(&format!("dwt.{name}.{mode}"), &got, tolerance);
-            }
+    for (name, wavelet, border) in cases(Wavelet::names()) {
+        for (dtype, tolerance) in TYPES {
+            let run = |n| {
+                let (a, d) = dwt(&f.signal(n, dtype), &wavelet, border, 0).unwrap();
+                assert_eq!(a.dims(), [border.outputs(n, wavelet.taps())]);
+                assert_eq!((a.dtype(), d.dtype()), (dtype, dtype));
+                [a, d]
+            };
+            let got: Vec<_> = [2, 5, 8, 19].into_iter().flat_map(run).collect();
+            f.check(&format!("dwt.{name}"), &got, tolerance);
         }
     }
 }
@@ -108,20 +105,18 @@ fn one_level() {
 #[test]
 fn one_level_back() {
     let f = Fixture::load();
-    for name in Wavelet::names() {
-        let wavelet = Wavelet::named(&name).unwrap();
+    for (_, wavelet, border) in cases(Wavelet::names()) {
         let m = (wavelet.taps() / 2).max(2);
-        for (mode, border) in MODES {
-            // In PyWavelets, too, all other modes have one inverse.
-            let of = if mode == "periodization" { mode } else { "symmetric" };
-            for (dtype, tolerance) in TYPES {
-                let run = |m| {
-                    let both = f.signal(2 * m, dtype);
-                    let (a, d) = (both.narrow(0, 0, m).unwrap(), both.narrow(0, m, m).unwrap());
-                    idwt(&a, &d, &wavelet, border, 0).unwrap()
-                };
-                f.check(&format!("idwt.{name}.{of}"), &[run(m), run(m + 1)], tolerance);
-            }
+        // In PyWavelets, too, all other modes have one inverse.
+        let periodic = border == Border::Periodization;
+        let of = if periodic { "periodization" } else { "symmetric" };
+        for (dtype, tolerance) in TYPES {
+            let run = |m| {
+                let both = f.signal(2 * m, dtype);
+                let (a, d) = (both.narrow(0, 0, m).unwrap(), both.narrow(0, m, m).unwrap());
+                idwt(&a, &d, &wavelet, border, 0).unwrap()
+            };
+            f.check(&format!("idwt.{}.{of}", wavelet.name()), &[run(m), run(m + 1)], tolerance);
         }
     }
 }
@@ -130,24 +125,21 @@ fn one_level_back() {
 #[test]
 fn along_any_dimension() {
     let f = Fixture::load();
-    for name in ["haar", "db5", "bior3.5"] {
-        let wavelet = Wavelet::named(name).unwrap();
-        for (mode, border) in MODES {
-            for inner in [1, 3, 70] {
-                let run = |n| {
-                    let x = f.signal(n, DType::F64);
-                    let x = x.reshape((1, n, 1)).unwrap().repeat((2, 1, inner)).unwrap();
-                    let (a, d) = dwt(&x, &wavelet, border, 1).unwrap();
-                    let back = idwt(&a, &d, &wavelet, border, 1).unwrap();
-                    assert!(difference(&back.narrow(1, 0, n).unwrap(), &x) < 1e-12);
-                    [a, d].map(|b| {
-                        let line = b.narrow(0, 1, 1).unwrap().narrow(2, inner - 1, 1).unwrap();
-                        line.flatten_all().unwrap()
-                    })
-                };
-                let got: Vec<_> = [2, 5, 8, 19].into_iter().flat_map(run).collect();
-                f.check(&format!("dwt.{name}.{mode}"), &got, 1e-13);
-            }
+    for (name, wavelet, border) in cases(["haar", "db5", "bior3.5"]) {
+        for inner in [1, 3, 70] {
+            let run = |n| {
+                let x = f.signal(n, DType::F64);
+                let x = x.reshape((1, n, 1)).unwrap().repeat((2, 1, inner)).unwrap();
+                let (a, d) = dwt(&x, &wavelet, border, 1).unwrap();
+                let back = idwt(&a, &d, &wavelet, border, 1).unwrap();
+                assert!(difference(&back.narrow(1, 0, n).unwrap(), &x) < 1e-12);
+                [a, d].map(|b| {
+                    let line = b.narrow(0, 1, 1).unwrap().narrow(2, inner - 1, 1).unwrap();
+                    line.flatten_all().unwrap()
+                })
+            };
+            let got: Vec<_> = [2, 5, 8, 19].into_iter().flat_map(run).collect();
+            f.check(&format!("dwt.{name}"), &got, 1e-13);
         }
     }
 }
@@ -155,20 +147,17 @@ fn along_any_dimension() {
 #[test]
 fn three_levels_and_back() {
     let f = Fixture::load();
-    for name in CHOSEN {
-        let wavelet = Wavelet::named(name).unwrap();
-        for (mode, border) in MODES {
-            for n in [45, 46] {
-                for (dtype, tolerance) in TYPES {
-                    let x = f.signal(n, dtype);
-                    let levels = wavedec(&x, &wavelet, border, 0, 3).unwrap();
-                    assert_eq!(levels.len(), 4);
-                    // The roundings of three levels.
-                    f.check(&format!("wavedec.{name}.{mode}.{n}"), &levels, 3. * tolerance);
-                    let mixed: Vec<_> = levels.iter().map(|c| reversed(c, 0)).collect();
-                    let back = waverec(&mixed, &wavelet, border, 0).unwrap();
-                    f.check(&format!("waverec.{name}.{mode}.{n}"), &[back], 6. * tolerance);
-                }
+    for (name, wavelet, border) in cases(CHOSEN) {
+        for n in [45, 46] {
+            for (dtype, tolerance) in TYPES {
+                let x = f.signal(n, dtype);
+                let levels = wavedec(&x, &wavelet, border, 0, 3).unwrap();
+                assert_eq!(levels.len(), 4);
+                // The roundings of three levels.
+                f.check(&format!("wavedec.{name}.{n}"), &levels, 3. * tolerance);
+                let mixed: Vec<_> = levels.iter().map(|c| reversed(c, 0)).collect();
+                let back = waverec(&mixed, &wavelet, border, 0).unwrap();
+                f.check(&format!("waverec.{name}.{n}"), &[back], 6. * tolerance);
             }
         }
     }
@@ -197,21 +186,18 @@ fn stationary_and_back() {
 #[test]
 fn one_level_of_maps() {
     let f = Fixture::load();
-    for name in CHOSEN {
-        let wavelet = Wavelet::named(name).unwrap();
-        for (mode, border) in MODES {
-            for layout in LAYOUTS {
-                for (dtype, tolerance) in TYPES {
-                    let run = |(h, w)| {
-                        let x = from_nchw(&f.maps(h, w, dtype), layout);
-                        let b = dwt2(&x, &wavelet, border, layout).unwrap();
-                        assert_eq!(b.approx.dtype(), dtype);
-                        bands(&[b.approx, b.details], layout)
-                    };
-                    let sizes = [(11, 14), (6, 9), (3, 4), (2, 2)];
-                    let got: Vec<_> = sizes.into_iter().flat_map(run).collect();
-                    f.check(&format!("dwt2.{name}.{mode}"), &got, 2. * tolerance);
-                }
+    for (name, wavelet, border) in cases(CHOSEN) {
+        for layout in LAYOUTS {
+            for (dtype, tolerance) in TYPES {
+                let run = |(h, w)| {
+                    let x = from_nchw(&f.maps(h, w, dtype), layout);
+                    let b = dwt2(&x, &wavelet, border, layout).unwrap();
+                    assert_eq!(b.approx.dtype(), dtype);
+                    bands(&[b.approx, b.details], layout)
+                };
+                let sizes = [(11, 14), (6, 9), (3, 4), (2, 2)];
+                let got: Vec<_> = sizes.into_iter().flat_map(run).collect();
+                f.check(&format!("dwt2.{name}"), &got, 2. * tolerance);
             }
         }
     }
@@ -220,22 +206,17 @@ fn one_level_of_maps() {
 #[test]
 fn two_levels_of_maps_and_back() {
     let f = Fixture::load();
-    for name in ["haar", "db2", "bior2.2"] {
-        let wavelet = Wavelet::named(name).unwrap();
-        for (mode, border) in MODES {
-            for layout in LAYOUTS {
-                for (dtype, tolerance) in TYPES {
-                    let x = from_nchw(&f.maps(11, 14, dtype), layout);
-                    let levels = wavedec2(&x, &wavelet, border, layout, 2).unwrap();
-                    let got = bands(&levels, layout);
-                    f.check(&format!("wavedec2.{name}.{mode}"), &got, 4. * tolerance);
-                    let (_, columns) =
-                        if layout == DataFormat::ChannelsLast { (1, 2) } else { (2, 3) };
-                    let mixed: Vec<_> = levels.iter().map(|c| reversed(c, columns)).collect();
-                    let back = waverec2(&mixed, &wavelet, border, layout).unwrap();
-                    let back = to_nchw(&back, layout);
-                    f.check(&format!("waverec2.{name}.{mode}"), &[back], 8. * tolerance);
-                }
+    for (name, wavelet, border) in cases(["haar", "db2", "bior2.2"]) {
+        for layout in LAYOUTS {
+            for (dtype, tolerance) in TYPES {
+                let x = from_nchw(&f.maps(11, 14, dtype), layout);
+                let levels = wavedec2(&x, &wavelet, border, layout, 2).unwrap();
+                let got = bands(&levels, layout);
+                f.check(&format!("wavedec2.{name}"), &got, 4. * tolerance);
+                let mixed: Vec<_> = levels.iter().map(|c| reversed(c, plane(layout).1)).collect();
+                let back = waverec2(&mixed, &wavelet, border, layout).unwrap();
+                let back = to_nchw(&back, layout);
+                f.check(&format!("waverec2.{name}"), &[back], 8. * tolerance);
             }
         }
     }
@@ -251,8 +232,7 @@ fn stationary_maps_and_back() {
                 let x = from_nchw(&f.maps(8, 12, dtype), layout);
                 let levels = swt2(&x, &wavelet, layout, 2).unwrap();
                 f.check(&format!("swt2.{name}"), &bands(&levels, layout), 4. * tolerance);
-                let columns = if layout == DataFormat::ChannelsLast { 2 } else { 3 };
-                let mixed: Vec<_> = levels.iter().map(|c| reversed(c, columns)).collect();
+                let mixed: Vec<_> = levels.iter().map(|c| reversed(c, plane(layout).1)).collect();
                 let back = to_nchw(&iswt2(&mixed, &wavelet, layout).unwrap(), layout);
                 f.check(&format!("iswt2.{name}"), &[back], 8. * tolerance);
             }
@@ -263,36 +243,33 @@ fn stationary_maps_and_back() {
 #[test]
 fn packets() {
     let f = Fixture::load();
-    for name in ["haar", "db3", "rbio2.2"] {
-        let wavelet = Wavelet::named(name).unwrap();
-        for (mode, border) in MODES {
-            let key = format!("packet.{name}.{mode}");
-            let x = f.signal(37, DType::F64);
-            let mut tree = WaveletPacket::new(&x, &wavelet, border, 0).unwrap();
-            tree.split_to(3).unwrap();
-            let natural: Vec<_> = tree.leaves().map(|(_, x)| x.clone()).collect();
-            f.check(&key, &natural, 1e-12);
-            let order = WaveletPacket::frequency_order(3);
-            let freq: Vec<_> = order.iter().map(|p| tree.get(p).unwrap().clone()).collect();
-            f.check(&format!("{key}.freq"), &freq, 1e-12);
-            tree.set("ada", tree.get("ada").unwrap().zeros_like().unwrap()).unwrap();
-            f.check(&format!("{key}.rec"), &[tree.reconstruct().unwrap()], 1e-12);
+    for (name, wavelet, border) in cases(["haar", "db3", "rbio2.2"]) {
+        let key = format!("packet.{name}");
+        let x = f.signal(37, DType::F64);
+        let mut tree = WaveletPacket::new(&x, &wavelet, border, 0).unwrap();
+        tree.split_to(3).unwrap();
+        let natural: Vec<_> = tree.leaves().map(|(_, x)| x.clone()).collect();
+        f.check(&key, &natural, 1e-12);
+        let order = WaveletPacket::frequency_order(3);
+        let freq: Vec<_> = order.iter().map(|p| tree.get(p).unwrap().clone()).collect();
+        f.check(&format!("{key}.freq"), &freq, 1e-12);
+        tree.set("ada", tree.get("ada").unwrap().zeros_like().unwrap()).unwrap();
+        f.check(&format!("{key}.rec"), &[tree.reconstruct().unwrap()], 1e-12);
 
-            let key = format!("packet2.{name}.{mode}");
-            for layout in LAYOUTS {
-                let x = from_nchw(&f.maps(11, 14, DType::F64), layout);
-                let mut tree = WaveletPacket::new2(&x, &wavelet, border, layout).unwrap();
-                tree.split_to(2).unwrap();
-                let natural: Vec<_> = tree.leaves().map(|(_, x)| to_nchw(x, layout)).collect();
-                f.check(&key, &natural, 1e-12);
-                let order = WaveletPacket::frequency_order2(2).concat();
-                let leaf = |p: &String| to_nchw(tree.get(p).unwrap(), layout);
-                let freq: Vec<_> = order.iter().map(leaf).collect();
-                f.check(&format!("{key}.freq"), &freq, 1e-12);
-                tree.set("hv", tree.get("hv").unwrap().zeros_like().unwrap()).unwrap();
-                let rec = to_nchw(&tree.reconstruct().unwrap(), layout);
-                f.check(&format!("{key}.rec"), &[rec], 1e-12);
-            }
+        let key = format!("packet2.{name}");
+        for layout in LAYOUTS {
+            let x = from_nchw(&f.maps(11, 14, DType::F64), layout);
+            let mut tree = WaveletPacket::new2(&x, &wavelet, border, layout).unwrap();
+            tree.split_to(2).unwrap();
+            let natural: Vec<_> = tree.leaves().map(|(_, x)| to_nchw(x, layout)).collect();
+            f.check(&key, &natural, 1e-12);
+            let order = WaveletPacket::frequency_order2(2).concat();
+            let leaf = |p: &String| to_nchw(tree.get(p).unwrap(), layout);
+            let freq: Vec<_> = order.iter().map(leaf).collect();
+            f.check(&format!("{key}.freq"), &freq, 1e-12);
+            tree.set("hv", tree.get("hv").unwrap().zeros_like().unwrap()).unwrap();
+            let rec = to_nchw(&tree.reconstruct().unwrap(), layout);
+            f.check(&format!("{key}.rec"), &[rec], 1e-12);
         }
     }
 }

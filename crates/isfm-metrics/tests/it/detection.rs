@@ -28,10 +28,8 @@ fn the_numbers_are_cocos() {
         let truth: Vec<_> = list("truth")
             .iter()
             .map(|t| GroundTruth {
-                image: number(&t["image"]),
-                class: number(&t["cls"]),
-                bbox: bbox(&t["bbox"]),
                 crowd: t["crowd"].as_bool().unwrap(),
+                ..object(number(&t["image"]), number(&t["cls"]), bbox(&t["bbox"]))
             })
             .collect();
         let found: Vec<_> = list("found")
@@ -69,6 +67,11 @@ fn the_numbers_are_cocos() {
     }
 }
 
+/// Precision, recall and F1.
+fn rates(counts: Counts) -> [Option<f64>; 3] {
+    [counts.precision(), counts.recall(), counts.f1()]
+}
+
 fn object(image: usize, class: usize, bbox: BoundingBox) -> GroundTruth {
     GroundTruth { image, class, bbox, crowd: false }
 }
@@ -85,22 +88,16 @@ fn nothing_there_or_nothing_found() {
 
     let neither = evaluate(&[], &[], &options).unwrap();
     assert_eq!((neither.map(), neither.map50(), neither.average_recall()), (None, None, None));
-    let counts = neither.counts(0.5, 0.).unwrap();
-    assert_eq!((counts.precision(), counts.recall(), counts.f1()), (None, None, None));
+    assert_eq!(rates(neither.counts(0.5, 0.).unwrap()), [None, None, None]);
 
     let unseen = evaluate(&truth, &[], &options).unwrap();
-    assert_eq!(
-        (unseen.map(), unseen.map50(), unseen.average_recall()),
-        (Some(0.), Some(0.), Some(0.))
-    );
-    let counts = unseen.counts(0.5, 0.).unwrap();
-    assert_eq!((counts.precision(), counts.recall(), counts.f1()), (None, Some(0.), Some(0.)));
+    assert_eq!([unseen.map(), unseen.map50(), unseen.average_recall()], [Some(0.); 3]);
+    assert_eq!(rates(unseen.counts(0.5, 0.).unwrap()), [None, Some(0.), Some(0.)]);
     assert_eq!(unseen.curve(1, 0.5).unwrap(), []);
 
     let made_up = evaluate(&[], &found, &options).unwrap();
     assert_eq!((made_up.map(), made_up.map50()), (None, None));
-    let counts = made_up.counts(0.5, 0.).unwrap();
-    assert_eq!((counts.precision(), counts.recall(), counts.f1()), (Some(0.), None, Some(0.)));
+    assert_eq!(rates(made_up.counts(0.5, 0.).unwrap()), [Some(0.), None, Some(0.)]);
     assert_eq!(made_up.curve(1, 0.5).unwrap(), []);
     assert_eq!(made_up.average_precision(1, 0.5), Ok(None));
     assert_eq!(made_up.average_precision(7, 0.5), Ok(None));
@@ -130,21 +127,13 @@ fn by_hand() {
     assert!((scores.map50().unwrap() - want).abs() < TOLERANCE);
     // At IoU .65 the first one misses and the second takes its place.
     assert_eq!(scores.curve(0, 0.65).unwrap(), [(0., 0.), (0.5, 0.5), (1., 2. / 3.)]);
-    let counts = scores.counts(0.5, 0.75).unwrap();
-    assert_eq!(
-        (counts.precision(), counts.recall(), counts.f1()),
-        (Some(0.5), Some(0.5), Some(0.5))
-    );
+    assert_eq!(rates(scores.counts(0.5, 0.75).unwrap()), [Some(0.5), Some(0.5), Some(0.5)]);
 }
 
 #[test]
 fn crowds_ask_for_nothing() {
-    let crowd = GroundTruth {
-        image: 0,
-        class: 0,
-        bbox: BoundingBox::from_corners(0., 0., 100., 100.).unwrap(),
-        crowd: true,
-    };
+    let region = BoundingBox::from_corners(0., 0., 100., 100.).unwrap();
+    let crowd = GroundTruth { crowd: true, ..object(0, 0, region) };
     let truth = [crowd, object(0, 0, square(10., 10.))];
     let at = |x, y, score| Detection { image: 0, class: 0, bbox: square(x, y), score };
     // The object, three boxes inside the crowd, one outside.

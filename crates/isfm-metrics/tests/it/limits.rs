@@ -2,7 +2,7 @@
 
 use isfm_metrics::{
     Direction::{Higher, Lower},
-    Error, Metric, Plane, Scores, Triple, average_rank, luma_u8, psnr, qabf, scd, vif,
+    Error, Metric, Plane, Sample, Scores, Triple, average_rank, luma_u8, psnr, qabf, scd, vif,
 };
 use isfm_testing::same_on_any_threads;
 
@@ -12,10 +12,13 @@ fn gradient_image(w: usize, h: usize) -> Vec<u8> {
     (0..w * h).map(|p| ((p % w * 7 + p / w * 13) % 256) as u8).collect()
 }
 
-fn none_is_nan(s: &Scores, what: &str) {
+/// All scores, none of which is NaN.
+fn sound<T: Sample>(images: [&[T]; 3], w: usize, h: usize, what: &str) -> Scores {
+    let s = scores(images, w, h);
     for &metric in Metric::ALL {
         assert!(!s.get(metric).is_some_and(f64::is_nan), "{what}: {metric}");
     }
+    s
 }
 
 /// The values of these metrics, all of which must exist.
@@ -42,8 +45,7 @@ fn every_size_from_one_pixel() {
         let a = gradient_image(w, h);
         let b: Vec<u8> = a.iter().rev().copied().collect();
         let t = triple([&a, &b, &a], w, h);
-        let s = Scores::evaluate(&t);
-        none_is_nan(&s, &format!("{w}x{h}"));
+        let s = sound([&a, &b, &a], w, h, &format!("{w}x{h}"));
         for &metric in Metric::ALL {
             let enough = w.min(h) >= smallest(metric);
             assert_eq!(s.get(metric).is_some(), enough, "{w}x{h} {metric}");
@@ -73,8 +75,7 @@ fn constant_images() {
     let (w, h) = (168, 161);
     for (v, i, f) in [(0u8, 0u8, 0u8), (90, 90, 90), (0, 0, 255), (255, 255, 0), (10, 200, 77)] {
         let images = [v, i, f].map(|level| vec![level; w * h]);
-        let s = scores([&images[0], &images[1], &images[2]], w, h);
-        none_is_nan(&s, &format!("{v} {i} {f}"));
+        let s = sound(images.each_ref().map(|i| &i[..]), w, h, &format!("{v} {i} {f}"));
         let zero = [En, Sd, Sf, Ag, Mi, Scd, Cc, Nabf, Qcv, Qp];
         assert_eq!(values(&s, zero), [0.; 10], "{v} {i} {f}");
         assert_eq!(values(&s, [Vif, Qcb]), [2., 1.], "a constant source counts as 1");
@@ -87,8 +88,7 @@ fn constant_images() {
     }
     // Fractional grey levels do not sum exactly; the rounding must not look like a signal.
     let images = [0.1f32, 77.7, 200.3].map(|level| vec![level; w * h]);
-    let s = scores([&images[0], &images[1], &images[2]], w, h);
-    none_is_nan(&s, "fractional");
+    let s = sound(images.each_ref().map(|i| &i[..]), w, h, "fractional");
     assert_eq!(
         values(&s, [Scd, Cc, Qcv, Qcb, Qp, Nabf, FmiGradient]),
         [0., 0., 0., 1., 0., 0., 1.]
@@ -103,12 +103,10 @@ fn black_images() {
     assert_eq!(qabf(&triple([&black, &black, &other], w, h)), 0.);
     assert_eq!(psnr(&triple([&black, &black, &black], w, h)), f64::INFINITY);
     assert_eq!(psnr(&triple([&other, &other, &black], w, h)), f64::NEG_INFINITY);
-    let s = scores([&other, &black, &black], w, h);
-    none_is_nan(&s, "one source black");
+    let s = sound([&other, &black, &black], w, h, "one source black");
     assert!(s.get(Metric::Vif).unwrap() < 1.1);
     // No source has a feature that could be kept.
-    let s = scores([&black, &black, &other], w, h);
-    none_is_nan(&s, "only the fused image is not black");
+    let s = sound([&black, &black, &other], w, h, "only the fused image is not black");
     assert_eq!(values(&s, [Metric::Qp, Metric::Qcv]), [0., 0.]);
     // Every edge is new, but against weights of next to nothing.
     assert!(s.get(Metric::Nabf).unwrap() > 0.9);
@@ -119,8 +117,7 @@ fn identical_images() {
     use Metric::*;
     let (w, h) = (176, 163);
     let a = gradient_image(w, h);
-    let s = scores([&a, &a, &a], w, h);
-    none_is_nan(&s, "identical");
+    let s = sound([&a, &a, &a], w, h, "identical");
     assert_eq!(values(&s, [Mse, Psnr, Scd, Nabf]), [0., f64::INFINITY, 0., 0.]);
     // The spectra of the images come from different transforms.
     assert!(s.get(Qcv).unwrap() < 1e-20);
@@ -140,12 +137,18 @@ fn identical_images() {
     close(scd(&triple([&flat, &half, &up], w, h)), 1.);
 }
 
+/// Two sources and their mean.
+fn fused_images(w: usize, h: usize) -> [Vec<u8>; 3] {
+    let a = gradient_image(w, h);
+    let b: Vec<u8> = a.iter().rev().map(|p| p / 3).collect();
+    let f = a.iter().zip(&b).map(|(a, b)| a / 2 + b / 2).collect();
+    [a, b, f]
+}
+
 #[test]
 fn the_sources_can_be_exchanged() {
     let (w, h) = (173, 161);
-    let a = gradient_image(w, h);
-    let b: Vec<u8> = a.iter().rev().map(|p| p / 3).collect();
-    let f: Vec<u8> = a.iter().zip(&b).map(|(a, b)| a / 2 + b / 2).collect();
+    let [a, b, f] = fused_images(w, h);
     let one = scores([&a, &b, &f], w, h);
     let other = scores([&b, &a, &f], w, h);
     for &metric in Metric::ALL {
@@ -158,9 +161,7 @@ fn the_sources_can_be_exchanged() {
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     let (w, h) = (183, 167);
-    let a = gradient_image(w, h);
-    let b: Vec<u8> = a.iter().rev().map(|p| p / 3).collect();
-    let f: Vec<u8> = a.iter().zip(&b).map(|(a, b)| a / 2 + b / 2).collect();
+    let [a, b, f] = fused_images(w, h);
     same_on_any_threads("all metrics", || scores([&a, &b, &f], w, h));
 }
 
