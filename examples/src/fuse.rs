@@ -78,22 +78,18 @@ pub fn run(args: &Args) -> Result<Vec<Failed>> {
             match (visible.is_dir(), infrared.is_dir()) {
                 (true, true) => return folders(&isfm, visible, infrared, output),
                 (false, false) => println!("{}", fuse_files(&isfm, visible, infrared, output)?),
-                (true, false) => bail!(
-                    "{} is a folder, but {} is none: give two files or two folders",
-                    visible.display(),
-                    infrared.display()
-                ),
-                (false, true) => bail!(
-                    "{} is a folder, but {} is none: give two files or two folders",
-                    infrared.display(),
-                    visible.display()
-                ),
+                (first, _) => {
+                    let (folder, file) =
+                        if first { (visible, infrared) } else { (infrared, visible) };
+                    bail!(
+                        "{} is a folder, but {} is none: give two files or two folders",
+                        folder.display(),
+                        file.display()
+                    );
+                }
             }
         }
-        (None, None, output) => {
-            let output = output.as_deref().unwrap_or(Path::new("out"));
-            painted(&isfm, output)?;
-        }
+        (None, None, output) => painted(&isfm, output.as_deref().unwrap_or(Path::new("out")))?,
         _ => bail!("--visible, --infrared and --output go together"),
     }
     Ok(Vec::new())
@@ -129,10 +125,8 @@ fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Re
     if output.is_dir() {
         bail!("{} is a folder: name the picture to write", output.display());
     }
-    for input in [visible, infrared] {
-        if is_same(input, output) {
-            bail!("{} is an input: it would be overwritten", output.display());
-        }
+    if is_either(output, visible, infrared) {
+        bail!("{} is an input: it would be overwritten", output.display());
     }
     let (visible_image, infrared_image) = (isfm::read_image(visible)?, isfm::read_image(infrared)?);
     let start = Instant::now();
@@ -145,19 +139,15 @@ fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Re
     Ok(format!("{} ({width}x{height}, fused in {took:.2} s)", output.display()))
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
+fn is_either(path: &Path, visible: &Path, infrared: &Path) -> bool {
+    let is = |path: &Path, other: &Path| other.canonicalize().is_ok_and(|other| other == path);
+    path.canonicalize().is_ok_and(|path| is(&path, visible) || is(&path, infrared))
 }
 
 fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Vec<Failed>> {
     let found = Pairing::find(visible, infrared)?;
-    for input in [visible, infrared] {
-        if is_same(input, output) {
-            bail!("{} is an input folder: its pictures would be overwritten", output.display());
-        }
+    if is_either(output, visible, infrared) {
+        bail!("{} is an input folder: its pictures would be overwritten", output.display());
     }
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot make the folder {}", output.display()))?;
