@@ -166,11 +166,10 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     for method in &methods {
         note(&format!("pictures of {} belong to no pair", method.name), &method.unused);
     }
-    let outputs: [(_, fn(&Report) -> String); 3] =
-        [(&args.json, export::json), (&args.csv, export::csv), (&args.html, page::html)];
-    for (path, text) in outputs {
+    let formats: [fn(&Report) -> String; 3] = [export::json, export::csv, page::html];
+    for (path, format) in [&args.json, &args.csv, &args.html].into_iter().zip(formats) {
         if let Some(path) = path {
-            isfm_files::write_atomically(path, |file| file.write_all(text(&report).as_bytes()))
+            isfm_files::write_atomically(path, |file| file.write_all(format(&report).as_bytes()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             println!("{}", path.display());
         }
