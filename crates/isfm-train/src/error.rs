@@ -168,6 +168,10 @@ impl Error {
         self.texts().collect::<Vec<_>>().join(": ")
     }
 
+    pub(crate) fn setting(setting: &'static str, got: impl ToString, needed: &str) -> Self {
+        Self::Setting { setting, got: got.to_string(), needed: needed.to_string() }
+    }
+
     /// For `map_err`: an I/O error with the path it happened at.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { path: path.to_path_buf(), source }

@@ -11,6 +11,10 @@ use crate::{Error, Result, Side};
 
 /// A type pixels are stored in.
 trait Stored: Primitive + Into<f32> + Send + Sync {
+    /// The value as stored.
+    fn stored(self) -> f32 {
+        self.into()
+    }
     /// What stores `unit`, a value in [0, 1].
     fn from_unit(unit: f32) -> Self;
 }
@@ -72,8 +76,8 @@ fn luma(r: f32, g: f32, b: f32) -> f32 {
 #[inline]
 fn pixel_luma<T: Stored>(pixel: &[T]) -> f32 {
     match pixel {
-        &[r, g, b, ..] => luma(r.into(), g.into(), b.into()),
-        &[grey, ..] => grey.into(),
+        &[r, g, b, ..] => luma(r.stored(), g.stored(), b.stored()),
+        &[grey, ..] => grey.stored(),
         [] => 0.,
     }
 }
@@ -137,7 +141,7 @@ impl<'a> Samples<'a> {
             Side::Visible => {
                 let colours = if self.is_colour() { 3 } else { 1 };
                 let colours = data.chunks_exact(n).flat_map(|p| &p[..colours]);
-                colours.map(|&v| f(v.into())).collect()
+                colours.map(|&v| f(v.stored())).collect()
             }
             Side::Infrared => data.chunks_exact(n).map(|p| f(pixel_luma(p))).collect(),
         })
@@ -209,7 +213,7 @@ impl<'a> Samples<'a> {
                 for ((out, pixel), &y) in pixels.zip(fused) {
                     match (out, pixel) {
                         (out @ [_, _, _], &[r, g, b, ..]) => {
-                            let [r, g, b] = [r, g, b].map(|v| span.place(v.into()));
+                            let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
                             out.copy_from_slice(&recolour(r, g, b, y).map(T::from_unit));
                         }
                         (out, _) => out.fill(T::from_unit(y)),
@@ -240,7 +244,7 @@ impl Channel for SampleLuma<'_> {
                     // Each channel is clamped before the luma is taken, as colour is put back
                     // from the clamped channels.
                     (Side::Visible, &[r, g, b, ..]) => {
-                        let [r, g, b] = [r, g, b].map(|v| span.place(v.into()));
+                        let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
                         luma(r, g, b).clamp(0., 1.)
                     }
                     _ => span.place(pixel_luma(pixel)),
