@@ -36,10 +36,8 @@ pub(crate) fn infer_config(weights: &Weights) -> Option<Config> {
     let count = |prefix: String| {
         let exists = |i: &usize| {
             let prefix = format!("{prefix}{i}.");
-            weights
-                .range(prefix.clone()..)
-                .next()
-                .is_some_and(|(name, _)| name.starts_with(&prefix))
+            let next = weights.range(prefix.clone()..).next();
+            next.is_some_and(|(name, _)| name.starts_with(&prefix))
         };
         (0..).take_while(exists).count()
     };
