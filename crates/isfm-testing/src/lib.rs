@@ -59,6 +59,17 @@ pub fn refused<T, E: std::fmt::Display>(result: Result<T, E>, words: &[&str]) {
     }
 }
 
+/// The texts of an error and its causes, with `: ` between them. Asserts that none repeats the next.
+#[track_caller]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    for pair in texts.windows(2) {
+        assert!(!pair[0].contains(&pair[1]), "a cause is told twice: {texts:?}");
+    }
+    texts.join(": ")
+}
+
 /// The folder `shared` beside the repository: other people's pictures, and numbers made from them.
 /// For tests inside [`needs_shared!`].
 pub fn shared() -> PathBuf {

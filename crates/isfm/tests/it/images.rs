@@ -1,8 +1,9 @@
 //! `Isfm::fuse`: colours, depths, ranges, sizes, and what it refuses.
 
-use crate::common::{self, builder, chain, colour_image, grey, grey_image, isfm};
+use crate::common::{self, builder, colour_image, grey, grey_image, isfm};
 use image::{ColorType, DynamicImage, ImageBuffer, Luma, LumaA, Rgb, Rgba};
 use isfm::{Error, Isfm, Normalize, Side, Tiling, to_8_bits};
+use isfm_testing::chain;
 use proptest::prelude::*;
 
 type Grey16 = ImageBuffer<Luma<u16>, Vec<u16>>;
