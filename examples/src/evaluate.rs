@@ -153,12 +153,8 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     let names = methods.iter().map(|m| m.name.clone()).collect();
     let report = Report::new(names, pairs, metrics);
     print!("{}", table::text(&report));
-    println!(
-        "{} pairs, {} methods in {:.1} s",
-        report.scored(),
-        report.methods.len(),
-        start.elapsed().as_secs_f64()
-    );
+    let took = start.elapsed().as_secs_f64();
+    println!("{} pairs, {} methods in {took:.1} s", report.scored(), report.methods.len());
     note("pictures have no partner", &[found.visible_alone, found.infrared_alone].concat());
     for ambiguous in &found.ambiguous {
         println!("{ambiguous}");

@@ -164,13 +164,9 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!(
-        "fused {} of {} pairs into {} in {:.1} s",
-        found.pairs.len() - failed.len(),
-        found.pairs.len(),
-        output.display(),
-        start.elapsed().as_secs_f64()
-    );
+    let (all, took) = (found.pairs.len(), start.elapsed().as_secs_f64());
+    let fused = all - failed.len();
+    println!("fused {fused} of {all} pairs into {} in {took:.1} s", output.display());
     let alone = [found.visible_alone, found.infrared_alone].concat();
     if !alone.is_empty() {
         println!("{} pictures have no partner:", alone.len());
@@ -193,12 +189,8 @@ fn painted(isfm: &Isfm, output: &Path) -> Result<()> {
     let (visible, infrared) = (visible.into(), infrared.into());
     let start = Instant::now();
     let fused = isfm.fuse(&visible, &infrared)?;
-    let took = start.elapsed().as_secs_f64();
-    println!(
-        "painted a night road and fused it ({}x{}) in {took:.2} s:",
-        fused.width(),
-        fused.height()
-    );
+    let (took, width, height) = (start.elapsed().as_secs_f64(), fused.width(), fused.height());
+    println!("painted a night road and fused it ({width}x{height}) in {took:.2} s:");
     let sheet = sheet::side_by_side(&[
         ("VISIBLE", &visible.to_rgb8()),
         ("INFRARED", &infrared.to_rgb8()),

@@ -20,13 +20,9 @@ pub(crate) fn check(origin: &str, config: &Config, weights: &Weights) -> Result<
     if difference.is_empty() {
         return Ok(());
     }
-    let looks = infer_config(weights).filter(|looks| looks != config);
-    Err(Error::Mismatch {
-        origin: origin.to_string(),
-        config: config.clone(),
-        difference: Box::new(difference),
-        looks: looks.map(Box::new),
-    })
+    let looks = infer_config(weights).filter(|looks| looks != config).map(Box::new);
+    let (origin, config, difference) = (origin.to_string(), config.clone(), Box::new(difference));
+    Err(Error::Mismatch { origin, config, difference, looks })
 }
 
 /// The configuration that the tensors' names and shapes speak of, if they are an ISFM network's.

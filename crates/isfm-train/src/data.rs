@@ -187,12 +187,7 @@ impl Entry {
                 infrared_size: infrared.dimensions(),
             });
         }
-        let (width, height) = visible.dimensions();
-        Ok(Pair {
-            width: width as usize,
-            height: height as usize,
-            visible: visible.into_raw(),
-            infrared: infrared.into_raw(),
-        })
+        let (width, height) = (visible.width() as usize, visible.height() as usize);
+        Ok(Pair { width, height, visible: visible.into_raw(), infrared: infrared.into_raw() })
     }
 }

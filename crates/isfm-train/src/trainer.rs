@@ -397,11 +397,11 @@ impl Trainer {
     pub fn run(&mut self, options: &RunOptions) -> Result<Outcome> {
         match options.threads {
             None => self.run_here(options),
-            Some(threads) => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                let pool = pool.map_err(|e| Error::Threads(e.to_string()))?;
-                pool.install(|| self.run_here(options))
-            }
+            Some(threads) => rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|e| Error::Threads(e.to_string()))?
+                .install(|| self.run_here(options)),
         }
     }
 
@@ -461,11 +461,11 @@ impl Trainer {
                 means = Means::default();
             }
             if stop && done < total {
-                progress.end();
+                progress.bar.abandon();
                 return Ok(Outcome::Stopped);
             }
         }
-        progress.end();
+        progress.bar.abandon();
         Ok(Outcome::Finished)
     }
 }
@@ -578,10 +578,6 @@ impl Progress {
                 report.rate
             );
         }
-    }
-
-    fn end(&self) {
-        self.bar.abandon();
     }
 }
 
