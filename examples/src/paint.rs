@@ -176,7 +176,7 @@ impl Ray {
         [self.right * z, CAMERA_HEIGHT + self.up * z, z]
     }
 
-    /// Where, above the ground, it meets the upright plane along the road at `x`, which is negative.
+    /// Where, above the ground, it meets the upright plane along the road at `x`, left of us.
     fn beside(&self, x: f32) -> Option<[f32; 3]> {
         let z = x / self.right;
         let y = CAMERA_HEIGHT + self.up * z;

@@ -59,7 +59,7 @@ pub fn refused<T, E: std::fmt::Display>(result: Result<T, E>, words: &[&str]) {
     }
 }
 
-/// The texts of an error and its causes, with `: ` between them. Asserts that none repeats the next.
+/// An error's text and those of its causes, with `: ` between. Asserts that none repeats the next.
 #[track_caller]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |e| e.source());

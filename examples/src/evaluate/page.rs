@@ -157,7 +157,8 @@ fn values(out: &mut String, report: &Report) {
             let (pair, method) = (escape(&pair.name), escape(&method.name));
             let _ = write!(
                 out,
-                "<tr id=v{at}-{place}><th scope=row><a href='#p{at}'>{pair}</a></th><td>{method}</td>"
+                "<tr id=v{at}-{place}><th scope=row><a href='#p{at}'>{pair}</a></th>\
+                 <td>{method}</td>"
             );
             for &metric in &report.metrics {
                 let value = scored.scores.get(metric);
@@ -213,7 +214,8 @@ fn methods(out: &mut String, report: &Report, outcome: &Outcome) {
                 let (why, name) = (escape(why), escape(&method.name));
                 let _ = write!(
                     out,
-                    "<figure><div class='view none'>{why}</div><figcaption>{name}</figcaption></figure>"
+                    "<figure><div class='view none'>{why}</div>\
+                     <figcaption>{name}</figcaption></figure>"
                 );
             }
         }
@@ -225,7 +227,8 @@ fn figure(out: &mut String, key: &str, name: &str, score: &str, uri: &str) {
     let (name, focus) = (escape(name), if score.is_empty() { "" } else { " tabindex=0" });
     let _ = write!(
         out,
-        "<figure data-key={key}><div class=view{focus}><img alt='{name}' decoding=async src='{uri}'></div>\
+        "<figure data-key={key}><div class=view{focus}>\
+         <img alt='{name}' decoding=async src='{uri}'></div>\
          <figcaption>{name}{score}</figcaption></figure>"
     );
 }

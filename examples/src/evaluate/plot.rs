@@ -87,8 +87,8 @@ pub fn svg(report: &Report, metric: Metric) -> String {
         };
         let _ = write!(
             out,
-            "<title>{}: mean {mean}, median {median}, quartiles {lower} and {upper}, from {least} to \
-             {most}{infinite}</title></text>",
+            "<title>{}: mean {mean}, median {median}, quartiles {lower} and {upper}, \
+             from {least} to {most}{infinite}</title></text>",
             escape(&method.name)
         );
         // A path of dots: a line of no length with round caps draws one.
@@ -102,7 +102,8 @@ pub fn svg(report: &Report, metric: Metric) -> String {
         let (top, width, left) = (middle - 7., (upper - lower).max(0.5), mean - 4.);
         let _ = write!(
             out,
-            "'/><path class=line d='M{least:.1} {middle}H{lower:.1}M{upper:.1} {middle}H{most:.1}'/>\
+            "'/><path class=line \
+             d='M{least:.1} {middle}H{lower:.1}M{upper:.1} {middle}H{most:.1}'/>\
              <rect class=box x={lower:.1} y={top} width={width:.1} height=14 rx=2 />\
              <path class=median d='M{median:.1} {top}v14'/>\
              <path class=mean d='M{left:.1} {middle}l4 -4l4 4l-4 4z'/></g>"
