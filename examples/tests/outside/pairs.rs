@@ -34,7 +34,7 @@ fn differences(a: &DynamicImage, b: &DynamicImage) -> (f64, u8) {
 }
 
 /// Prints the numbers that the README of `isfm` gives. The bound is for eyes: nobody sees
-/// three levels that come and go over dozens of pixels.
+/// a few levels that come and go over dozens of pixels.
 pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
     let whole = Isfm::builder().tiling(Tiling::Whole).build().unwrap();
     for (visible, infrared) in pairs()? {
