@@ -15,20 +15,16 @@ use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, Var};
 use criterion::{Criterion, criterion_group, criterion_main};
-use isfm_model::{Config, Network, Preset, initial_weights};
+use isfm_benches::network;
+use isfm_model::Preset;
 use isfm_ssm::ScanParams;
 
 /// Batch, height, width, channels, states and rank: the paper's network at 480x640, and its training
 /// step's.
-const CASES: [(usize, usize, usize, usize, usize, usize); 2] =
-    [(1, 480, 640, 256, 16, 8), (4, 128, 128, 256, 16, 8)];
+const CASES: [[usize; 6]; 2] = [[1, 480, 640, 256, 16, 8], [4, 128, 128, 256, 16, 8]];
 
-fn inputs(
-    case: (usize, usize, usize, usize, usize, usize),
-    dtype: DType,
-    device: &Device,
-) -> Result<Vec<Tensor>> {
-    let (b, h, w, d, n, r) = case;
+fn inputs(case: [usize; 6], dtype: DType, device: &Device) -> Result<Vec<Tensor>> {
+    let [b, h, w, d, n, r] = case;
     let random = |shape: &[usize], low: f32, high: f32| -> Result<Tensor> {
         Tensor::rand(low, high, shape, device)?.to_dtype(dtype)
     };
@@ -49,7 +45,7 @@ fn scan(v: &[Tensor]) -> Result<Tensor> {
 }
 
 /// Times `work` on the device's stream, `count` times in a row.
-fn timed(device: &Device, count: u64, mut work: impl FnMut() -> Result<()>) -> Result<Duration> {
+fn timed<T>(device: &Device, count: u64, mut work: impl FnMut() -> Result<T>) -> Result<Duration> {
     device.synchronize()?;
     let start = Instant::now();
     for _ in 0..count {
@@ -59,12 +55,17 @@ fn timed(device: &Device, count: u64, mut work: impl FnMut() -> Result<()>) -> R
     Ok(start.elapsed())
 }
 
+/// A benchmark of `work` on the device's stream.
+fn bench<T>(c: &mut Criterion, name: &str, device: &Device, work: impl Fn() -> Result<T>) {
+    c.bench_function(name, |b| b.iter_custom(|count| timed(device, count, &work).unwrap()));
+}
+
 /// Bytes a second of a copy on the device, reads and writes counted.
 fn memory_speed(device: &Device) -> Result<f64> {
     const ELEMENTS: usize = 1 << 28;
     let x = Tensor::zeros(ELEMENTS, DType::F32, device)?;
-    timed(device, 2, || x.copy().map(|_| ()))?;
-    let took = timed(device, 10, || x.copy().map(|_| ()))?;
+    timed(device, 2, || x.copy())?;
+    let took = timed(device, 10, || x.copy())?;
     Ok(10. * 8. * ELEMENTS as f64 / took.as_secs_f64())
 }
 
@@ -90,8 +91,7 @@ extern "C" __global__ void powers(float *out, float x) {
         let mut builder = f.builder();
         builder.arg(&out).arg(&0.25f32);
         // SAFETY: the arguments are the kernel's, and `out` has an element for every thread.
-        unsafe { builder.launch(config) }.map_err(candle_core::Error::wrap)?;
-        Ok(())
+        unsafe { builder.launch(config) }.map(|_| ()).map_err(candle_core::Error::wrap)
     };
     timed(device, 2, &mut run)?;
     let took = timed(device, 10, &mut run)?;
@@ -122,7 +122,7 @@ fn scans(c: &mut Criterion) {
         powers / 1e12
     );
     for case in CASES {
-        let (b, h, w, d, n, r) = case;
+        let [b, h, w, d, n, r] = case;
         let name = format!("{b}x{h}x{w}, D {d}, N {n}");
         let positions = (b * h * w) as f64;
         for dtype in [DType::F32, DType::BF16] {
@@ -135,49 +135,28 @@ fn scans(c: &mut Criterion) {
                 1e3 * positions * (4 * d * n) as f64 / powers
             );
             let inputs = inputs(case, dtype, &device).unwrap();
-            c.bench_function(&format!("scan forward {name} {dtype:?}"), |bench| {
-                bench.iter_custom(|count| {
-                    timed(&device, count, || scan(black_box(&inputs)).map(|_| ())).unwrap()
-                });
-            });
-            let vars: Vec<Var> = inputs.iter().map(|t| Var::from_tensor(t).unwrap()).collect();
-            let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            c.bench_function(&format!("scan forward and backward {name} {dtype:?}"), |bench| {
-                bench.iter_custom(|count| {
-                    let step = || scan(&tracked)?.backward().map(|_| ());
-                    timed(&device, count, step).unwrap()
-                });
-            });
+            let forward = || scan(black_box(&inputs));
+            bench(c, &format!("scan forward {name} {dtype:?}"), &device, forward);
+            let tracked = inputs.iter().map(|t| Ok(Var::from_tensor(t)?.into_inner()));
+            let tracked = tracked.collect::<Result<Vec<Tensor>>>().unwrap();
+            let both = || scan(&tracked)?.backward();
+            bench(c, &format!("scan forward and backward {name} {dtype:?}"), &device, both);
         }
     }
-}
-
-/// A network with random weights.
-fn network(preset: Preset, dtype: DType, device: &Device) -> isfm_model::Result<Network> {
-    let config = Config::from(preset);
-    let mut weights = initial_weights(&config, 1, device)?;
-    for t in weights.values_mut() {
-        *t = t.to_dtype(dtype)?;
-    }
-    Network::from_weights(&config, &weights)
 }
 
 fn networks(c: &mut Criterion) {
     let Some(device) = device() else { return };
     for preset in [Preset::Small, Preset::Paper] {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let network = network(preset, dtype, &device).unwrap();
+            let network = network(preset, dtype, &device, false).unwrap();
             let image = || Tensor::rand(0f32, 1., (1, 1, 480, 640), &device)?.to_dtype(dtype);
             let (visible, infrared) = (image().unwrap(), image().unwrap());
-            c.bench_function(&format!("network {preset} 480x640 {dtype:?}"), |bench| {
-                bench.iter_custom(|count| {
-                    let fuse = || {
-                        let fused = network.forward(black_box(&visible), &infrared);
-                        fused.map(|_| ()).map_err(candle_core::Error::wrap)
-                    };
-                    timed(&device, count, fuse).unwrap()
-                });
-            });
+            let fuse = || {
+                let fused = network.forward(black_box(&visible), &infrared);
+                fused.map_err(candle_core::Error::wrap)
+            };
+            bench(c, &format!("network {preset} 480x640 {dtype:?}"), &device, fuse);
         }
     }
 }
@@ -186,25 +165,14 @@ fn networks(c: &mut Criterion) {
 fn gradients(c: &mut Criterion) {
     let Some(device) = device() else { return };
     for preset in [Preset::Small, Preset::Paper] {
-        let config = Config::from(preset);
-        let mut weights = initial_weights(&config, 1, &device).unwrap();
-        let vars: Vec<Var> = weights.values().map(|t| Var::from_tensor(t).unwrap()).collect();
-        for (t, var) in weights.values_mut().zip(&vars) {
-            *t = var.as_tensor().clone();
-        }
-        let network = Network::from_weights(&config, &weights).unwrap();
+        let network = network(preset, DType::F32, &device, true).unwrap();
         let image = || Tensor::rand(0f32, 1., (4, 1, 128, 128), &device).unwrap();
         let (visible, infrared) = (image(), image());
-        c.bench_function(&format!("gradients {preset} 4x128x128"), |bench| {
-            bench.iter_custom(|count| {
-                let step = || {
-                    let fused = network.forward(black_box(&visible), &infrared);
-                    let fused = fused.map_err(candle_core::Error::wrap)?;
-                    fused.sqr()?.mean_all()?.backward().map(|_| ())
-                };
-                timed(&device, count, step).unwrap()
-            });
-        });
+        let step = || {
+            let fused = network.forward(black_box(&visible), &infrared);
+            fused.map_err(candle_core::Error::wrap)?.sqr()?.mean_all()?.backward()
+        };
+        bench(c, &format!("gradients {preset} 4x128x128"), &device, step);
     }
 }
 

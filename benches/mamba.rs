@@ -2,7 +2,7 @@
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isfm_benches::random;
 use isfm_ssm::{Mamba, MambaConfig, ScanOrder, VisionMamba, cross_merge, cross_scan};
 
@@ -66,9 +66,14 @@ fn frozen(config: &MambaConfig, vars: &VarMap) -> Mamba {
     isfm_ssm::mamba(config, vb).expect("a block")
 }
 
-/// The gradients of the sum, with nothing around the operation itself.
-fn train(y: Tensor) {
-    y.backward().expect("gradients");
+/// Times an operation.
+fn timed(mut run: impl FnMut() -> Result<Tensor>) -> impl FnMut(&mut Bencher<'_>) {
+    move |b| b.iter(|| run().expect("a result"))
+}
+
+/// The same with the gradients of the sum.
+fn trained(run: impl Fn() -> Result<Tensor>) -> impl FnMut(&mut Bencher<'_>) {
+    move |b| b.iter(|| drop(run().and_then(|y| y.backward()).expect("gradients")))
 }
 
 fn blocks(c: &mut Criterion) {
@@ -85,25 +90,19 @@ fn blocks(c: &mut Criterion) {
         let x = random(&[batch, len, channels]);
         let name = format!("B={batch}, L={len}, C={channels}");
         group.throughput(Throughput::Elements((batch * len) as u64));
-        group.bench_function(BenchmarkId::new("forward", &name), |b| {
-            b.iter(|| inference.forward(&x).expect("a result"));
-        });
-        group.bench_function(BenchmarkId::new("forward and backward", &name), |b| {
-            b.iter(|| train(ours.forward(&x).expect("a result")));
-        });
+        let id = |what: &str| BenchmarkId::new(what, &name);
+        group.bench_function(id("forward"), timed(|| inference.forward(&x)));
+        group.bench_function(id("forward and backward"), trained(|| ours.forward(&x)));
         if plain {
             let theirs = Plain { vars, config };
             let error = (ours.forward(&x).expect("a result") - theirs.forward(&x).expect("one"))
                 .and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>())
                 .expect("a number");
             assert!(error < 1e-4, "the two do not compute the same: {error}");
-            group.bench_function(BenchmarkId::new("forward, Candle's operations", &name), |b| {
-                b.iter(|| theirs.forward(&x).expect("a result").detach());
-            });
-            let name = BenchmarkId::new("forward and backward, Candle's operations", &name);
-            group.bench_function(name, |b| {
-                b.iter(|| train(theirs.forward(&x).expect("a result")));
-            });
+            let detached = || Ok(theirs.forward(&x)?.detach());
+            group.bench_function(id("forward, Candle's operations"), timed(detached));
+            let id = id("forward and backward, Candle's operations");
+            group.bench_function(id, trained(|| theirs.forward(&x)));
         }
     }
     group.finish();
@@ -119,15 +118,13 @@ fn steps(c: &mut Criterion) {
         let ours = frozen(&config, &vars);
         let x = random(&[1, channels]);
         let mut state = ours.initial_state(1).expect("a state");
-        group.bench_function(BenchmarkId::new("step", channels), |b| {
-            b.iter(|| ours.step(&x, &mut state).expect("a result"));
-        });
+        let id = BenchmarkId::new("step", channels);
+        group.bench_function(id, timed(|| ours.step(&x, &mut state)));
         // One step from a zero state: the same work, less the state's bookkeeping.
         let theirs = Plain { vars, config };
         let x = x.unsqueeze(1).expect("a sequence");
-        group.bench_function(BenchmarkId::new("step, Candle's operations", channels), |b| {
-            b.iter(|| theirs.forward(&x).expect("a result").detach());
-        });
+        let id = BenchmarkId::new("step, Candle's operations", channels);
+        group.bench_function(id, timed(|| Ok(theirs.forward(&x)?.detach())));
     }
     group.finish();
 }
@@ -141,9 +138,7 @@ fn vision(c: &mut Criterion) {
         isfm_ssm::vision_mamba(&MambaConfig::new(192), false, vb).expect("a block");
     // Vim-tiny's 14×14 patches and a class token.
     let x = random(&[8, 197, 192]);
-    group.bench_function("forward and backward, B=8, L=197, C=192", |b| {
-        b.iter(|| train(block.forward(&x).expect("a result")));
-    });
+    group.bench_function("forward and backward, B=8, L=197, C=192", trained(|| block.forward(&x)));
     group.finish();
 }
 
@@ -154,42 +149,34 @@ fn parts(c: &mut Criterion) {
     let x = Var::from_tensor(&random(&[batch, len, d])).expect("a variable");
     let weight = Var::from_tensor(&random(&[d, 1, k])).expect("a variable");
     let bias = Var::from_tensor(&random(&[d])).expect("a variable");
-    let ours = || isfm_ops::causal_conv1d(&x, &weight, Some(&bias), None).expect("a result");
+    let ours = || isfm_ops::causal_conv1d(&x, &weight, Some(&bias), None);
     // On the layout that Candle has for it, so that no transposition is counted.
     let x_first =
         Var::from_tensor(&x.transpose(1, 2).and_then(|x| x.contiguous()).expect("a tensor"))
             .expect("a variable");
     let theirs = || {
         let y = x_first.conv1d(&weight, k - 1, 1, 1, d).and_then(|y| y.narrow(2, 0, len));
-        y.and_then(|y| y.broadcast_add(&bias.unsqueeze(1)?)).expect("a result")
+        y.and_then(|y| y.broadcast_add(&bias.unsqueeze(1)?))
     };
-    group.bench_function("causal_conv1d", |b| b.iter(ours));
-    group.bench_function("causal_conv1d, Candle's operations", |b| b.iter(theirs));
-    group.bench_function("causal_conv1d with gradients", |b| b.iter(|| train(ours())));
-    group.bench_function("causal_conv1d with gradients, Candle's operations", |b| {
-        b.iter(|| train(theirs()));
-    });
+    group.bench_function("causal_conv1d", timed(ours));
+    group.bench_function("causal_conv1d, Candle's operations", timed(theirs));
+    group.bench_function("causal_conv1d with gradients", trained(ours));
+    group.bench_function("causal_conv1d with gradients, Candle's operations", trained(theirs));
 
     let scale = Var::from_tensor(&random(&[d])).expect("a variable");
-    let ours = || isfm_ops::rms_norm(&x, &scale, 1e-5).expect("a result");
+    let ours = || isfm_ops::rms_norm(&x, &scale, 1e-5);
     let theirs = || -> Result<Tensor> {
         let square = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?;
         x.broadcast_div(&square)?.broadcast_mul(&scale)
     };
-    group.bench_function("rms_norm with gradients", |b| b.iter(|| train(ours())));
-    group.bench_function("rms_norm with gradients, Candle's operations", |b| {
-        b.iter(|| train(theirs().expect("a result")));
-    });
+    group.bench_function("rms_norm with gradients", trained(ours));
+    group.bench_function("rms_norm with gradients, Candle's operations", trained(theirs));
 
     let (h, w, channels) = (64, 64, 96);
     let map = random(&[1, h, w, channels]);
     let orders = ScanOrder::vmamba(h, w).expect("orders");
-    group.bench_function("cross_scan and cross_merge, 64x64x96, 4 orders", |b| {
-        b.iter(|| {
-            let y = cross_scan(&map, &orders).expect("a result");
-            cross_merge(&y, &orders).expect("a result")
-        });
-    });
+    let ours = || cross_merge(&cross_scan(&map, &orders)?, &orders);
+    group.bench_function("cross_scan and cross_merge, 64x64x96, 4 orders", timed(ours));
     let index = |v: &[u32]| Tensor::new(v, &Device::Cpu).expect("a tensor");
     let tables: Vec<[Tensor; 2]> =
         orders.iter().map(|o| [index(o.positions()), index(o.steps())]).collect();
@@ -205,9 +192,7 @@ fn parts(c: &mut Criterion) {
         }
         Ok(sum)
     };
-    group.bench_function("cross_scan and cross_merge, Candle's operations", |b| {
-        b.iter(|| theirs().expect("a result"));
-    });
+    group.bench_function("cross_scan and cross_merge, Candle's operations", timed(theirs));
     group.finish();
 }
 

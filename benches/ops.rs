@@ -1,80 +1,53 @@
 //! Operations against Candle's own on the same numbers. Candle's are given their layout,
 //! B×C×H×W, and ours theirs, B×H×W×C.
 
-use candle_core::Tensor;
-use candle_nn::Conv2dConfig;
+use candle_core::{Result, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use isfm_benches::random;
-use isfm_dwt::{Border, DataFormat, Wavelet};
+use isfm_dwt::{Border, DataFormat, Wavelet, dwt2};
 use isfm_ops::Epilogue;
 
 const SIDE: usize = 128;
 const CHANNELS: usize = 32;
 
-fn channels_first(x: &Tensor) -> Tensor {
-    x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
-}
-
 fn ops(c: &mut Criterion) {
     let x = random(&[1, SIDE, SIDE, CHANNELS]);
-    let y = channels_first(&x);
-    let padding = |padding, groups| Conv2dConfig { padding, groups, ..Default::default() };
-    let candle = |weight: &Tensor, config: Conv2dConfig| {
-        let Conv2dConfig { padding, stride, dilation, groups, .. } = config;
-        y.conv2d(weight, padding, stride, dilation, groups).unwrap()
+    let y = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+    let mut compare = |name: &str, samples, ours: &Side<'_>, other: &str, theirs: &Side<'_>| {
+        let mut group = c.benchmark_group(name);
+        group.sample_size(samples);
+        group.bench_function("isfm", |b| b.iter(|| ours().unwrap()));
+        group.bench_function(other, |b| b.iter(|| theirs().unwrap()));
+        group.finish();
     };
-
-    let mut group = c.benchmark_group("depth-wise 3x3");
-    group.sample_size(10);
     let weight = random(&[CHANNELS, 1, 3, 3]);
-    group.bench_function("isfm", |b| {
-        b.iter(|| isfm_ops::depthwise_conv2d(&x, &weight, None, Epilogue::None).unwrap());
-    });
-    group.bench_function("candle", |b| b.iter(|| candle(&weight, padding(1, CHANNELS))));
-    group.finish();
+    let ours = || isfm_ops::depthwise_conv2d(&x, &weight, None, Epilogue::None);
+    let theirs = || y.conv2d(&weight, 1, 1, 1, CHANNELS);
+    compare("depth-wise 3x3", 10, &ours, "candle", &theirs);
 
-    let mut group = c.benchmark_group("dense 3x3");
-    group.sample_size(10);
     let weight = random(&[CHANNELS, CHANNELS, 3, 3]);
-    group.bench_function("isfm", |b| {
-        b.iter(|| isfm_ops::conv2d(&x, &weight, None, Epilogue::None).unwrap())
-    });
-    group.bench_function("candle", |b| b.iter(|| candle(&weight, padding(1, 1))));
-    group.finish();
+    let ours = || isfm_ops::conv2d(&x, &weight, None, Epilogue::None);
+    compare("dense 3x3", 10, &ours, "candle", &|| y.conv2d(&weight, 1, 1, 1, 1));
 
-    let mut group = c.benchmark_group("linear");
     let weight = random(&[2 * CHANNELS, CHANNELS]);
     let rows = x.reshape((SIDE * SIDE, CHANNELS)).unwrap();
-    group.bench_function("isfm", |b| {
-        b.iter(|| isfm_ops::linear(&x, &weight, None, Epilogue::None).unwrap())
-    });
-    group.bench_function("candle", |b| b.iter(|| rows.matmul(&weight.t().unwrap()).unwrap()));
-    group.finish();
+    let ours = || isfm_ops::linear(&x, &weight, None, Epilogue::None);
+    compare("linear", 100, &ours, "candle", &|| rows.matmul(&weight.t()?));
 
-    let mut group = c.benchmark_group("silu");
-    group.bench_function("isfm", |b| b.iter(|| isfm_ops::silu(&x).unwrap()));
-    group.bench_function("candle", |b| b.iter(|| candle_nn::ops::silu(&x).unwrap()));
-    group.finish();
+    compare("silu", 100, &|| isfm_ops::silu(&x), "candle", &|| candle_nn::ops::silu(&x));
 
-    let mut group = c.benchmark_group("layer norm");
     let (weight, bias) = (random(&[CHANNELS]), random(&[CHANNELS]));
-    group.bench_function("isfm", |b| {
-        b.iter(|| isfm_ops::layer_norm(&x, &weight, &bias, 1e-5).unwrap());
-    });
-    group.bench_function("candle", |b| {
-        b.iter(|| candle_nn::ops::layer_norm(&x, &weight, &bias, 1e-5).unwrap());
-    });
-    group.finish();
+    let ours = || isfm_ops::layer_norm(&x, &weight, &bias, 1e-5);
+    let theirs = || candle_nn::ops::layer_norm(&x, &weight, &bias, 1e-5);
+    compare("layer norm", 100, &ours, "candle", &theirs);
 
-    let mut group = c.benchmark_group("one-level Haar");
-    group.bench_function("isfm", |b| {
-        b.iter(|| {
-            isfm_dwt::dwt2(&x, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast).unwrap()
-        });
-    });
-    group.bench_function("copy of the same tensor", |b| b.iter(|| x.copy().unwrap()));
-    group.finish();
+    let haar = Wavelet::haar();
+    let ours = || Ok(dwt2(&x, &haar, Border::Drop, DataFormat::ChannelsLast)?.approx);
+    compare("one-level Haar", 100, &ours, "copy of the same tensor", &|| x.copy());
 }
+
+/// One side of a comparison.
+type Side<'a> = dyn Fn() -> Result<Tensor> + 'a;
 
 criterion_group!(benches, ops);
 criterion_main!(benches);

@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::VarBuilder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
-use isfm_benches::{Roofline, Scan, image, random, random_var};
+use isfm_benches::{Roofline, Scan, best, image, network, random, random_var};
 use isfm_dwt::{Border, DataFormat, Wavelet};
-use isfm_model::{Config, Network, Preset, Weights, initial_weights};
+use isfm_model::{Config, Network, Preset, initial_weights};
 use isfm_ops::Epilogue;
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -92,18 +92,6 @@ impl Display for Seconds {
             s => write!(f, "{:.0} µs", 1e6 * s),
         }
     }
-}
-
-/// Seconds of the best of `runs` runs, after one that does not count.
-fn best<T>(runs: usize, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
-    work()?;
-    let mut least = f64::INFINITY;
-    for _ in 0..runs {
-        let start = Instant::now();
-        std::hint::black_box(work()?);
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(least)
 }
 
 /// A row's end: both sides' times, and how many times as long theirs is.
@@ -214,43 +202,25 @@ fn operations(roof: Roofline) -> Outcome<String> {
         table.row(format_args!("{name} | {share} | {times}"));
         Outcome::Ok(())
     };
-    row(
-        "depth-wise 3×3",
-        Some(2.),
-        &|| Ok(isfm_ops::depthwise_conv2d(&x, &depthwise, None, Epilogue::None)?),
-        &|| candle(&depthwise, C),
-    )?;
-    row(
-        "dense 3×3, 32→32",
-        None,
-        &|| Ok(isfm_ops::conv2d(&x, &dense, None, Epilogue::None)?),
-        &|| candle(&dense, 1),
-    )?;
-    row(
-        "linear 32→32",
-        Some(2.),
-        &|| Ok(isfm_ops::linear(&x, &square, None, Epilogue::None)?),
-        &|| rows.matmul(&square.t()?),
-    )?;
-    row("layer norm", Some(2.), &|| Ok(isfm_ops::layer_norm(&x, &weight, &bias, 1e-5)?), &|| {
-        candle_nn::ops::layer_norm(&x, &weight, &bias, 1e-5)
-    })?;
-    row("SiLU", Some(2.), &|| Ok(isfm_ops::silu(&x)?), &|| candle_nn::ops::silu(&x))?;
-    row("gate x⊙SiLU(z)", Some(3.), &|| Ok(isfm_ops::silu_gate(&x, &x)?), &|| {
-        &x * candle_nn::ops::silu(&x)?
-    })?;
-    row(
-        "average pool 3×3, stride 1, padded",
-        Some(2.),
-        &|| Ok(isfm_ops::avg_pool2d(&x, 3)?),
-        &|| y.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.avg_pool2d_with_stride(3, 1),
-    )?;
-    row(
-        "max pool 3×3, stride 1, padded",
-        Some(2.),
-        &|| Ok(isfm_ops::max_pool2d(&x, 3)?),
-        &|| y.pad_with_same(2, 1, 1)?.pad_with_same(3, 1, 1)?.max_pool2d_with_stride(3, 1),
-    )?;
+    let ours = || isfm_ops::depthwise_conv2d(&x, &depthwise, None, Epilogue::None);
+    row("depth-wise 3×3", Some(2.), &ours, &|| candle(&depthwise, C))?;
+    let ours = || isfm_ops::conv2d(&x, &dense, None, Epilogue::None);
+    row("dense 3×3, 32→32", None, &ours, &|| candle(&dense, 1))?;
+    let ours = || isfm_ops::linear(&x, &square, None, Epilogue::None);
+    row("linear 32→32", Some(2.), &ours, &|| rows.matmul(&square.t()?))?;
+    let ours = || isfm_ops::layer_norm(&x, &weight, &bias, 1e-5);
+    let theirs = || candle_nn::ops::layer_norm(&x, &weight, &bias, 1e-5);
+    row("layer norm", Some(2.), &ours, &theirs)?;
+    row("SiLU", Some(2.), &|| isfm_ops::silu(&x), &|| candle_nn::ops::silu(&x))?;
+    let theirs = || &x * candle_nn::ops::silu(&x)?;
+    row("gate x⊙SiLU(z)", Some(3.), &|| isfm_ops::silu_gate(&x, &x), &theirs)?;
+    let theirs =
+        || y.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.avg_pool2d_with_stride(3, 1);
+    let name = "average pool 3×3, stride 1, padded";
+    row(name, Some(2.), &|| isfm_ops::avg_pool2d(&x, 3), &theirs)?;
+    let theirs = || y.pad_with_same(2, 1, 1)?.pad_with_same(3, 1, 1)?.max_pool2d_with_stride(3, 1);
+    let name = "max pool 3×3, stride 1, padded";
+    row(name, Some(2.), &|| isfm_ops::max_pool2d(&x, 3), &theirs)?;
     row("one-level Haar DWT", Some(2.), &bands, &|| Ok(haar_by_candle(&y)?.swap_remove(0)))?;
     Ok(format!(
         "## Operations\n\nA map of 480×640×{C} in f32, forward, best of 8 runs. Bandwidth counts what the \
@@ -283,12 +253,6 @@ fn forward(network: &Network, visible: &Tensor, infrared: &Tensor) -> Result<Ten
     network.forward(visible, infrared).map_err(candle_core::Error::wrap)
 }
 
-fn network(preset: &str) -> Outcome<(Config, Network)> {
-    let config = Config::from(preset.parse::<Preset>()?);
-    let network = Network::from_weights(&config, &initial_weights(&config, 1, &Device::Cpu)?)?;
-    Ok((config, network))
-}
-
 /// Runs this program again for a measurement of its own, and returns its peak memory in MiB.
 fn peak(what: &str) -> Outcome<f64> {
     let program = std::env::current_exe()?;
@@ -305,7 +269,7 @@ fn peak_of(what: &str) -> Outcome<()> {
     match words[..] {
         ["whole", preset, h, w] => {
             let (h, w) = (h.parse()?, w.parse()?);
-            let (_, network) = network(preset)?;
+            let network = network(preset.parse()?, DType::F32, &Device::Cpu, false)?;
             network.forward(&image(1, h, w), &image(1, h, w))?;
         }
         ["tiled", side] => {
@@ -340,15 +304,16 @@ const PAPER_FLOP: f64 = 3.95e12;
 fn networks(roof: Roofline, quick: bool) -> Outcome<String> {
     let mut table = Table::new("preset, size | runs | time | megapixels a second | peak memory");
     let mut floor = String::new();
-    for preset in ["small", "base", "paper"] {
+    for preset in Preset::ALL {
+        let config = Config::from(preset);
         for (h, w) in [(128, 128), (256, 256), (480, 640)] {
-            let long = preset == "paper" && h == 480;
-            if quick && (long || (preset != "small" && h > 128)) {
+            let long = preset == Preset::Paper && h == 480;
+            if quick && (long || (preset != Preset::Small && h > 128)) {
                 continue;
             }
-            let (config, network) = network(preset)?;
+            let network = network(preset, DType::F32, &Device::Cpu, false)?;
             let (visible, infrared) = (image(1, h, w), image(1, h, w));
-            let runs = if preset == "small" { 5 } else { 2 - usize::from(long) };
+            let runs = if preset == Preset::Small { 5 } else { 2 - usize::from(long) };
             let seconds = best(runs, || forward(&network, &visible, &infrared))?;
             let mib = peak(&format!("whole {preset} {h} {w}"))?;
             table.row(format_args!(
@@ -376,11 +341,7 @@ fn networks(roof: Roofline, quick: bool) -> Outcome<String> {
 /// its two heaviest operations beside Candle's.
 fn training() -> Outcome<String> {
     let config = Config::from(Preset::Small);
-    let weights = initial_weights(&config, 1, &Device::Cpu)?;
-    let connected = weights
-        .iter()
-        .map(|(name, w)| Ok((name.clone(), Var::from_tensor(w)?.as_tensor().clone())));
-    let network = Network::from_weights(&config, &connected.collect::<Result<Weights>>()?)?;
+    let network = network(Preset::Small, DType::F32, &Device::Cpu, true)?;
     let (visible, infrared) = (image(4, 128, 128), image(4, 128, 128));
     let step = best(3, || forward(&network, &visible, &infrared)?.sqr()?.mean_all()?.backward())?;
     // One scan of a 32×32 map stands for a sixteenth of one of 128×128, of which each of the 4 pairs
@@ -436,7 +397,7 @@ fn products(roof: Roofline) -> Outcome<String> {
     {
         let x = random(&[1, H, W, cin]);
         let weight = random(&[cout, cin, k, k]);
-        let ours = || Ok(isfm_ops::conv2d(&x, &weight, None, Epilogue::None)?);
+        let ours = || isfm_ops::conv2d(&x, &weight, None, Epilogue::None);
         let (seconds, times) = if k == 1 {
             let (x, w) = (x.reshape((H * W, cin))?, weight.reshape((cout, cin))?.t()?);
             versus(5, ours, || x.matmul(&w))?
@@ -461,19 +422,18 @@ fn stages(quick: bool) -> Outcome<String> {
         "preset, size, runs | extractors | band averages | frequency layers | fusion layers | \
          reconstruction | sum | of it the scans",
     );
-    let sizes: &[_] = &[("small", 480, 640), ("paper", 256, 256)];
-    for &(preset, h, w) in if quick { &sizes[..1] } else { sizes } {
-        let config = Config::from(preset.parse::<Preset>()?);
+    let sizes = [(Preset::Small, 480, 640), (Preset::Paper, 256, 256)];
+    for &(preset, h, w) in if quick { &sizes[..1] } else { &sizes } {
+        let config = Config::from(preset);
         let weights = initial_weights(&config, 1, &Device::Cpu)?;
         let tensors = weights.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let (dim, layers) = (config.embed_dim, config.layers());
+        let (dim, layers, depth) = (config.embed_dim, config.layers(), config.depths[0]);
         let Config { d_state, expand, .. } = config;
         let ss2d = isfm_ssm::Ss2dConfig { d_state, expand, ..isfm_ssm::Ss2dConfig::new(dim) };
-        let runs = if preset == "small" { 4 } else { 2 };
+        let runs = if preset == Preset::Small { 4 } else { 2 };
 
-        let extractor =
-            |source| modality_specific_extractor(source, &ss2d, config.depths[0], vb.clone());
+        let extractor = |source| modality_specific_extractor(source, &ss2d, depth, vb.clone());
         let (visible, infrared) = (extractor(Source::Visible)?, extractor(Source::Infrared)?);
         let picture = image(1, h, w).reshape((1, h, w, 1))?;
         let features =
@@ -487,9 +447,9 @@ fn stages(quick: bool) -> Outcome<String> {
         let mff = isfm_blocks::mff_layer(dim, vb.pp("MFF_layers").pp(0))?;
         let frequency = layers as f64 * stage(runs, || mff.forward(&bands, h, w))?;
         let output = mff.forward(&bands, h, w)?;
-        let isf = isfm_blocks::isf_layer(&ss2d, config.depths[0], vb.pp("ISF_layers").pp(0))?;
-        let fusing =
-            layers as f64 * stage(runs, || isf.forward(&visible, &infrared, &output.bands))?;
+        let isf = isfm_blocks::isf_layer(&ss2d, depth, vb.pp("ISF_layers").pp(0))?;
+        let fusing = stage(runs, || isf.forward(&visible, &infrared, &output.bands))?;
+        let fusing = layers as f64 * fusing;
 
         let last = isfm_blocks::reconstruction(2 * layers * dim, vb.pp("conv_final_fuse"))?;
         let reconstructing = stage(runs, || {
@@ -524,7 +484,7 @@ fn stage<T>(runs: usize, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
 }
 
 fn scaling(quick: bool) -> Outcome<String> {
-    let (_, network) = network("small")?;
+    let network = network(Preset::Small, DType::F32, &Device::Cpu, false)?;
     let (visible, infrared) = (image(1, 480, 640), image(1, 480, 640));
     let with = |threads: usize| -> Outcome<f64> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;

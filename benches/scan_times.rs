@@ -4,29 +4,12 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var, safetensors};
+use isfm_benches::best;
 use isfm_ssm::{ScanOptions, selective_scan};
 
 type Tensors = HashMap<String, Tensor>;
-
-/// The shortest of three runs after one that warms up, in milliseconds, and what the last one
-/// returned.
-fn best<T, E>(mut f: impl FnMut() -> Result<T, E>) -> Result<(f64, T), E> {
-    f()?;
-    let mut shortest = f64::INFINITY;
-    let mut run = || {
-        let start = Instant::now();
-        let result = f();
-        shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());
-        result
-    };
-    run()?;
-    run()?;
-    let result = run()?;
-    Ok((shortest, result))
-}
 
 fn scan(x: &Tensors) -> candle_core::Result<Tensor> {
     let options = ScanOptions {
@@ -48,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut inputs = safetensors::load(&file, &Device::Cpu)?;
     let weights = inputs.remove("weights");
 
-    let (forward, y) = best(|| scan(&inputs))?;
-    let mut outputs = Tensors::from([("y".into(), y)]);
+    let forward = 1e3 * best(3, || scan(&inputs))?;
+    let mut outputs = Tensors::from([("y".into(), scan(&inputs)?)]);
     let mut times = format!("\"forward\": {forward:.4}");
     // The loss is the output's sum with these weights.
     if let Some(weights) = weights {
@@ -57,10 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, x) in inputs {
             vars.insert(name, Var::from_tensor(&x)?.into_inner());
         }
-        let (both, gradients) = best(|| {
-            Ok::<_, candle_core::Error>((scan(&vars)? * &weights)?.sum_all()?.backward()?)
-        })?;
-        times += &format!(", \"forward + backward\": {both:.4}");
+        let both = || (scan(&vars)? * &weights)?.sum_all()?.backward();
+        times += &format!(", \"forward + backward\": {:.4}", 1e3 * best(3, both)?);
+        let gradients = both()?;
         for (name, var) in vars {
             let gradient = gradients.get(&var).ok_or_else(|| format!("no gradient of {name}"))?;
             outputs.insert(name, gradient.clone());

@@ -2,27 +2,18 @@
 //! `python/wavelets_vs_pywavelets.py` runs beside PyWavelets.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use isfm_benches::random;
 use isfm_dwt::{
-    Border, DataFormat, Wavelet, dwt2, idwt2, iswt2, swt2, wavedec, wavedec2, waverec2,
+    Border, DataFormat, Result, Wavelet, dwt2, idwt2, iswt2, swt2, wavedec, wavedec2, waverec2,
 };
 use rayon::prelude::*;
 
 const LAYOUT: DataFormat = DataFormat::ChannelsFirst;
 
 /// The shortest of five runs after one that warms up, in milliseconds.
-fn best<T>(mut f: impl FnMut() -> T) -> f64 {
-    f();
-    let mut shortest = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        std::hint::black_box(f());
-        shortest = shortest.min(1e3 * start.elapsed().as_secs_f64());
-    }
-    shortest
+fn best<T>(work: impl FnMut() -> Result<T>) -> Result<f64> {
+    Ok(1e3 * isfm_benches::best(5, work)?)
 }
 
 /// A copy into fresh memory by all threads: the least a transform has to do.
@@ -40,22 +31,20 @@ fn copy(x: &[f32]) -> Vec<f32> {
     out
 }
 
-fn main() {
-    let named = |name| Wavelet::named(name).unwrap();
-    let (haar, db4, sym8) = (Wavelet::haar(), named("db4"), named("sym8"));
+fn main() -> Result<()> {
+    let (haar, db4, sym8) = (Wavelet::haar(), Wavelet::named("db4")?, Wavelet::named("sym8")?);
     let mut times = BTreeMap::new();
     let mut put = |name: String, ms: f64| times.insert(name, ms);
     for side in [2048, 1024, 512, 256] {
         let x = random(&[1, 1, side, side]);
-        let plain = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        put(format!("copy {side}"), best(|| copy(&plain)));
-        put(format!("candle copy {side}"), best(|| x.copy().unwrap()));
-        let ms = best(|| dwt2(&x, &haar, Border::Symmetric, LAYOUT).unwrap());
-        put(format!("dwt2 haar {side}"), ms);
-        let bands = dwt2(&x, &haar, Border::Symmetric, LAYOUT).unwrap();
-        let inverse =
-            || idwt2(&bands.approx, &bands.details, &haar, Border::Symmetric, LAYOUT).unwrap();
-        put(format!("idwt2 haar {side}"), best(inverse));
+        let plain = x.flatten_all()?.to_vec1::<f32>()?;
+        put(format!("copy {side}"), best(|| Ok(copy(&plain)))?);
+        put(format!("candle copy {side}"), best(|| Ok(x.copy()?))?);
+        let run = || dwt2(&x, &haar, Border::Symmetric, LAYOUT);
+        put(format!("dwt2 haar {side}"), best(run)?);
+        let bands = run()?;
+        let back = || idwt2(&bands.approx, &bands.details, &haar, Border::Symmetric, LAYOUT);
+        put(format!("idwt2 haar {side}"), best(back)?);
     }
     let x = random(&[1, 1, 2048, 2048]);
     for (name, wavelet) in [("haar", &haar), ("db4", &db4), ("sym8", &sym8)] {
@@ -63,22 +52,23 @@ fn main() {
             [("symmetric", Border::Symmetric), ("periodization", Border::Periodization)]
         {
             let levels = wavelet.max_level(2048);
-            let run = || wavedec2(&x, wavelet, border, LAYOUT, levels).unwrap();
-            put(format!("wavedec2 {name} {mode}"), best(run));
-            let c = run();
-            let back = || waverec2(&c, wavelet, border, LAYOUT).unwrap();
-            put(format!("waverec2 {name} {mode}"), best(back));
+            let run = || wavedec2(&x, wavelet, border, LAYOUT, levels);
+            put(format!("wavedec2 {name} {mode}"), best(run)?);
+            let c = run()?;
+            let back = || waverec2(&c, wavelet, border, LAYOUT);
+            put(format!("waverec2 {name} {mode}"), best(back)?);
         }
     }
     let small = random(&[1, 1, 1024, 1024]);
-    let run = || swt2(&small, &db4, LAYOUT, 2).unwrap();
-    put("swt2 db4".into(), best(run));
-    let c = run();
-    put("iswt2 db4".into(), best(|| iswt2(&c, &db4, LAYOUT).unwrap()));
-    let line = Tensor::randn(0f32, 1., 1 << 22, &Device::Cpu).unwrap();
-    put("wavedec db4".into(), best(|| wavedec(&line, &db4, Border::Symmetric, 0, 10).unwrap()));
+    let run = || swt2(&small, &db4, LAYOUT, 2);
+    put("swt2 db4".into(), best(run)?);
+    let c = run()?;
+    put("iswt2 db4".into(), best(|| iswt2(&c, &db4, LAYOUT))?);
+    let line = random(&[1 << 22]);
+    put("wavedec db4".into(), best(|| wavedec(&line, &db4, Border::Symmetric, 0, 10))?);
 
     let threads = rayon::current_num_threads();
     let times: Vec<_> = times.iter().map(|(name, ms)| format!("{name:?}: {ms:.4}")).collect();
     println!("{{\"threads\": {threads}, {}}}", times.join(", "));
+    Ok(())
 }

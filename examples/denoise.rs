@@ -123,19 +123,18 @@ fn shrink_stationary(y: &Tensor, wavelet: &Wavelet, levels: usize, sigma: f64) -
 /// Moves every coefficient towards zero by its band's threshold, to zero if it is smaller: each
 /// channel of the details is a band of its own.
 fn shrink(details: &Tensor, sigma: f64, how: Shrinkage, n: usize) -> Result<Tensor> {
-    let threshold = match how {
-        Shrinkage::Visu => sigma * (2. * (n as f64).ln()).sqrt(),
+    let sizes = details.abs()?;
+    let sizes = match how {
+        Shrinkage::Visu => (sizes - sigma * (2. * (n as f64).ln()).sqrt())?,
         Shrinkage::Bayes => {
             // Mean squares by channel, and what of them is no noise; where there is nothing else,
             // the threshold is beyond all coefficients.
             let power = details.sqr()?.mean_keepdim((0, 1, 2))?;
             let signal = (power - sigma * sigma)?.relu()?.sqrt()?;
-            let threshold = ((signal + 1e-6)?.recip()? * (sigma * sigma))?;
-            let size = details.abs()?.broadcast_sub(&threshold)?.relu()?;
-            return Ok((details.sign()? * size)?);
+            sizes.broadcast_sub(&((signal + 1e-6)?.recip()? * (sigma * sigma))?)?
         }
     };
-    Ok((details.sign()? * (details.abs()? - threshold)?.relu()?)?)
+    Ok((details.sign()? * sizes.relu()?)?)
 }
 
 /// The standard deviation of the noise: the median size of the finest diagonal details, which are

@@ -1,12 +1,51 @@
 //! What the benchmarks share. Run them with `cargo bench -p isfm-benches`.
 
-use candle_core::{Device, Tensor, Var};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor, Var};
+use isfm_model::{Config, Network, Preset, initial_weights};
 
 mod roofline;
 mod scan;
 
 pub use roofline::Roofline;
 pub use scan::Scan;
+
+/// Seconds of the best of `runs` runs, after one that does not count.
+///
+/// # Errors
+/// The first one of `work`.
+pub fn best<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
+    work()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..runs {
+        let start = Instant::now();
+        std::hint::black_box(work()?);
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}
+
+/// A network with random weights of `dtype`; with `tracked`, gradients of them are computed.
+///
+/// # Errors
+/// If Candle reports one.
+pub fn network(
+    preset: Preset,
+    dtype: DType,
+    device: &Device,
+    tracked: bool,
+) -> isfm_model::Result<Network> {
+    let config = Config::from(preset);
+    let mut weights = initial_weights(&config, 1, device)?;
+    for tensor in weights.values_mut() {
+        *tensor = tensor.to_dtype(dtype)?;
+        if tracked {
+            *tensor = Var::from_tensor(tensor)?.into_inner();
+        }
+    }
+    Network::from_weights(&config, &weights)
+}
 
 /// A tensor of standard normal values.
 pub fn random(shape: &[usize]) -> Tensor {

@@ -156,10 +156,9 @@ fn fit(
         if (step + 1) % every == 0 || step + 1 == args.steps {
             let measured = measure(model, held_out)?;
             curve.held_out.push((step as f64 + 1., measured));
+            let (step, took) = (step + 1, start.elapsed().as_secs_f64());
             println!(
-                "step {:>5}, {:>4.0} s: {measured:.3} bits per byte on the held-out text",
-                step + 1,
-                start.elapsed().as_secs_f64()
+                "step {step:>5}, {took:>4.0} s: {measured:.3} bits per byte on the held-out text"
             );
         }
     }
@@ -263,10 +262,9 @@ fn read(path: Option<&Path>) -> Result<Vec<Vec<u8>>> {
     } else {
         paths.push(path.to_path_buf());
     }
-    let files = paths
-        .iter()
-        .map(|p| std::fs::read(p).with_context(|| format!("cannot read {}", p.display())));
-    files.collect()
+    let read =
+        |p: &PathBuf| std::fs::read(p).with_context(|| format!("cannot read {}", p.display()));
+    paths.iter().map(read).collect()
 }
 
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {

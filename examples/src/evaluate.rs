@@ -9,7 +9,7 @@ pub mod report;
 pub mod table;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -70,52 +70,35 @@ pub struct Args {
     /// and Qp take a hundred times as long as the rest [default:
     /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
-    pub metrics: Vec<Metrics>,
+    pub metrics: Vec<&'static [Metric]>,
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
 
-/// Those of the ISFM authors' evaluation, nine of which they print.
-pub const DEFAULT: [Metric; 12] = [
-    Metric::En,
-    Metric::Sd,
-    Metric::Sf,
-    Metric::Ag,
-    Metric::Mi,
-    Metric::Scd,
-    Metric::Vif,
-    Metric::Qabf,
-    Metric::Ssim,
-    Metric::Cc,
-    Metric::Mse,
-    Metric::Psnr,
-];
+/// How many metrics are shown by default, the first of the tables: those of the ISFM authors'
+/// evaluation, nine of which they print.
+pub const DEFAULT: usize = 12;
 
 /// What one name stands for.
-#[derive(Clone, Debug)]
-pub struct Metrics(Vec<Metric>);
-
-fn metrics(name: &str) -> std::result::Result<Metrics, String> {
+fn metrics(name: &str) -> std::result::Result<&'static [Metric], String> {
     if name.eq_ignore_ascii_case("all") {
-        return Ok(Metrics(Metric::ALL.to_vec()));
+        return Ok(Metric::ALL);
     }
-    match Metric::ALL.iter().find(|m| m.name().eq_ignore_ascii_case(name)) {
-        Some(&metric) => Ok(Metrics(vec![metric])),
-        None => {
-            let names: Vec<_> = Metric::ALL.iter().map(|m| m.name()).collect();
-            Err(format!("it is none of all, {}", names.join(", ")))
-        }
-    }
+    let found = Metric::ALL.iter().find(|m| m.name().eq_ignore_ascii_case(name));
+    found.map(std::slice::from_ref).ok_or_else(|| {
+        let names: Vec<_> = Metric::ALL.iter().map(|m| m.name()).collect();
+        format!("it is none of all, {}", names.join(", "))
+    })
 }
 
 impl Args {
     /// The metrics asked for, in the order of the tables.
     fn chosen(&self) -> Vec<Metric> {
         if self.metrics.is_empty() {
-            return DEFAULT.to_vec();
+            return Metric::ALL[..DEFAULT].to_vec();
         }
-        let asked = |metric: &Metric| self.metrics.iter().any(|m| m.0.contains(metric));
+        let asked = |metric: &Metric| self.metrics.iter().any(|m| m.contains(metric));
         Metric::ALL.iter().copied().filter(asked).collect()
     }
 }
@@ -170,12 +153,8 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     let names = methods.iter().map(|m| m.name.clone()).collect();
     let report = Report::new(names, pairs, metrics);
     print!("{}", table::text(&report));
-    println!(
-        "{} pairs, {} methods in {:.1} s",
-        report.scored(),
-        report.methods.len(),
-        start.elapsed().as_secs_f64()
-    );
+    let took = start.elapsed().as_secs_f64();
+    println!("{} pairs, {} methods in {took:.1} s", report.scored(), report.methods.len());
     note("pictures have no partner", &[found.visible_alone, found.infrared_alone].concat());
     for ambiguous in &found.ambiguous {
         println!("{ambiguous}");
@@ -183,13 +162,14 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
     for method in &methods {
         note(&format!("pictures of {} belong to no pair", method.name), &method.unused);
     }
-    let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-        Some(path) => write_file(path, &text()),
-        None => Ok(()),
-    };
-    write(&args.json, &|| export::json(&report))?;
-    write(&args.csv, &|| export::csv(&report))?;
-    write(&args.html, &|| page::html(&report))?;
+    let formats: [fn(&Report) -> String; 3] = [export::json, export::csv, page::html];
+    for (path, format) in [&args.json, &args.csv, &args.html].into_iter().zip(formats) {
+        if let Some(path) = path {
+            isfm_files::write_atomically(path, |file| file.write_all(format(&report).as_bytes()))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            println!("{}", path.display());
+        }
+    }
     Ok(report.problems())
 }
 
@@ -205,11 +185,4 @@ fn note(what: &str, paths: &[PathBuf]) {
     if paths.len() > LISTED {
         println!("  and {} more", paths.len() - LISTED);
     }
-}
-
-fn write_file(path: &Path, text: &str) -> Result<()> {
-    isfm_files::write_atomically(path, |file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
-    Ok(())
 }

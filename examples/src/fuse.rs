@@ -78,22 +78,18 @@ pub fn run(args: &Args) -> Result<Vec<Failed>> {
             match (visible.is_dir(), infrared.is_dir()) {
                 (true, true) => return folders(&isfm, visible, infrared, output),
                 (false, false) => println!("{}", fuse_files(&isfm, visible, infrared, output)?),
-                (true, false) => bail!(
-                    "{} is a folder, but {} is none: give two files or two folders",
-                    visible.display(),
-                    infrared.display()
-                ),
-                (false, true) => bail!(
-                    "{} is a folder, but {} is none: give two files or two folders",
-                    infrared.display(),
-                    visible.display()
-                ),
+                (first, _) => {
+                    let (folder, file) =
+                        if first { (visible, infrared) } else { (infrared, visible) };
+                    bail!(
+                        "{} is a folder, but {} is none: give two files or two folders",
+                        folder.display(),
+                        file.display()
+                    );
+                }
             }
         }
-        (None, None, output) => {
-            let output = output.as_deref().unwrap_or(Path::new("out"));
-            painted(&isfm, output)?;
-        }
+        (None, None, output) => painted(&isfm, output.as_deref().unwrap_or(Path::new("out")))?,
         _ => bail!("--visible, --infrared and --output go together"),
     }
     Ok(Vec::new())
@@ -129,10 +125,8 @@ fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Re
     if output.is_dir() {
         bail!("{} is a folder: name the picture to write", output.display());
     }
-    for input in [visible, infrared] {
-        if is_same(input, output) {
-            bail!("{} is an input: it would be overwritten", output.display());
-        }
+    if is_either(output, visible, infrared) {
+        bail!("{} is an input: it would be overwritten", output.display());
     }
     let (visible_image, infrared_image) = (isfm::read_image(visible)?, isfm::read_image(infrared)?);
     let start = Instant::now();
@@ -145,19 +139,15 @@ fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Re
     Ok(format!("{} ({width}x{height}, fused in {took:.2} s)", output.display()))
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
+fn is_either(path: &Path, visible: &Path, infrared: &Path) -> bool {
+    let is = |path: &Path, other: &Path| other.canonicalize().is_ok_and(|other| other == path);
+    path.canonicalize().is_ok_and(|path| is(&path, visible) || is(&path, infrared))
 }
 
 fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Vec<Failed>> {
     let found = Pairing::find(visible, infrared)?;
-    for input in [visible, infrared] {
-        if is_same(input, output) {
-            bail!("{} is an input folder: its pictures would be overwritten", output.display());
-        }
+    if is_either(output, visible, infrared) {
+        bail!("{} is an input folder: its pictures would be overwritten", output.display());
     }
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot make the folder {}", output.display()))?;
@@ -174,13 +164,9 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!(
-        "fused {} of {} pairs into {} in {:.1} s",
-        found.pairs.len() - failed.len(),
-        found.pairs.len(),
-        output.display(),
-        start.elapsed().as_secs_f64()
-    );
+    let (all, took) = (found.pairs.len(), start.elapsed().as_secs_f64());
+    let fused = all - failed.len();
+    println!("fused {fused} of {all} pairs into {} in {took:.1} s", output.display());
     let alone = [found.visible_alone, found.infrared_alone].concat();
     if !alone.is_empty() {
         println!("{} pictures have no partner:", alone.len());
@@ -203,12 +189,8 @@ fn painted(isfm: &Isfm, output: &Path) -> Result<()> {
     let (visible, infrared) = (visible.into(), infrared.into());
     let start = Instant::now();
     let fused = isfm.fuse(&visible, &infrared)?;
-    let took = start.elapsed().as_secs_f64();
-    println!(
-        "painted a night road and fused it ({}x{}) in {took:.2} s:",
-        fused.width(),
-        fused.height()
-    );
+    let (took, width, height) = (start.elapsed().as_secs_f64(), fused.width(), fused.height());
+    println!("painted a night road and fused it ({width}x{height}) in {took:.2} s:");
     let sheet = sheet::side_by_side(&[
         ("VISIBLE", &visible.to_rgb8()),
         ("INFRARED", &infrared.to_rgb8()),

@@ -6,6 +6,7 @@
 //! headlights and the warm engine by the infrared one only.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
+use rayon::prelude::*;
 
 use crate::text;
 
@@ -24,20 +25,9 @@ type Colour = [f32; 3];
 /// Paints the pair: visible in colour, infrared in grey. The same picture on every run.
 pub fn night_road() -> (RgbImage, GrayImage) {
     let (width, height) = SIZE;
-    let mut seen = vec![([0f32; 3], 0f32); (width * height) as usize];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = seen.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (t, part) in seen.chunks_mut(share).enumerate() {
-            scope.spawn(move || {
-                for (i, seen) in part.iter_mut().enumerate() {
-                    let i = (t * share + i) as u32;
-                    *seen = pixel((i % width) as f32, (i / width) as f32);
-                }
-            });
-        }
-    });
-    let (light, heat): (Vec<Colour>, Vec<f32>) = seen.into_iter().unzip();
+    let pixels = (0..width * height).into_par_iter();
+    let (light, heat): (Vec<Colour>, Vec<f32>) =
+        pixels.map(|i| pixel((i % width) as f32, (i / width) as f32)).unzip();
     let heat = softened(&heat, width as usize);
     let visible = RgbImage::from_fn(width, height, |x, y| {
         let light = light[(y * width + x) as usize];
@@ -165,28 +155,13 @@ fn project([x, y, z]: [f32; 3]) -> (f32, f32) {
 /// The nearest thing behind a place on the sensor.
 fn look(px: f32, py: f32) -> Point {
     let ray = Ray { right: (px - CENTRE.0) / FOCAL, up: (CENTRE.1 - py) / FOCAL };
-    let mut nearest: Option<Point> = None;
-    let mut meet = |point: Option<Point>| {
-        let Some(point) = point else { return };
-        if nearest.as_ref().is_none_or(|n| point.at[2] < n.at[2]) {
-            nearest = Some(point);
-        }
-    };
-    for w in &WALKERS {
-        meet(walker(&ray, w));
-    }
-    for t in &TREES {
-        meet(tree(&ray, t));
-    }
-    for lamp in LAMPS {
-        meet(lamp_post(&ray, lamp));
-    }
-    meet(sign(&ray));
-    meet(car_front(&ray, PARKED, false));
-    meet(car_side(&ray, PARKED));
-    meet(car_front(&ray, ONCOMING, true));
-    meet(facade(&ray));
-    meet(ground(&ray));
+    let cars =
+        [car_front(&ray, PARKED, false), car_side(&ray, PARKED), car_front(&ray, ONCOMING, true)];
+    let things = WALKERS.iter().map(|who| walker(&ray, who));
+    let things = things.chain(TREES.iter().map(|one| tree(&ray, one)));
+    let things = things.chain(LAMPS.map(|lamp| lamp_post(&ray, lamp))).chain(cars);
+    let things = things.chain([sign(&ray), facade(&ray), ground(&ray)]).flatten();
+    let nearest = things.min_by(|a, b| a.at[2].total_cmp(&b.at[2]));
     nearest.unwrap_or_else(|| sky(px, py))
 }
 
@@ -199,6 +174,13 @@ impl Ray {
     /// Where it meets the upright plane `z` metres ahead.
     fn at(&self, z: f32) -> [f32; 3] {
         [self.right * z, CAMERA_HEIGHT + self.up * z, z]
+    }
+
+    /// Where, above the ground, it meets the upright plane along the road at `x`, left of us.
+    fn beside(&self, x: f32) -> Option<[f32; 3]> {
+        let z = x / self.right;
+        let y = CAMERA_HEIGHT + self.up * z;
+        (self.right < -1e-3 && y >= 0.).then_some([x, y, z])
     }
 }
 
@@ -234,21 +216,18 @@ fn ground(ray: &Ray) -> Option<Point> {
     if ray.up >= -1e-3 {
         return None;
     }
-    let z = CAMERA_HEIGHT / -ray.up;
+    let [x, _, z] = ray.at(CAMERA_HEIGHT / -ray.up);
     if z > 160. {
         return None;
     }
-    let x = ray.right * z;
     let coarse = fbm(x * 0.9, z * 0.35, 1);
     let fine = fbm(x * 9., z * 6., 2);
-    let (albedo, heat, gloss);
-    if x < KERB {
+    let mut gloss = 1.;
+    let (albedo, heat) = if x < KERB {
         let joint = (x * 1.6).rem_euclid(1.) < 0.06 || (z * 1.1).rem_euclid(1.) < 0.05;
         let stone = 0.17 + 0.08 * fine - if joint { 0.10 } else { 0. };
         let face = x > KERB - 0.18;
-        albedo = scale([1., 0.97, 0.92], if face { 0.34 } else { stone });
-        heat = 0.28 + 0.03 * coarse;
-        gloss = 1.;
+        (scale([1., 0.97, 0.92], if face { 0.34 } else { stone }), 0.28 + 0.03 * coarse)
     } else if x < EDGE {
         let asphalt = 0.055 + 0.05 * coarse + 0.035 * fine;
         let worn = 0.75 + 0.5 * fine;
@@ -258,19 +237,16 @@ fn ground(ray: &Ray) -> Option<Point> {
         let patch = (21. ..24.).contains(&(z + 0.6 * x)) && x > -1.4;
         let crack = (x - 0.35 - 0.5 * fbm(z * 0.6, 3., 5)).abs() < 0.012 + 0.008 * fine;
         let dark = if patch { 0.55 } else { 1. } * if crack { 0.35 } else { 1. };
-        albedo = if mark(x, z) {
-            scale([1., 0.99, 0.95], 0.5 * worn.min(1.))
-        } else {
-            scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track))
-        };
-        gloss = if mark(x, z) { 1.7 } else { 1. };
-        heat = 0.31 + 0.035 * coarse + 0.025 * track;
+        let mut albedo = scale([1., 1., 1.04], asphalt * dark * (1. - 0.2 * track));
+        if mark(x, z) {
+            (albedo, gloss) = (scale([1., 0.99, 0.95], 0.5 * worn.min(1.)), 1.7);
+        }
+        (albedo, 0.31 + 0.035 * coarse + 0.025 * track)
     } else {
         let blade = fbm(x * 14., z * 7., 3);
-        albedo = scale([0.42, 0.75, 0.30], 0.05 + 0.26 * blade * blade);
-        heat = 0.16 + 0.05 * coarse + 0.03 * blade;
-        gloss = 1.;
-    }
+        let albedo = scale([0.42, 0.75, 0.30], 0.05 + 0.26 * blade * blade);
+        (albedo, 0.16 + 0.05 * coarse + 0.03 * blade)
+    };
     // Far ground sinks into the haze, and its warmth with it.
     let haze = smooth(40., 160., z);
     let heat = heat * (1. - 0.35 * haze);
@@ -291,18 +267,10 @@ fn mark(x: f32, z: f32) -> bool {
 
 /// The row of houses on the left, one long wall along the pavement.
 fn facade(ray: &Ray) -> Option<Point> {
-    const WALL: f32 = -9.5;
-    if ray.right >= -1e-3 {
-        return None;
-    }
-    let z = WALL / ray.right;
-    let y = CAMERA_HEIGHT + ray.up * z;
-    if !(5. ..95.).contains(&z) || y < 0. {
-        return None;
-    }
+    let at @ [_, y, z] = ray.beside(-9.5)?;
     let house = (z / 11.).floor() as u32;
     let tall = 3. * (3. + (hash(house, 0, 20) * 3.).floor()) + 0.9;
-    if y > tall {
+    if !(5. ..95.).contains(&z) || y > tall {
         return None;
     }
     let hue = hash(house, 1, 20);
@@ -311,7 +279,7 @@ fn facade(ray: &Ray) -> Option<Point> {
         || (z * 1.5 + 0.5 * (y * 3.4).floor()).rem_euclid(1.) < 0.07;
     let grime = 0.7 + 0.5 * fbm(z * 0.7, y * 0.7, 21);
     let mut point = Point::upright(
-        [WALL, y, z],
+        at,
         scale(wall, grime * if brick { 0.72 } else { 1. }),
         0.24 + 0.06 * hash(house, 2, 20) + 0.03 * fbm(z * 0.4, y * 0.4, 22),
     );
@@ -349,25 +317,25 @@ fn facade(ray: &Ray) -> Option<Point> {
 }
 
 fn lamp_post(ray: &Ray, [lx, ly, z]: [f32; 3]) -> Option<Point> {
-    let [x, y, z] = ray.at(z);
+    let at @ [x, y, _] = ray.at(z);
     let foot = lx - 0.9;
     let post = (x - foot).abs() < 0.07 && (0. ..ly + 0.25).contains(&y);
     let arm = (foot..lx).contains(&x) && (y - ly - 0.22).abs() < 0.05;
     let head = (x - lx).abs() < 0.32 && (y - ly - 0.06).abs() < 0.12;
     if head {
-        let mut point = Point::upright([x, y, z], [0.1; 3], 0.80);
+        let mut point = Point::upright(at, [0.1; 3], 0.80);
         point.glow = if y < ly + 0.04 { scale(SODIUM, 5.) } else { [0.1, 0.07, 0.04] };
         return Some(point);
     }
-    (post || arm).then(|| Point::upright([x, y, z], [0.10, 0.11, 0.11], 0.24))
+    (post || arm).then(|| Point::upright(at, [0.10, 0.11, 0.11], 0.24))
 }
 
 fn sign(ray: &Ray) -> Option<Point> {
-    let [x, y, z] = ray.at(9.8);
+    let at @ [x, y, _] = ray.at(9.8);
     let (u, v) = (x - 3.0, y - 2.05);
     if (0. ..2.1).contains(&u) && (0. ..1.2).contains(&v) {
         // Metal that mirrors the cold sky: in the infrared one flat, dark board.
-        let mut point = Point::upright([x, y, z], [0.02, 0.13, 0.42], 0.11);
+        let mut point = Point::upright(at, [0.02, 0.13, 0.42], 0.11);
         let rim = rounded_box(u - 1.05, v - 0.6, 1.05, 0.6, 0.1);
         if rim > 0. {
             return None;
@@ -375,17 +343,15 @@ fn sign(ray: &Ray) -> Option<Point> {
         let line = (-0.075..-0.035).contains(&rim);
         let cell = 0.048;
         let (cx, top) = ((u - 0.20) / cell, (1.2 - v) / cell);
-        let row = |first: f32| (0. ..7.).contains(&(top - first)).then_some(top - first);
-        let inked = row(3.6).is_some_and(|r| text::inked("CENTRE", cx, r))
-            || row(14.2).is_some_and(|r| text::inked("PORT 3", cx, r));
-        if line || inked {
+        let inked = |name: &str, first: f32| text::inked(name, cx, top - first);
+        if line || inked("CENTRE", 3.6) || inked("PORT 3", 14.2) {
             point.albedo = [0.80, 0.82, 0.85];
         }
         point.gloss = 70.;
         return Some(point);
     }
     let post = [3.35, 4.75].iter().any(|p| (x - p).abs() < 0.05) && (0. ..2.1).contains(&y);
-    post.then(|| Point::upright([x, y, z], [0.22, 0.22, 0.23], 0.19))
+    post.then(|| Point::upright(at, [0.22, 0.22, 0.23], 0.19))
 }
 
 struct Tree {
@@ -403,7 +369,7 @@ const TREES: [Tree; 4] = [
 ];
 
 fn tree(ray: &Ray, tree: &Tree) -> Option<Point> {
-    let [x, y, z] = ray.at(tree.z);
+    let at @ [x, y, _] = ray.at(tree.z);
     let (u, v) = (x - tree.x, y / tree.height);
     let ragged = 0.75 + 0.75 * fbm(u * 1.6 + 9., y * 1.6, tree.seed);
     let crown = (u / 2.3).powi(2) + ((v - 0.64) / 0.36).powi(2) < ragged * ragged * 0.9;
@@ -413,12 +379,12 @@ fn tree(ray: &Ray, tree: &Tree) -> Option<Point> {
         // Leaves catch more light on the side of the lamps.
         let side = (0.8 - 0.25 * u).clamp(0.3, 1.5);
         let albedo = scale([0.28, 0.50, 0.18], side * (0.03 + 0.80 * leaf * leaf));
-        return Some(Point::upright([x, y, z], albedo, 0.19 + 0.03 * v + 0.03 * leaf));
+        return Some(Point::upright(at, albedo, 0.19 + 0.03 * v + 0.03 * leaf));
     }
     let bend = 0.12 * (y * 1.3 + tree.seed as f32).sin();
     let trunk = (u - bend).abs() < 0.20 - 0.02 * y && y >= 0. && v < 0.7;
     let bark = fbm(u * 24., y * 4., tree.seed + 7);
-    trunk.then(|| Point::upright([x, y, z], scale([0.24, 0.17, 0.11], bark), 0.25))
+    trunk.then(|| Point::upright(at, scale([0.24, 0.17, 0.11], bark), 0.25))
 }
 
 // ---- cars -----------------------------------------------------------------------------------
@@ -426,86 +392,69 @@ fn tree(ray: &Ray, tree: &Tree) -> Option<Point> {
 /// Middle of the parked car's front, right and ahead: dark, but just come home.
 const PARKED: (f32, f32) = (-4.25, 11.6);
 const CAR_LENGTH: f32 = 4.2;
+const PAINT: Colour = [0.030, 0.008, 0.010];
 
 fn car_front(ray: &Ray, (middle, ahead): (f32, f32), lights: bool) -> Option<Point> {
-    let [x, y, z] = ray.at(ahead);
+    let at @ [x, y, _] = ray.at(ahead);
     let u = (x - middle).abs();
     let body = rounded_box(u, y - 0.56, 0.88, 0.36, 0.14) < 0.;
     let slope = 0.74 - 0.26 * ((y - 0.9) / 0.55);
     let cabin = (0.88..1.46).contains(&y) && u < slope;
     let tyre = rounded_box(u - 0.72, y - 0.17, 0.13, 0.18, 0.05) < 0.;
-    let paint = [0.030, 0.008, 0.010];
     if body {
-        let mut p = Point::upright([x, y, z], paint, 0.50);
+        let mut p = Point::upright(at, PAINT, 0.50);
         // The engine warms the bonnet from its middle, the radiator most.
         p.heat += 0.36 * (-(u / 0.55).powi(2) - ((y - 0.72) / 0.26).powi(2)).exp();
         if (0.66..0.92).contains(&y) {
-            p.albedo = scale(paint, 1.7);
+            p.albedo = scale(PAINT, 1.7);
         }
         if u < 0.42 && (0.46..0.64).contains(&y) {
             let bar = (y * 24.).rem_euclid(1.) < 0.4;
-            p.albedo = if bar { [0.18; 3] } else { [0.01; 3] };
-            p.heat = if bar { 0.84 } else { 0.98 };
+            (p.albedo, p.heat) = if bar { ([0.18; 3], 0.84) } else { ([0.01; 3], 0.98) };
         }
         if rounded_box(u - 0.64, y - 0.68, 0.15, 0.075, 0.05) < 0. {
-            p.albedo = [0.35, 0.36, 0.38];
-            p.gloss = 1.6;
-            p.heat = if lights { 0.72 } else { 0.46 };
-            if lights {
-                p.glow = [6., 5.8, 5.3];
-            }
+            (p.albedo, p.gloss) = ([0.35, 0.36, 0.38], 1.6);
+            (p.glow, p.heat) = if lights { ([6., 5.8, 5.3], 0.72) } else { ([0.; 3], 0.46) };
         }
         if u < 0.27 && (0.30..0.41).contains(&y) {
-            p.albedo = [0.6, 0.6, 0.55];
-            p.gloss = 1.5;
-            p.heat = 0.40;
+            (p.albedo, p.gloss, p.heat) = ([0.6, 0.6, 0.55], 1.5, 0.40);
         }
         return Some(p);
     }
     if cabin {
         let glass = (0.92..1.36).contains(&y) && u < slope - 0.08;
-        let (albedo, heat) = if glass { ([0.02, 0.024, 0.03], 0.22) } else { (paint, 0.36) };
-        return Some(Point::upright([x, y, z], albedo, heat));
+        let (albedo, heat) = if glass { ([0.02, 0.024, 0.03], 0.22) } else { (PAINT, 0.36) };
+        return Some(Point::upright(at, albedo, heat));
     }
-    tyre.then(|| Point::upright([x, y, z], [0.015; 3], 0.66))
+    tyre.then(|| Point::upright(at, [0.015; 3], 0.66))
 }
 
 /// The side of a car that stands left of us, which we see in perspective behind its front.
 fn car_side(ray: &Ray, (middle, front): (f32, f32)) -> Option<Point> {
-    let plane = middle + 0.88;
-    if ray.right >= -1e-3 {
-        return None;
-    }
-    let z = plane / ray.right;
-    let (along, y) = (z - front, CAMERA_HEIGHT + ray.up * z);
-    if !(0. ..CAR_LENGTH).contains(&along) || y < 0. {
+    let at @ [_, y, z] = ray.beside(middle + 0.88)?;
+    let along = z - front;
+    if !(0. ..CAR_LENGTH).contains(&along) {
         return None;
     }
     let wheel = [0.78, 3.35].map(|w: f32| ((along - w).powi(2) + (y - 0.31).powi(2)).sqrt());
     let wheel = wheel[0].min(wheel[1]);
     // The bonnet is cooler towards the doors.
     let heat = 0.33 + 0.30 * smooth(1.7, 0., along) * smooth(0.3, 0.8, y);
-    let at = [plane, y, z];
-    if wheel < 0.31 {
-        let rim = wheel < 0.19;
-        let (albedo, heat) = if rim { ([0.20; 3], 0.74) } else { ([0.015; 3], 0.66) };
-        return Some(Point::upright(at, albedo, heat));
-    }
-    let paint = [0.030, 0.008, 0.010];
-    if (0.24..0.92).contains(&y) {
-        let seam = [1.35, 2.5].iter().any(|s| (along - s).abs() < 0.02);
-        return Some(Point::upright(at, if seam { [0.005; 3] } else { paint }, heat));
-    }
-    let roof = (0.92..1.46).contains(&y);
     let (start, end) = (1.15 + 1.1 * (y - 0.92), CAR_LENGTH - 0.25 - 0.8 * (y - 0.92));
-    if roof && (start..end).contains(&along) {
+    let (albedo, heat) = if wheel < 0.31 {
+        let rim = wheel < 0.19;
+        if rim { ([0.20; 3], 0.74) } else { ([0.015; 3], 0.66) }
+    } else if (0.24..0.92).contains(&y) {
+        let seam = [1.35, 2.5].iter().any(|s| (along - s).abs() < 0.02);
+        (if seam { [0.005; 3] } else { PAINT }, heat)
+    } else if (0.92..1.46).contains(&y) && (start..end).contains(&along) {
         let glass = y < 1.37 && (start + 0.12..end - 0.15).contains(&along);
         let pillar = (along - 2.5).abs() < 0.05;
-        let (albedo, heat) =
-            if glass && !pillar { ([0.018, 0.02, 0.026], 0.23) } else { (paint, 0.32) };
-        return Some(Point::upright(at, albedo, heat));
-    }
-    None
+        if glass && !pillar { ([0.018, 0.02, 0.026], 0.23) } else { (PAINT, 0.32) }
+    } else {
+        return None;
+    };
+    Some(Point::upright(at, albedo, heat))
 }
 
 // ---- people ---------------------------------------------------------------------------------
@@ -535,28 +484,26 @@ fn walker(ray: &Ray, who: &Walker) -> Option<Point> {
     }
     let s = who.stride;
     let bone = |a: (f32, f32), b: (f32, f32), ra: f32, rb: f32| capsule((u, v), a, b, ra, rb);
-    let head = capsule((u, v), (0.01 * s.signum(), 0.945), (0., 0.915), 0.055, 0.050);
+    let both = |part: &dyn Fn(f32) -> f32| part(-1.).min(part(1.));
+    let head = bone((0.01 * s.signum(), 0.945), (0., 0.915), 0.055, 0.050);
     let neck = bone((0., 0.88), (0., 0.84), 0.030, 0.035);
     let trunk = bone((0., 0.765), (0., 0.55), 0.092, 0.078);
     let shoulders = bone((-0.06, 0.795), (0.06, 0.795), 0.045, 0.045);
-    let arms = [-1f32, 1.].map(|side| {
+    let hand = |side: f32| (0.10 * side + 0.34 * s * side, 0.50);
+    let hands = both(&|side| bone(hand(side), hand(side), 0.026, 0.026));
+    let sleeves = both(&|side| {
         let elbow = (0.105 * side + 0.10 * s * side, 0.64);
-        let hand = (0.10 * side + 0.34 * s * side, 0.50);
         let upper = bone((0.098 * side, 0.79), elbow, 0.036, 0.030);
-        (upper.min(bone(elbow, hand, 0.030, 0.024)), bone(hand, hand, 0.026, 0.026))
+        upper.min(bone(elbow, hand(side), 0.030, 0.024))
     });
-    let legs = [-1f32, 1.].map(|side| {
+    let foot = |side: f32| (0.045 * side + 0.52 * s * side, 0.035);
+    let toes = |side| (foot(side).0 + 0.05 * s.signum(), 0.022);
+    let shoes = both(&|side| bone(foot(side), toes(side), 0.024, 0.02));
+    let trousers = both(&|side| {
         let knee = (0.04 * side + 0.30 * s * side, 0.28);
-        let foot = (0.045 * side + 0.52 * s * side, 0.035);
         let thigh = bone((0.038 * side, 0.53), knee, 0.062, 0.044);
-        let shin = bone(knee, foot, 0.043, 0.028);
-        let shoe = bone(foot, (foot.0 + 0.05 * s.signum(), 0.022), 0.024, 0.02);
-        (thigh.min(shin), shoe)
+        thigh.min(bone(knee, foot(side), 0.043, 0.028))
     });
-    let hands = arms[0].1.min(arms[1].1);
-    let sleeves = arms[0].0.min(arms[1].0);
-    let trousers = legs[0].0.min(legs[1].0);
-    let shoes = legs[0].1.min(legs[1].1);
     let skin = [0.15, 0.10, 0.075];
     // Folds of the clothes: warmth comes through where they lie close.
     let fold = 0.06 * (fbm(u * 22., v * 22., 60) - 0.5);

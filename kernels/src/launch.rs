@@ -50,8 +50,9 @@ impl From<Type> for Element {
     }
 }
 
-/// A contiguous buffer.
+/// A contiguous buffer that a plan asks for; only plans make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Need {
     /// The type of its elements.
     pub element: Element,
@@ -114,7 +115,9 @@ pub enum Arg {
 }
 
 /// A kernel to launch, on a grid and blocks of one dimension, without dynamic shared memory.
+/// Only plans make one.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Launch {
     /// The source with the kernel.
     pub module: Module,

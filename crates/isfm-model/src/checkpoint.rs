@@ -69,13 +69,10 @@ impl Checkpoint {
         let own = metadata.remove(CONFIG_KEY).map(|json| Config::from_json(&json));
         let own = own.transpose().map_err(|e| broken(format!("its configuration: {e}")))?;
         let self_contained = own.is_some();
-        let config =
-            config.cloned().or(own).or_else(|| infer_config(&weights)).ok_or_else(|| {
-                broken(
-                    "these tensors are not an ISFM network's, and no configuration is with them"
-                        .into(),
-                )
-            })?;
+        let config = config.cloned().or(own).or_else(|| infer_config(&weights));
+        const NONE: &str =
+            "these tensors are not an ISFM network's, and no configuration is with them";
+        let config = config.ok_or_else(|| broken(NONE.into()))?;
         check(origin, &config, &weights)?;
         for (name, tensor) in &weights {
             // A sum is finite only if all its terms are; these are far too small to overflow.

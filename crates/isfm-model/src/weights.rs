@@ -20,13 +20,9 @@ pub(crate) fn check(origin: &str, config: &Config, weights: &Weights) -> Result<
     if difference.is_empty() {
         return Ok(());
     }
-    let looks = infer_config(weights).filter(|looks| looks != config);
-    Err(Error::Mismatch {
-        origin: origin.to_string(),
-        config: config.clone(),
-        difference: Box::new(difference),
-        looks: looks.map(Box::new),
-    })
+    let looks = infer_config(weights).filter(|looks| looks != config).map(Box::new);
+    let (origin, config, difference) = (origin.to_string(), config.clone(), Box::new(difference));
+    Err(Error::Mismatch { origin, config, difference, looks })
 }
 
 /// The configuration that the tensors' names and shapes speak of, if they are an ISFM network's.
@@ -36,10 +32,8 @@ pub(crate) fn infer_config(weights: &Weights) -> Option<Config> {
     let count = |prefix: String| {
         let exists = |i: &usize| {
             let prefix = format!("{prefix}{i}.");
-            weights
-                .range(prefix.clone()..)
-                .next()
-                .is_some_and(|(name, _)| name.starts_with(&prefix))
+            let next = weights.range(prefix.clone()..).next();
+            next.is_some_and(|(name, _)| name.starts_with(&prefix))
         };
         (0..).take_while(exists).count()
     };

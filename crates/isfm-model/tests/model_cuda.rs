@@ -12,14 +12,18 @@ use isfm_ops::{self as ops, Epilogue};
 use isfm_ssm::{ScanOptions, ScanParams, selective_scan_with_state};
 use isfm_testing::{Numbers, random, refused, tensor};
 
+/// Not `eprintln!`, which the test harness hides when a test passes.
+fn say(text: &str) {
+    let said = writeln!(std::io::stderr(), "{text}");
+    assert!(said.is_ok());
+}
+
 fn gpu() -> Option<&'static Device> {
     static GPU: OnceLock<Option<Device>> = OnceLock::new();
     GPU.get_or_init(|| match Device::new_cuda(0) {
         Ok(device) => Some(device),
         Err(e) => {
-            // Not `eprintln!`, which the test harness hides when a test passes.
-            let said = writeln!(std::io::stderr(), "SKIPPED: no CUDA device ({e})");
-            assert!(said.is_ok());
+            say(&format!("SKIPPED: no CUDA device ({e})"));
             None
         }
     })
@@ -110,9 +114,7 @@ fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: b
                 let most = unit * want.abs() + (lost + unit / 4.) * largest + written + 1e-30;
                 assert!(error <= most, "{name} {dtype:?}, {i}: {got}, should be {want}");
             }
-            let said =
-                writeln!(std::io::stderr(), "{name} {dtype:?} {i}: {worst:.1e} of {largest:.1e}");
-            assert!(said.is_ok());
+            say(&format!("{name} {dtype:?} {i}: {worst:.1e} of {largest:.1e}"));
         }
     }
 }
@@ -120,72 +122,63 @@ fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: b
 const ALL: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 const SUM: f64 = 4e-6;
 
+/// [`agrees`] in every type, where nothing is lost but in sums.
+fn agree(name: &str, inputs: &[Input], f: Operation) {
+    agrees(name, &ALL, SUM, inputs, f);
+}
+
 #[test]
 fn operations_agree_with_the_cpu() {
     for shape in [[1, 1, 1, 1], [2, 5, 7, 3], [1, 16, 33, 40], [2, 31, 17, 128]] {
         let [b, h, w, c] = shape;
         let x = || input(&shape, -2., 2.);
-        agrees("silu", &ALL, SUM, &[x()], &|v| ops::silu(&v[0]));
+        agree("silu", &[x()], &|v| ops::silu(&v[0]));
         let two = || [x(), x()];
-        agrees("silu_gate", &ALL, SUM, &two(), &|v| ops::silu_gate(&v[0], &v[1]));
-        agrees("sigmoid_gate", &ALL, SUM, &two(), &|v| ops::sigmoid_gate(&v[0], &v[1]));
-        agrees("weighted_sum", &ALL, SUM, &two(), &|v| ops::weighted_sum(&v[0], 0.5, &v[1], -0.25));
+        agree("silu_gate", &two(), &|v| ops::silu_gate(&v[0], &v[1]));
+        agree("sigmoid_gate", &two(), &|v| ops::sigmoid_gate(&v[0], &v[1]));
+        agree("weighted_sum", &two(), &|v| ops::weighted_sum(&v[0], 0.5, &v[1], -0.25));
         for scale in [vec![c], vec![b, c]] {
             let inputs = [x(), input(&scale, -1., 1.), x()];
-            agrees("scale_add", &ALL, SUM, &inputs, &|v| ops::scale_add(&v[0], &v[1], &v[2]));
+            agree("scale_add", &inputs, &|v| ops::scale_add(&v[0], &v[1], &v[2]));
         }
         if c > 1 {
             let inputs = [x(), input(&[c], -1., 1.), input(&[c], -1., 1.)];
-            agrees("layer_norm", &ALL, SUM, &inputs, &|v| {
-                ops::layer_norm(&v[0], &v[1], &v[2], 1e-5)
-            });
+            agree("layer_norm", &inputs, &|v| ops::layer_norm(&v[0], &v[1], &v[2], 1e-5));
         }
         for k in [3, 5] {
-            agrees("avg_pool2d", &ALL, SUM, &[x()], &|v| ops::avg_pool2d(&v[0], k));
-            agrees("max_pool2d", &ALL, SUM, &[x()], &|v| ops::max_pool2d(&v[0], k));
+            agree("avg_pool2d", &[x()], &|v| ops::avg_pool2d(&v[0], k));
+            agree("max_pool2d", &[x()], &|v| ops::max_pool2d(&v[0], k));
             let inputs = [x(), input(&[c, 1, k, k], -1., 1.), input(&[c], -1., 1.)];
-            agrees("depthwise_conv2d", &ALL, SUM, &inputs, &|v| {
+            agree("depthwise_conv2d", &inputs, &|v| {
                 ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)
             });
-            agrees("depthwise_conv2d_silu", &ALL, SUM, &inputs, &|v| {
+            agree("depthwise_conv2d_silu", &inputs, &|v| {
                 ops::depthwise_conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
             });
         }
         for (cout, k) in [(1, 3), (20, 3), (70, 5), (130, 1)] {
             let inputs = [x(), input(&[cout, c, k, k], -0.2, 0.2), input(&[cout], -1., 1.)];
-            agrees("conv2d", &ALL, SUM, &inputs, &|v| {
-                ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None)
-            });
-            agrees("conv2d_silu", &ALL, SUM, &inputs, &|v| {
+            agree("conv2d", &inputs, &|v| ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::None));
+            agree("conv2d_silu", &inputs, &|v| {
                 ops::conv2d(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
             });
             let [x, weight, _] = inputs;
             let inputs = [x, weight, input(&[b, h, w, cout], -1., 1.)];
-            agrees("conv2d_add", &ALL, SUM, &inputs, &|v| {
+            agree("conv2d_add", &inputs, &|v| {
                 ops::conv2d(&v[0], &v[1], None, Epilogue::Add(&v[2]))
             });
         }
         let inputs = [x(), input(&[9, c], -0.5, 0.5), input(&[9], -1., 1.)];
-        agrees("linear_silu", &ALL, SUM, &inputs, &|v| {
-            ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::Silu)
-        });
-        agrees("linear", &ALL, SUM, &inputs, &|v| {
-            ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::None)
-        });
+        agree("linear_silu", &inputs, &|v| ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::Silu));
+        agree("linear", &inputs, &|v| ops::linear(&v[0], &v[1], Some(&v[2]), Epilogue::None));
         for (height, width) in [(h + 1, w + 1), (2 * h, w.div_ceil(2)), (1, 3)] {
-            agrees("resize_bilinear", &ALL, SUM, &[x()], &|v| {
-                ops::resize_bilinear(&v[0], height, width)
-            });
+            agree("resize_bilinear", &[x()], &|v| ops::resize_bilinear(&v[0], height, width));
         }
         if h > 1 {
-            agrees("dwt2", &ALL, SUM, &[x()], &|v| {
-                Ok(dwt2(&v[0], &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?
-                    .packed()?)
-            });
+            let (haar, border, layout) = (Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast);
+            agree("dwt2", &[x()], &|v| Ok(dwt2(&v[0], &haar, border, layout)?.packed()?));
             let bands = [input(&[b, h, w, c], -1., 1.), input(&[b, h, w, 3 * c], -1., 1.)];
-            agrees("idwt2", &ALL, SUM, &bands, &|v| {
-                Ok(idwt2(&v[0], &v[1], &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?)
-            });
+            agree("idwt2", &bands, &|v| Ok(idwt2(&v[0], &v[1], &haar, border, layout)?));
         }
     }
 }
@@ -215,13 +208,8 @@ fn four_directions_agree_with_the_cpu() {
         agrees("selective_scan_2d", &ALL, 1e-5, &scan_inputs(b, h, w, d, n, r), &scan);
     }
     // The largest that the network meets: L = 307,200.
-    agrees(
-        "selective_scan_2d 480x640",
-        &[DType::F32],
-        1e-5,
-        &scan_inputs(1, 480, 640, 8, 16, 8),
-        &scan,
-    );
+    let inputs = scan_inputs(1, 480, 640, 8, 16, 8);
+    agrees("selective_scan_2d 480x640", &[DType::F32], 1e-5, &inputs, &scan);
 }
 
 #[test]
@@ -313,21 +301,19 @@ fn sizes_beyond_a_kernel_are_refused_by_name() {
 #[test]
 fn the_network_agrees_with_the_cpu() {
     let Some(gpu) = gpu() else { return };
-    let work = || -> Result<()> {
+    let work = || -> isfm_model::Result<()> {
         let config = Config::from(Preset::Small);
-        let weights =
-            initial_weights(&config, 1, &Device::Cpu).map_err(candle_core::Error::wrap)?;
+        let weights = initial_weights(&config, 1, &Device::Cpu)?;
         let image = |seed| tensor(&Numbers(seed).vec(37 * 46, 0., 1.), &[1, 1, 37, 46], DType::F32);
         let (visible, infrared) = (image(1), image(2));
-        let fused = |device: &Device, dtype: DType| -> Result<Vec<f64>> {
+        let fused = |device: &Device, dtype: DType| -> isfm_model::Result<Vec<f64>> {
             let mut weights = weights.clone();
             for t in weights.values_mut() {
                 *t = t.to_dtype(dtype)?.to_device(device)?;
             }
-            let network =
-                Network::from_weights(&config, &weights).map_err(candle_core::Error::wrap)?;
+            let network = Network::from_weights(&config, &weights)?;
             let [v, i] = [&visible, &infrared].map(|t| t.to_dtype(dtype)?.to_device(device));
-            Ok(values(&network.forward(&v?, &i?).map_err(candle_core::Error::wrap)?))
+            Ok(values(&network.forward(&v?, &i?)?))
         };
         let want = fused(&Device::Cpu, DType::F32)?;
         let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
@@ -335,30 +321,23 @@ fn the_network_agrees_with_the_cpu() {
         for (dtype, most) in [(DType::F32, 1e-4), (DType::F16, 2e-2), (DType::BF16, 1e-1)] {
             let got = fused(gpu, dtype)?;
             let worst = got.iter().zip(&want).fold(0f64, |m, (g, w)| m.max((g - w).abs()));
-            let said =
-                writeln!(std::io::stderr(), "network {dtype:?}: {worst:.1e} of {largest:.1e}");
-            assert!(said.is_ok());
+            say(&format!("network {dtype:?}: {worst:.1e} of {largest:.1e}"));
             assert!(worst <= most * largest, "{dtype:?}: {worst} of {largest}");
         }
 
-        let gradients = |device: &Device| -> Result<Vec<(String, Vec<f64>)>> {
-            let mut vars = Vec::new();
-            let mut tensors = isfm_model::Weights::new();
-            for (name, t) in &weights {
-                let var = Var::from_tensor(&t.to_device(device)?)?;
-                tensors.insert(name.clone(), var.as_tensor().clone());
-                vars.push((name.clone(), var));
+        let gradients = |device: &Device| -> isfm_model::Result<Vec<(String, Vec<f64>)>> {
+            let mut weights = weights.clone();
+            for t in weights.values_mut() {
+                *t = Var::from_tensor(&t.to_device(device)?)?.into_inner();
             }
-            let network =
-                Network::from_weights(&config, &tensors).map_err(candle_core::Error::wrap)?;
+            let network = Network::from_weights(&config, &weights)?;
             let [v, i] = [&visible, &infrared].map(|t| t.to_device(device));
-            let out = network.forward(&v?, &i?).map_err(candle_core::Error::wrap)?;
-            let grads = out.sqr()?.mean_all()?.backward()?;
-            let of = |(name, var): &(String, Var)| {
-                let grad = grads.get(var.as_tensor()).cloned().map_or(var.zeros_like(), Ok)?;
+            let grads = network.forward(&v?, &i?)?.sqr()?.mean_all()?.backward()?;
+            let of = |(name, t): (&String, &Tensor)| {
+                let grad = grads.get(t).cloned().map_or(t.zeros_like(), Ok)?;
                 Ok((name.clone(), values(&grad)))
             };
-            vars.iter().map(of).collect()
+            weights.iter().map(of).collect()
         };
         for ((name, want), (_, got)) in gradients(&Device::Cpu)?.iter().zip(&gradients(gpu)?) {
             let largest = want.iter().fold(1e-8f64, |m, w| m.max(w.abs()));

@@ -59,13 +59,22 @@ pub fn refused<T, E: std::fmt::Display>(result: Result<T, E>, words: &[&str]) {
     }
 }
 
-/// Asserts that an error and its sources together say `cause` once, and that no text repeats its
-/// source's.
-pub fn says_once(error: &dyn std::error::Error, cause: &str) {
-    let chain = std::iter::successors(Some(error), |e| e.source());
-    let texts: Vec<String> = chain.map(ToString::to_string).collect();
-    assert_eq!(texts.concat().matches(cause).count(), 1, "{texts:?}");
-    assert!(texts.windows(2).all(|pair| !pair[0].contains(&pair[1])), "{texts:?}");
+/// Asserts that an error and its causes together say `cause` once, and that no text repeats the next.
+#[track_caller]
+pub fn says_once(error: &(dyn std::error::Error + 'static), cause: &str) {
+    let told = chain(error);
+    assert_eq!(told.matches(cause).count(), 1, "{told}");
+}
+
+/// An error's text and those of its causes, with `: ` between. Asserts that none repeats the next.
+#[track_caller]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    for pair in texts.windows(2) {
+        assert!(!pair[0].contains(&pair[1]), "a cause is told twice: {texts:?}");
+    }
+    texts.join(": ")
 }
 
 /// The folder `shared` beside the repository: other people's pictures, and numbers made from them.

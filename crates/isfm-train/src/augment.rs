@@ -57,32 +57,53 @@ pub struct Sample {
 /// If `patch` is 0 or an image cannot be resized.
 pub fn draw(pair: &Pair, patch: usize, seed: u64, epoch: usize, index: usize) -> Result<Sample> {
     if patch == 0 {
-        let needed = "at least 1".into();
-        return Err(Error::Setting { setting: "patch", got: "0".into(), needed });
+        return Err(Error::setting("patch", 0, "at least 1"));
     }
     let mut rng = stream(Purpose::Augment, seed, epoch as u64, index as u64);
     if below(&mut rng, 2) == 1 {
-        let side = LARGE * patch;
-        let visible = resize_bicubic(&pair.visible, 3, pair.width, pair.height, side, side)?;
-        let infrared = resize_bicubic(&pair.infrared, 1, pair.width, pair.height, side, side)?;
-        if let Some((x, y)) = place(&visible, &infrared, side, patch, &mut rng) {
-            return Ok(sample(&visible, &infrared, side, (x, y), patch, Placement::Patch { x, y }));
+        let large = squares(pair, LARGE * patch)?;
+        if let Some((x, y)) = place(&large, patch, &mut rng) {
+            return Ok(sample(&large, (x, y), patch, Placement::Patch { x, y }));
         }
     }
-    let visible = resize_bicubic(&pair.visible, 3, pair.width, pair.height, patch, patch)?;
-    let infrared = resize_bicubic(&pair.infrared, 1, pair.width, pair.height, patch, patch)?;
-    Ok(sample(&visible, &infrared, patch, (0, 0), patch, Placement::Whole))
+    Ok(sample(&squares(pair, patch)?, (0, 0), patch, Placement::Whole))
+}
+
+/// A square picture of interleaved values.
+struct Square {
+    pixels: Vec<u8>,
+    channels: usize,
+    side: usize,
+}
+
+impl Square {
+    fn rows(&self, (x, y): (usize, usize), patch: usize) -> impl Iterator<Item = &[u8]> {
+        let rows = self.pixels.chunks_exact(self.side * self.channels).skip(y).take(patch);
+        rows.map(move |row| &row[x * self.channels..(x + patch) * self.channels])
+    }
+
+    /// Whether a patch's mean lies strictly between 1 and 254.
+    fn is_shown(&self, at: (usize, usize), patch: usize) -> bool {
+        let sum = |row: &[u8]| row.iter().map(|&v| u64::from(v)).sum::<u64>();
+        let total: u64 = self.rows(at, patch).map(sum).sum();
+        let mean = total as f64 / (patch * patch * self.channels) as f64;
+        mean > 1. && mean < 254.
+    }
+}
+
+/// The visible and the infrared image, resized.
+fn squares(pair: &Pair, side: usize) -> Result<[Square; 2]> {
+    let square = |pixels: &[u8], channels| -> Result<Square> {
+        let pixels = resize_bicubic(pixels, channels, pair.width, pair.height, side, side)?;
+        Ok(Square { pixels, channels, side })
+    };
+    Ok([square(&pair.visible, 3)?, square(&pair.infrared, 1)?])
 }
 
 /// An acceptable place. Taking the first acceptable one of three cells in random order is the
 /// same as drawing all three and then one of them, with less work.
-fn place(
-    visible: &[u8],
-    infrared: &[u8],
-    side: usize,
-    patch: usize,
-    rng: &mut ChaCha8Rng,
-) -> Option<(usize, usize)> {
+fn place(large: &[Square; 2], patch: usize, rng: &mut ChaCha8Rng) -> Option<(usize, usize)> {
+    let side = large[0].side;
     let mid = side / 2;
     let spans = [(0, mid), (mid, side)];
     let mut cells = [0, 1, 2, 3];
@@ -93,11 +114,7 @@ fn place(
         for _ in 0..PLACES_TRIED {
             let x = left + below(rng, right - left - patch + 1);
             let y = top + below(rng, bottom - top - patch + 1);
-            let shown = |plane, channels| {
-                let mean = mean(plane, channels, side, (x, y), patch);
-                mean > 1. && mean < 254.
-            };
-            if shown(visible, 3) || shown(infrared, 1) {
+            if large.iter().any(|image| image.is_shown((x, y), patch)) {
                 return Some((x, y));
             }
         }
@@ -105,42 +122,15 @@ fn place(
     None
 }
 
-fn rows(
-    plane: &[u8],
-    channels: usize,
-    side: usize,
-    (x, y): (usize, usize),
-    patch: usize,
-) -> impl Iterator<Item = &[u8]> {
-    plane
-        .chunks_exact(side * channels)
-        .skip(y)
-        .take(patch)
-        .map(move |row| &row[x * channels..(x + patch) * channels])
-}
-
-fn mean(plane: &[u8], channels: usize, side: usize, at: (usize, usize), patch: usize) -> f64 {
-    let total: u64 = rows(plane, channels, side, at, patch)
-        .map(|row| row.iter().map(|&v| u64::from(v)).sum::<u64>())
-        .sum();
-    total as f64 / (patch * patch * channels) as f64
-}
-
 fn sample(
-    visible: &[u8],
-    infrared: &[u8],
-    side: usize,
+    [visible, infrared]: &[Square; 2],
     at: (usize, usize),
     patch: usize,
     placement: Placement,
 ) -> Sample {
-    let visible = rows(visible, 3, side, at, patch)
-        .flat_map(|row| row.as_chunks::<3>().0)
-        .map(|&rgb| (luma(rgb) / 255.).min(1.))
-        .collect();
-    let infrared = rows(infrared, 1, side, at, patch)
-        .flat_map(|row| row.iter().map(|&v| f32::from(v) / 255.))
-        .collect();
+    let visible = visible.rows(at, patch).flat_map(|row| row.as_chunks::<3>().0);
+    let visible = visible.map(|&rgb| (luma(rgb) / 255.).min(1.)).collect();
+    let infrared = infrared.rows(at, patch).flatten().map(|&v| f32::from(v) / 255.).collect();
     Sample { visible, infrared, placement }
 }
 

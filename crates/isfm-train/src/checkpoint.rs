@@ -97,8 +97,7 @@ impl State {
             ];
             for (prefix, values) in parts {
                 if values.len() != tensor.elem_count() {
-                    let problem = format!("{name} and its state differ in size");
-                    return Err(Error::Optimiser(problem));
+                    return Err(Error::Optimiser(format!("{name} and its state differ in size")));
                 }
                 checksum.tensor(prefix, name, &values);
                 planes.push((format!("{prefix}{name}"), Plane { shape: tensor.dims(), values }));
@@ -190,16 +189,8 @@ impl State {
         if format!("{:016x}", checksum.finish()) != header.checksum {
             return Err(wrong("its checksum does not fit: the file is damaged".into()));
         }
-        Ok(Self {
-            model: header.model,
-            train: header.train,
-            pairs: header.pairs,
-            fingerprint,
-            step: header.step,
-            seconds: header.seconds,
-            weights,
-            moments,
-        })
+        let Header { model, train, pairs, step, seconds, .. } = header;
+        Ok(Self { model, train, pairs, fingerprint, step, seconds, weights, moments })
     }
 
     /// The newest whole checkpoint of an output folder, its path, and what is wrong with a newer
@@ -216,14 +207,13 @@ impl State {
         let previous = dir.join(PREVIOUS);
         match Self::read(&previous) {
             Ok(state) => Ok((state, previous, Some(problem))),
-            Err(other) => Err(Error::NoCheckpoint {
-                dir: dir.to_path_buf(),
-                problem: if previous.exists() {
-                    format!("{}; {}", problem.chain(), other.chain())
-                } else {
-                    problem.chain()
-                },
-            }),
+            Err(other) => {
+                let mut problem = problem.chain();
+                if previous.exists() {
+                    problem += &format!("; {}", other.chain());
+                }
+                Err(Error::NoCheckpoint { dir: dir.to_path_buf(), problem })
+            }
         }
     }
 }

@@ -82,43 +82,28 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Setting`] for the first that is out of it.
     pub fn validate(&self) -> Result<()> {
-        let whole = [("batch", self.batch), ("epochs", self.epochs)];
-        for (setting, got) in whole {
-            if got == 0 {
-                let needed = "at least 1".into();
-                return Err(Error::Setting { setting, got: got.to_string(), needed });
-            }
-        }
+        let check = |setting, got: &dyn ToString, fits: bool, needed| {
+            if fits { Ok(()) } else { Err(Error::setting(setting, got.to_string(), needed)) }
+        };
+        check("batch", &self.batch, self.batch > 0, "at least 1")?;
+        check("epochs", &self.epochs, self.epochs > 0, "at least 1")?;
         // Below 12 the SSIM window sees mostly padding; beyond, three patches overflow a resize.
-        if !(12..=4096).contains(&self.patch) {
-            let needed = "12 to 4096".into();
-            return Err(Error::Setting { setting: "patch", got: self.patch.to_string(), needed });
-        }
-        let (s, a, l) = (&self.schedule, &self.adam, &self.loss);
-        let any = |v: f64| v.is_finite() && v >= 0.;
-        let decay = |v: f64| (0. ..1.).contains(&v);
-        let checks: [(&'static str, f64, bool, &str); 10] = [
-            ("schedule.start", s.start, any(s.start), "a finite number, 0 or more"),
-            ("schedule.peak", s.peak, any(s.peak) && s.peak > 0., "a finite number above 0"),
-            ("schedule.floor", s.floor, any(s.floor), "a finite number, 0 or more"),
-            ("adam.beta1", a.beta1, decay(a.beta1), "0 or more and below 1"),
-            ("adam.beta2", a.beta2, decay(a.beta2), "0 or more and below 1"),
-            ("adam.eps", a.eps, any(a.eps) && a.eps > 0., "a finite number above 0"),
-            ("loss.content", l.content, any(l.content), "a finite number, 0 or more"),
-            ("loss.intensity", l.intensity, any(l.intensity), "a finite number, 0 or more"),
-            ("loss.gradient", l.gradient, any(l.gradient), "a finite number, 0 or more"),
-            ("loss.ssim", l.ssim, any(l.ssim), "a finite number, 0 or more"),
-        ];
-        for (setting, got, ok, needed) in checks {
-            if !ok {
-                return Err(Error::Setting {
-                    setting,
-                    got: got.to_string(),
-                    needed: needed.into(),
-                });
-            }
-        }
-        Ok(())
+        check("patch", &self.patch, (12..=4096).contains(&self.patch), "12 to 4096")?;
+        let any =
+            |name, v: f64| check(name, &v, v.is_finite() && v >= 0., "a finite number, 0 or more");
+        let above =
+            |name, v: f64| check(name, &v, v.is_finite() && v > 0., "a finite number above 0");
+        let decay = |name, v: f64| check(name, &v, (0. ..1.).contains(&v), "0 or more and below 1");
+        any("schedule.start", self.schedule.start)?;
+        above("schedule.peak", self.schedule.peak)?;
+        any("schedule.floor", self.schedule.floor)?;
+        decay("adam.beta1", self.adam.beta1)?;
+        decay("adam.beta2", self.adam.beta2)?;
+        above("adam.eps", self.adam.eps)?;
+        any("loss.content", self.loss.content)?;
+        any("loss.intensity", self.loss.intensity)?;
+        any("loss.gradient", self.loss.gradient)?;
+        any("loss.ssim", self.loss.ssim)
     }
 
     /// The learning rate of an epoch, from 0.

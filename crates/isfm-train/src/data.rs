@@ -96,8 +96,8 @@ impl PairFolder {
         let mut fingerprint = Fnv::default();
         let mut entries = Vec::with_capacity(pairs.len());
         for (name, visible, infrared) in pairs {
-            let visible_size = read_image_size(&visible)?;
-            let infrared_size = read_image_size(&infrared)?;
+            let (visible_size, infrared_size) =
+                (read_image_size(&visible)?, read_image_size(&infrared)?);
             if visible_size != infrared_size {
                 return Err(Error::PairSize { visible, visible_size, infrared, infrared_size });
             }
@@ -105,8 +105,7 @@ impl PairFolder {
             fingerprint.word(u64::from(visible_size.0));
             fingerprint.word(u64::from(visible_size.1));
             for path in [&visible, &infrared] {
-                let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-                fingerprint.word(length);
+                fingerprint.word(std::fs::metadata(path).map_err(Error::io(path))?.len());
             }
             entries.push(Entry { name, visible, infrared, decoded: OnceLock::new() });
         }
@@ -117,9 +116,8 @@ impl PairFolder {
     /// Limits the memory for decoded images to `bytes`; 0 decodes them anew every time.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
-        let held: usize =
-            self.entries.iter().filter_map(|e| e.decoded.get()).map(|p| p.bytes()).sum();
-        self.room = AtomicUsize::new(bytes.saturating_sub(held));
+        let held = self.entries.iter().filter_map(|e| Some(e.decoded.get()?.bytes()));
+        self.room = AtomicUsize::new(bytes.saturating_sub(held.sum()));
         self
     }
 
@@ -153,11 +151,9 @@ impl PairFolder {
     /// # Errors
     /// If `index` is past the end, or a file cannot be decoded.
     pub fn pair(&self, index: usize) -> Result<Arc<Pair>> {
-        let entry = self.entries.get(index).ok_or_else(|| Error::Setting {
-            setting: "index",
-            got: index.to_string(),
-            needed: format!("a pair below {}", self.entries.len()),
-        })?;
+        let needed = || format!("a pair below {}", self.entries.len());
+        let entry = self.entries.get(index);
+        let entry = entry.ok_or_else(|| Error::setting("index", index, &needed()))?;
         if let Some(pair) = entry.decoded.get() {
             return Ok(pair.clone());
         }
@@ -191,12 +187,7 @@ impl Entry {
                 infrared_size: infrared.dimensions(),
             });
         }
-        let (width, height) = visible.dimensions();
-        Ok(Pair {
-            width: width as usize,
-            height: height as usize,
-            visible: visible.into_raw(),
-            infrared: infrared.into_raw(),
-        })
+        let (width, height) = (visible.width() as usize, visible.height() as usize);
+        Ok(Pair { width, height, visible: visible.into_raw(), infrared: infrared.into_raw() })
     }
 }

@@ -157,15 +157,14 @@ impl From<isfm::Error> for Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Its text and those of its causes.
-    fn texts(&self) -> impl Iterator<Item = String> {
-        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
-        chain.map(ToString::to_string)
-    }
-
     /// The text with all its causes, for where an error becomes part of another's text.
     pub(crate) fn chain(&self) -> String {
-        self.texts().collect::<Vec<_>>().join(": ")
+        let chain = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    pub(crate) fn setting(setting: &'static str, got: impl ToString, needed: &str) -> Self {
+        Self::Setting { setting, got: got.to_string(), needed: needed.to_string() }
     }
 
     /// For `map_err`: an I/O error with the path it happened at.
@@ -247,11 +246,8 @@ mod tests {
                 | Error::Stuck { .. } | Error::Optimiser(_) | Error::Resize { .. }
                 | Error::Threads(_) => &error.to_string(),
             };
-            assert_eq!(error.chain().matches(cause).count(), 1, "{}", error.chain());
-            let texts: Vec<String> = error.texts().collect();
-            for pair in texts.windows(2) {
-                assert!(!pair[0].contains(&pair[1]), "{texts:?}");
-            }
+            isfm_testing::says_once(&error, cause);
+            assert_eq!(isfm_testing::chain(&error), error.chain());
         }
     }
 }

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Optimizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
-use isfm_model::{Checkpoint, Config, Network};
+use isfm_model::{Checkpoint, Config, Network, initial_weights};
 
 use crate::augment::draw;
 use crate::checkpoint::{LAST, PREVIOUS, write};
@@ -64,14 +64,15 @@ impl TrainerBuilder {
         if std::fs::read_dir(&dir).map_err(Error::io(&dir))?.next().is_some() {
             return Err(Error::OutputNotEmpty(dir));
         }
-        let weights = match self.weights {
-            Some(weights) => weights,
-            None => isfm_model::initial_weights(&self.model, self.train.seed, &self.device)?,
+        let vars = match &self.weights {
+            Some(weights) => variables(weights, &self.device)?,
+            None => {
+                let seed = self.train.seed;
+                variables(&initial_weights(&self.model, seed, &self.device)?, &self.device)?
+            }
         };
-        let vars = variables(&weights, &self.device)?;
         let adam = Adam::named(vars, self.train.adam.clone());
-        let parts = Parts { model: self.model, train: self.train, data: self.data, adam };
-        let mut trainer = Trainer::assemble(parts, self.device, dir)?;
+        let mut trainer = Trainer::assemble(self, adam, dir)?;
         trainer.save()?;
         Ok(trainer)
     }
@@ -88,28 +89,20 @@ impl TrainerBuilder {
         let (state, path, newer) = State::latest(&dir)?;
         let given = settings(&self.model, &self.train, self.data.len(), self.data.fingerprint());
         let there = settings(&state.model, &state.train, state.pairs, state.fingerprint);
-        for (setting, there) in &there {
-            let given = given.get(setting).map_or("nothing", String::as_str);
+        // One that either side lacks is among the other's.
+        for setting in there.keys().chain(given.keys()) {
+            let value = |of: &BTreeMap<String, String>| {
+                of.get(setting).map_or("nothing", String::as_str).to_string()
+            };
+            let (there, given, setting) = (value(&there), value(&given), setting.clone());
             if given != there {
-                return Err(Error::Differs {
-                    path,
-                    setting: setting.clone(),
-                    there: there.clone(),
-                    given: given.to_string(),
-                });
+                return Err(Error::Differs { path, setting, there, given });
             }
-        }
-        // The other way round, for a setting the checkpoint lacks.
-        if let Some((setting, given)) = given.iter().find(|(s, _)| !there.contains_key(*s)) {
-            let there = "nothing".to_string();
-            let (setting, given) = (setting.clone(), given.clone());
-            return Err(Error::Differs { path, setting, there, given });
         }
 
         let vars = variables(&state.weights, &self.device)?;
         let adam = Adam::restore(vars, self.train.adam.clone(), state.step, state.moments)?;
-        let parts = Parts { model: self.model, train: self.train, data: self.data, adam };
-        let mut trainer = Trainer::assemble(parts, self.device, dir)?;
+        let mut trainer = Trainer::assemble(self, adam, dir)?;
         trainer.seconds = state.seconds;
         trainer.saved = (path.clone(), state.step);
         if let Some(newer) = newer {
@@ -170,13 +163,6 @@ pub enum Outcome {
     Stopped,
 }
 
-struct Parts {
-    model: Config,
-    train: TrainConfig,
-    data: PairFolder,
-    adam: Adam,
-}
-
 /// A training run, and the folder it keeps its files in:
 ///
 /// | file | what |
@@ -222,14 +208,11 @@ impl Trainer {
         TrainerBuilder { model, data, train, device: Device::Cpu, weights: None }
     }
 
-    fn assemble(parts: Parts, device: Device, dir: PathBuf) -> Result<Self> {
-        let Parts { model, train, data, adam } = parts;
+    fn assemble(parts: TrainerBuilder, adam: Adam, dir: PathBuf) -> Result<Self> {
+        let TrainerBuilder { model, train, data, device, .. } = parts;
         if data.len() < train.batch {
-            return Err(Error::Setting {
-                setting: "batch",
-                got: train.batch.to_string(),
-                needed: format!("at most the {} pairs there are", data.len()),
-            });
+            let needed = format!("at most the {} pairs there are", data.len());
+            return Err(Error::setting("batch", train.batch, &needed));
         }
         // Gradients flow to the variables through the network's tensors, which are the same ones.
         let network = Network::from_weights(&model, &tensors(&adam))?;
@@ -306,11 +289,7 @@ impl Trainer {
     /// or written; all epochs done already.
     pub fn step(&mut self) -> Result<StepReport> {
         if self.adam.steps() >= self.total_steps() {
-            return Err(Error::Setting {
-                setting: "epochs",
-                got: self.train.epochs.to_string(),
-                needed: "more than are done".into(),
-            });
+            return Err(Error::setting("epochs", self.train.epochs, "more than are done"));
         }
         let batch = self.loader.batch(self.adam.steps())?;
         self.step_on(batch)
@@ -340,12 +319,10 @@ impl Trainer {
             ssim: value(&loss.ssim)?,
             seconds: 0.,
         };
-        let failed = |what: String| Error::NonFinite {
-            step,
-            what,
-            samples: batch.names.clone(),
-            checkpoint: self.saved.0.clone(),
-            checkpoint_step: self.saved.1,
+        let failed = |what: String| {
+            let (samples, (checkpoint, checkpoint_step)) =
+                (batch.names.clone(), self.saved.clone());
+            Error::NonFinite { step, what, samples, checkpoint, checkpoint_step }
         };
         // The terms first: the total would only say that one of them failed.
         let bad = report.losses().into_iter().rev().find(|(_, v)| !v.is_finite());
@@ -359,9 +336,7 @@ impl Trainer {
         match self.adam.update(&grads)? {
             Update::Done => self.unguided = 0,
             Update::Unguided => self.unguided += 1,
-            Update::NonFinite(name) => {
-                return Err(failed(format!("the gradient of `{name}`")));
-            }
+            Update::NonFinite(name) => return Err(failed(format!("the gradient of `{name}`"))),
         }
         let seconds = started.elapsed().as_secs_f64();
         report.seconds = seconds as f32;
@@ -400,12 +375,12 @@ impl Trainer {
     /// # Errors
     /// If one of them cannot be written.
     pub fn export(&self) -> Result<()> {
-        let mut metadata = BTreeMap::new();
-        let settings = serde_json::to_string(&self.train).unwrap_or_default();
-        metadata.insert("training".to_string(), settings);
-        metadata.insert("training_step".to_string(), self.adam.steps().to_string());
-        metadata.insert("training_pairs".to_string(), self.loader.data.len().to_string());
-        metadata.insert("training_seconds".to_string(), format!("{:.0}", self.seconds));
+        let metadata = BTreeMap::from([
+            ("training".to_string(), serde_json::to_string(&self.train).unwrap_or_default()),
+            ("training_step".to_string(), self.adam.steps().to_string()),
+            ("training_pairs".to_string(), self.loader.data.len().to_string()),
+            ("training_seconds".to_string(), format!("{:.0}", self.seconds)),
+        ]);
         let (config, weights) = (self.model.clone(), self.weights()?);
         let file = Checkpoint { config, weights, self_contained: true, metadata };
         file.write(self.dir.join("weights.safetensors"), DType::F32)?;
@@ -422,11 +397,11 @@ impl Trainer {
     pub fn run(&mut self, options: &RunOptions) -> Result<Outcome> {
         match options.threads {
             None => self.run_here(options),
-            Some(threads) => {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-                let pool = pool.map_err(|e| Error::Threads(e.to_string()))?;
-                pool.install(|| self.run_here(options))
-            }
+            Some(threads) => rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .map_err(|e| Error::Threads(e.to_string()))?
+                .install(|| self.run_here(options)),
         }
     }
 
@@ -486,16 +461,17 @@ impl Trainer {
                 means = Means::default();
             }
             if stop && done < total {
-                progress.end();
+                progress.bar.abandon();
                 return Ok(Outcome::Stopped);
             }
         }
-        progress.end();
+        progress.bar.abandon();
         Ok(Outcome::Finished)
     }
 }
 
 /// The samples of one step.
+#[derive(Default)]
 struct Batch {
     names: Vec<String>,
     visible: Vec<f32>,
@@ -519,12 +495,7 @@ impl Loader {
         let (epoch, at) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
         let mut order: Vec<usize> = (0..self.data.len()).collect();
         shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0), &mut order);
-        let size = batch * patch * patch;
-        let mut out = Batch {
-            names: Vec::with_capacity(batch),
-            visible: Vec::with_capacity(size),
-            infrared: Vec::with_capacity(size),
-        };
+        let mut out = Batch::default();
         for &index in order.iter().skip(at * batch).take(batch) {
             let pair = self.data.pair(index)?;
             let sample = draw(&pair, patch, seed, epoch, index)?;
@@ -607,10 +578,6 @@ impl Progress {
                 report.rate
             );
         }
-    }
-
-    fn end(&self) {
-        self.bar.abandon();
     }
 }
 

@@ -163,47 +163,39 @@ impl Builder {
     /// [`Error::Device`], [`Error::DType`] and [`Error::Option`] for options this version lacks
     /// or that make no sense.
     pub fn build(self) -> Result<Isfm> {
-        let on_gpu = cfg!(feature = "cuda") && self.device.is_cuda();
-        if !on_gpu && !self.device.is_cpu() {
+        let Self { source, config, device, dtype, threads, borders, options } = self;
+        let on_gpu = cfg!(feature = "cuda") && device.is_cuda();
+        if !on_gpu && !device.is_cpu() {
             let needed = if cfg!(feature = "cuda") {
                 "the CPU or an NVIDIA GPU"
             } else {
                 "the CPU (NVIDIA GPUs need the feature `cuda`)"
             };
-            let got = self.device.location();
-            return Err(Error::Device { what: "the network", got, needed });
+            return Err(Error::Device { what: "the network", got: device.location(), needed });
         }
-        if self.dtype != DType::F32 && !(on_gpu && matches!(self.dtype, DType::F16 | DType::BF16)) {
+        if dtype != DType::F32 && !(on_gpu && matches!(dtype, DType::F16 | DType::BF16)) {
             let needed = if on_gpu { "F32, F16 or BF16 on a GPU" } else { "F32 on the CPU" };
-            return Err(Error::DType { what: "the network", got: self.dtype, needed });
+            return Err(Error::DType { what: "the network", got: dtype, needed });
         }
-        tiling::validate(self.options.tiling)?;
-        self.options.normalize_visible.validate("the visible normalisation")?;
-        self.options.normalize_infrared.validate("the infrared normalisation")?;
-        let pool = self.threads.map(pool).transpose()?;
-        let wanted = self.config.as_ref();
-        let Checkpoint { config, mut weights, self_contained, .. } = match self.source {
-            Source::Embedded => embedded(wanted)?,
-            Source::File(path) => Checkpoint::read(&path, wanted, &Device::Cpu)?,
+        tiling::validate(options.tiling)?;
+        options.normalize_visible.validate("the visible normalisation")?;
+        options.normalize_infrared.validate("the infrared normalisation")?;
+        let pool = threads.map(pool).transpose()?;
+        let Checkpoint { config, mut weights, self_contained, .. } = match source {
+            Source::Embedded => embedded(config.as_ref())?,
+            Source::File(path) => Checkpoint::read(&path, config.as_ref(), &Device::Cpu)?,
             Source::Checkpoint(mut given) => {
-                given.config = self.config.unwrap_or(given.config);
+                given.config = config.unwrap_or(given.config);
                 *given
             }
         };
         let usual = if self_contained { Borders::Extend } else { Borders::Released };
+        let borders = borders.unwrap_or(usual);
         for tensor in weights.values_mut() {
-            *tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+            *tensor = tensor.to_dtype(dtype)?.to_device(&device)?;
         }
         let network = Network::from_weights(&config, &weights)?;
-        Ok(Isfm {
-            network,
-            config,
-            device: self.device,
-            dtype: self.dtype,
-            pool,
-            borders: self.borders.unwrap_or(usual),
-            options: self.options,
-        })
+        Ok(Isfm { network, config, device, dtype, pool, borders, options })
     }
 }
 

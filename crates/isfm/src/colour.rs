@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, Primitive, Rgb, RgbImage};
 use rayon::prelude::*;
 
 use crate::normalize::{Depth, Normalize, Span};
@@ -10,35 +10,28 @@ use crate::plane::{Channel, View};
 use crate::{Error, Result, Side};
 
 /// A type pixels are stored in.
-trait Stored: Copy + Send + Sync {
+trait Stored: Primitive + Into<f32> + Send + Sync {
     /// The value as stored.
-    fn stored(self) -> f32;
+    fn stored(self) -> f32 {
+        self.into()
+    }
     /// What stores `unit`, a value in [0, 1].
     fn from_unit(unit: f32) -> Self;
 }
 
 impl Stored for u8 {
-    fn stored(self) -> f32 {
-        f32::from(self)
-    }
     fn from_unit(unit: f32) -> Self {
         (unit * 255.).round() as u8
     }
 }
 
 impl Stored for u16 {
-    fn stored(self) -> f32 {
-        f32::from(self)
-    }
     fn from_unit(unit: f32) -> Self {
         (unit * 65535.).round() as u16
     }
 }
 
 impl Stored for f32 {
-    fn stored(self) -> f32 {
-        self
-    }
     fn from_unit(unit: f32) -> Self {
         unit
     }
@@ -83,8 +76,8 @@ fn luma(r: f32, g: f32, b: f32) -> f32 {
 #[inline]
 fn pixel_luma<T: Stored>(pixel: &[T]) -> f32 {
     match pixel {
-        [r, g, b, ..] => luma(r.stored(), g.stored(), b.stored()),
-        [grey, ..] => grey.stored(),
+        &[r, g, b, ..] => luma(r.stored(), g.stored(), b.stored()),
+        &[grey, ..] => grey.stored(),
         [] => 0.,
     }
 }
@@ -148,7 +141,7 @@ impl<'a> Samples<'a> {
             Side::Visible => {
                 let colours = if self.is_colour() { 3 } else { 1 };
                 let colours = data.chunks_exact(n).flat_map(|p| &p[..colours]);
-                colours.map(|v| f(v.stored())).collect()
+                colours.map(|&v| f(v.stored())).collect()
             }
             Side::Infrared => data.chunks_exact(n).map(|p| f(pixel_luma(p))).collect(),
         })
@@ -187,35 +180,25 @@ impl<'a> Samples<'a> {
         span: Span,
         fuse: impl FnOnce(&mut dyn FnMut(usize, View<'_>)) -> Result<()>,
     ) -> Result<DynamicImage> {
-        let (width, height) = (self.width as u32, self.height as u32);
         Ok(match (&self.data, self.is_colour()) {
-            (Data::U8(data), false) => {
-                let mut out = GrayImage::new(width, height);
-                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
-                DynamicImage::ImageLuma8(out)
-            }
-            (Data::U8(data), true) => {
-                let mut out = RgbImage::new(width, height);
-                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
-                DynamicImage::ImageRgb8(out)
-            }
-            (Data::U16(data), false) => {
-                let mut out = ImageBuffer::<Luma<u16>, Vec<u16>>::new(width, height);
-                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
-                DynamicImage::ImageLuma16(out)
-            }
-            (Data::U16(data), true) => {
-                let mut out = ImageBuffer::<Rgb<u16>, Vec<u16>>::new(width, height);
-                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
-                DynamicImage::ImageRgb16(out)
-            }
+            (Data::U8(data), false) => self.filled::<Luma<u8>>(data, span, fuse)?.into(),
+            (Data::U8(data), true) => self.filled::<Rgb<u8>>(data, span, fuse)?.into(),
+            (Data::U16(data), false) => self.filled::<Luma<u16>>(data, span, fuse)?.into(),
+            (Data::U16(data), true) => self.filled::<Rgb<u16>>(data, span, fuse)?.into(),
             // Float images are always colour (the `image` crate has no grey ones).
-            (Data::F32(data), _) => {
-                let mut out = ImageBuffer::<Rgb<f32>, Vec<f32>>::new(width, height);
-                fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
-                DynamicImage::ImageRgb32F(out)
-            }
+            (Data::F32(data), _) => self.filled::<Rgb<f32>>(data, span, fuse)?.into(),
         })
+    }
+
+    fn filled<P: Pixel<Subpixel: Stored>>(
+        &self,
+        data: &[P::Subpixel],
+        span: Span,
+        fuse: impl FnOnce(&mut dyn FnMut(usize, View<'_>)) -> Result<()>,
+    ) -> Result<ImageBuffer<P, Vec<P::Subpixel>>> {
+        let mut out = ImageBuffer::new(self.width as u32, self.height as u32);
+        fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
+        Ok(out)
     }
 
     fn fill<T: Stored>(&self, data: &[T], span: Span, y: usize, fused: View<'_>, out: &mut [T]) {
@@ -229,7 +212,7 @@ impl<'a> Samples<'a> {
                 let pixels = out.chunks_exact_mut(colours).zip(from.chunks_exact(n));
                 for ((out, pixel), &y) in pixels.zip(fused) {
                     match (out, pixel) {
-                        (out @ [_, _, _], [r, g, b, ..]) => {
+                        (out @ [_, _, _], &[r, g, b, ..]) => {
                             let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
                             out.copy_from_slice(&recolour(r, g, b, y).map(T::from_unit));
                         }
@@ -260,7 +243,7 @@ impl Channel for SampleLuma<'_> {
                 *y = match (self.side, pixel) {
                     // Each channel is clamped before the luma is taken, as colour is put back
                     // from the clamped channels.
-                    (Side::Visible, [r, g, b, ..]) => {
+                    (Side::Visible, &[r, g, b, ..]) => {
                         let [r, g, b] = [r, g, b].map(|v| span.place(v.stored()));
                         luma(r, g, b).clamp(0., 1.)
                     }

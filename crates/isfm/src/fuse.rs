@@ -251,13 +251,11 @@ impl Isfm {
             Ok(Tensor::from_vec(plane.data, shape, &self.device)?.to_dtype(self.dtype)?)
         };
         let fused = self.network.forward(&input(visible)?, &input(infrared)?)?;
-        let mut data = fused.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        let data = fused.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         if data.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFiniteOutput);
         }
-        for v in &mut data {
-            *v = v.clamp(0., 1.);
-        }
+        let data = data.into_iter().map(|v| v.clamp(0., 1.)).collect();
         Ok(Plane { width, height, data })
     }
 }
@@ -271,11 +269,8 @@ fn resized(channel: &dyn Channel, (width, height): (usize, usize)) -> Plane {
     let image = ImageBuffer::<Luma<f32>, _>::from_raw(from_width, from_height, plane.data);
     // `from_raw` fails only for a buffer that is too short, and a plane's never is.
     let image = image.unwrap_or_default();
-    let mut data =
-        image::imageops::resize(&image, width as u32, height as u32, FilterType::CatmullRom)
-            .into_raw();
-    for v in &mut data {
-        *v = v.clamp(0., 1.);
-    }
+    let resized =
+        image::imageops::resize(&image, width as u32, height as u32, FilterType::CatmullRom);
+    let data = resized.into_raw().into_iter().map(|v| v.clamp(0., 1.)).collect();
     Plane { width, height, data }
 }

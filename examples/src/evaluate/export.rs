@@ -70,24 +70,17 @@ fn values(scores: &Scores, metrics: &[Metric]) -> Value {
 
 /// A row for each picture and method, with a header. Infinite is `inf`; what is not there is empty.
 pub fn csv(report: &Report) -> String {
-    let mut out = String::from("image,method");
-    for metric in &report.metrics {
-        out += ",";
-        out += &field(metric.name());
-    }
-    out.push('\n');
+    let names: Vec<String> = report.metrics.iter().map(|m| field(m.name())).collect();
+    let mut out = format!("image,method,{}\n", names.join(","));
     for pair in &report.pairs {
         let Ok(outcome) = &pair.outcome else { continue };
         for (method, scored) in report.methods.iter().zip(&outcome.methods) {
             let Ok(scored) = scored else { continue };
-            out += &format!("{},{}", field(&pair.name), field(&method.name));
-            for &metric in &report.metrics {
-                out.push(',');
-                if let Some(value) = scored.scores.get(metric) {
-                    out += &value.to_string();
-                }
-            }
-            out.push('\n');
+            let value =
+                |&metric| scored.scores.get(metric).map_or(String::new(), |v| v.to_string());
+            let values: Vec<String> = report.metrics.iter().map(value).collect();
+            let (pair, method) = (field(&pair.name), field(&method.name));
+            out += &format!("{pair},{method},{}\n", values.join(","));
         }
     }
     out

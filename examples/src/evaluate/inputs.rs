@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::ValueEnum;
 use image::codecs::jpeg::JpegDecoder;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, RgbImage};
+use image::{
+    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, Luma, Rgb, RgbImage,
+};
 use isfm_metrics::luma_u8;
 use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 
@@ -35,16 +37,16 @@ impl Baseline {
     }
 
     /// Both luminances are of one size.
-    pub fn fuse(self, visible: &Grey, infrared: &Grey) -> Grey {
-        let pixel = |(&v, &i): (&u8, &u8)| match self {
-            Self::Average => {
-                let sum = u16::from(v) + u16::from(i);
-                (sum / 2 + (sum & 1 & (sum / 2))) as u8
-            }
-            Self::Max => v.max(i),
-        };
-        let data = visible.data.iter().zip(&infrared.data).map(pixel).collect();
-        Grey { data, ..*visible }
+    pub fn fuse(self, visible: &GrayImage, infrared: &GrayImage) -> GrayImage {
+        let mut fused = visible.clone();
+        for (v, &i) in fused.iter_mut().zip(infrared.iter()) {
+            let sum = u16::from(*v) + u16::from(i);
+            *v = match self {
+                Self::Average => (sum / 2 + (sum & 1 & (sum / 2))) as u8,
+                Self::Max => i.max(*v),
+            };
+        }
+        fused
     }
 }
 
@@ -76,10 +78,8 @@ pub fn methods(
     baselines: &[Baseline],
     pairs: &[Pair],
 ) -> Result<Vec<Method>> {
-    let mut methods = Vec::new();
-    for (name, folder) in fused {
-        methods.push(from_folder(name, folder, pairs)?);
-    }
+    let folders = fused.iter().map(|(name, folder)| from_folder(name, folder, pairs));
+    let mut methods = folders.collect::<Result<Vec<_>>>()?;
     for &baseline in baselines {
         let sources = vec![Source::Made(baseline); pairs.len()];
         methods.push(Method { name: baseline.name().to_owned(), sources, unused: Vec::new() });
@@ -124,39 +124,16 @@ fn from_folder(name: &str, folder: &Path, pairs: &[Pair]) -> Result<Method> {
     Ok(Method { name: name.to_owned(), sources, unused })
 }
 
-/// Grey levels, row by row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grey {
-    /// `width` × `height` values.
-    pub data: Vec<u8>,
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-}
-
-impl Grey {
-    /// The luminance of a picture, in 8 bits.
-    pub fn of(image: &DynamicImage) -> Self {
-        let (width, height) = (image.width(), image.height());
-        let data = if image.color().has_color() {
-            image.to_rgb8().pixels().map(|p| luma_u8(p[0], p[1], p[2])).collect()
-        } else {
-            image.to_luma8().into_raw()
-        };
-        Self { data, width, height }
+/// The luminance of a picture, in 8 bits.
+pub fn luminance(image: &DynamicImage) -> GrayImage {
+    if !image.color().has_color() {
+        return image.to_luma8();
     }
-
-    /// Width and height.
-    pub fn size(&self) -> (u32, u32) {
-        (self.width, self.height)
-    }
-}
-
-impl From<Grey> for DynamicImage {
-    fn from(grey: Grey) -> Self {
-        GrayImage::from_raw(grey.width, grey.height, grey.data).unwrap_or_default().into()
-    }
+    let colour = image.to_rgb8();
+    GrayImage::from_fn(colour.width(), colour.height(), |x, y| {
+        let Rgb([r, g, b]) = *colour.get_pixel(x, y);
+        Luma([luma_u8(r, g, b)])
+    })
 }
 
 /// Reads a picture as [`isfm::read_image`] does, but JPEG with libjpeg-turbo's own arithmetic: the
@@ -183,13 +160,11 @@ pub fn read_jpeg(bytes: &[u8]) -> Result<DynamicImage> {
     // The texts of these errors have their causes in them.
     let (orientation, header) = header().map_err(|e: ImageError| anyhow!("{e}"))?;
     let (width, height) = header.dimensions();
-    let grey = !header.color_type().has_color();
-    let format = if grey { PixelFormat::Grayscale } else { PixelFormat::Rgb };
-    let data = decompress_to(bytes, format)?.data;
-    let image = if grey {
-        GrayImage::from_raw(width, height, data).map(DynamicImage::from)
+    let decoded = |format| Ok::<_, anyhow::Error>(decompress_to(bytes, format)?.data);
+    let image = if header.color_type().has_color() {
+        RgbImage::from_raw(width, height, decoded(PixelFormat::Rgb)?).map(DynamicImage::from)
     } else {
-        RgbImage::from_raw(width, height, data).map(DynamicImage::from)
+        GrayImage::from_raw(width, height, decoded(PixelFormat::Grayscale)?).map(DynamicImage::from)
     };
     let mut image = image.context("the picture's size is not what its header says")?;
     image.apply_orientation(orientation);

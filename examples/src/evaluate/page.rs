@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use isfm_metrics::{Direction, Metric, Scores};
+use isfm_metrics::{Direction, Metric};
 
 use super::plot;
-use super::report::{Mark, Outcome, Report};
-use super::table::number;
+use super::report::{Mark, Outcome, Report, Scored};
+use super::table::{number, rank};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -25,6 +25,14 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// Which values of a metric are good.
+pub fn better(metric: Metric) -> &'static str {
+    match metric.direction() {
+        Direction::Higher => "higher is better",
+        Direction::Lower => "lower is better",
+    }
 }
 
 pub fn html(report: &Report) -> String {
@@ -60,11 +68,8 @@ fn problems(out: &mut String, report: &Report) {
     if problems.is_empty() {
         return;
     }
-    let _ = write!(
-        out,
-        "<section id=problems><details><summary>{} problems</summary><ul>",
-        problems.len()
-    );
+    let count = problems.len();
+    let _ = write!(out, "<section id=problems><details><summary>{count} problems</summary><ul>");
     for problem in problems {
         let _ = write!(out, "<li>{}</li>", escape(&problem.to_string()));
     }
@@ -73,21 +78,18 @@ fn problems(out: &mut String, report: &Report) {
 
 /// The head of a column that sorts its table, first in the order given.
 fn head(out: &mut String, label: &str, hint: &str, first: &str) {
+    let (label, hint) = (escape(label), escape(hint));
     let _ = write!(
         out,
-        "<th scope=col data-first={first}><button type=button title='{}'>{}</button></th>",
-        escape(hint),
-        escape(label)
+        "<th scope=col data-first={first}><button type=button title='{hint}'>{label}</button></th>"
     );
 }
 
 fn metric_heads(out: &mut String, report: &Report) {
-    for metric in &report.metrics {
-        let (hint, first) = match metric.direction() {
-            Direction::Higher => ("higher is better", "descending"),
-            Direction::Lower => ("lower is better", "ascending"),
-        };
-        head(out, metric.name(), hint, first);
+    for &metric in &report.metrics {
+        let higher = metric.direction() == Direction::Higher;
+        let first = if higher { "descending" } else { "ascending" };
+        head(out, metric.name(), better(metric), first);
     }
 }
 
@@ -125,21 +127,17 @@ fn means(out: &mut String, report: &Report) {
     let marks: Vec<_> = report.metrics.iter().map(|&m| report.marks(m)).collect();
     let rank_marks = report.rank_marks();
     for (at, method) in report.methods.iter().enumerate() {
+        let (name, images) = (escape(&method.name), method.images);
         let _ = write!(
             out,
-            "<tr><th scope=row class=c{}><i></i>{}</th><td data-v='{}'>{}</td>",
-            at % 8,
-            escape(&method.name),
-            method.images,
-            method.images
+            "<tr><th scope=row class=c{}><i></i>{name}</th><td data-v='{images}'>{images}</td>",
+            at % 8
         );
         for (&metric, marks) in report.metrics.iter().zip(&marks) {
             let value = method.mean.as_ref().and_then(|mean| mean.get(metric));
             cell(out, value, &number(value), marks[at]);
         }
-        let rank = method.average_rank;
-        let text = rank.map_or("–".to_owned(), |r| format!("{r:.2}"));
-        cell(out, rank, &text, rank_marks[at]);
+        cell(out, method.average_rank, &rank(method.average_rank), rank_marks[at]);
         *out += "</tr>";
     }
     *out += "</tbody></table></div></section>\n";
@@ -156,11 +154,11 @@ fn values(out: &mut String, report: &Report) {
         let Ok(outcome) = &pair.outcome else { continue };
         for (place, (method, scored)) in report.methods.iter().zip(&outcome.methods).enumerate() {
             let Ok(scored) = scored else { continue };
+            let (pair, method) = (escape(&pair.name), escape(&method.name));
             let _ = write!(
                 out,
-                "<tr id=v{at}-{place}><th scope=row><a href='#p{at}'>{}</a></th><td>{}</td>",
-                escape(&pair.name),
-                escape(&method.name)
+                "<tr id=v{at}-{place}><th scope=row><a href='#p{at}'>{pair}</a></th>\
+                 <td>{method}</td>"
             );
             for &metric in &report.metrics {
                 let value = scored.scores.get(metric);
@@ -190,15 +188,14 @@ fn pictures(out: &mut String, report: &Report) {
              of these, in luminance: they show where methods differ, the tables by how much.</p>\n";
     for (at, pair) in report.pairs.iter().enumerate() {
         let Ok(outcome) = &pair.outcome else { continue };
-        let (width, height) = outcome.size;
+        let (name, (width, height)) = (escape(&pair.name), outcome.size);
         let _ = write!(
             out,
-            "<article id=p{at}><h3>{} <small>{width}×{height}</small></h3>\
-             <div class=row style='--ratio:{width}/{height}'>",
-            escape(&pair.name)
+            "<article id=p{at}><h3>{name} <small>{width}×{height}</small></h3>\
+             <div class=row style='--ratio:{width}/{height}'>"
         );
-        figure(out, report, "visible", "Visible", None, &outcome.sources[0]);
-        figure(out, report, "infrared", "Infrared", None, &outcome.sources[1]);
+        figure(out, "visible", "Visible", "", &outcome.sources[0]);
+        figure(out, "infrared", "Infrared", "", &outcome.sources[1]);
         methods(out, report, outcome);
         *out += "</div></article>\n";
     }
@@ -208,44 +205,30 @@ fn pictures(out: &mut String, report: &Report) {
 fn methods(out: &mut String, report: &Report, outcome: &Outcome) {
     for (at, (method, scored)) in report.methods.iter().zip(&outcome.methods).enumerate() {
         match scored {
-            Ok(scored) => {
-                let key = format!("m{at}");
-                figure(out, report, &key, &method.name, Some(&scored.scores), &scored.picture);
+            Ok(Scored { scores, picture }) => {
+                let texts: Vec<_> = report.metrics.iter().map(|&m| number(scores.get(m))).collect();
+                let score = format!(" <output data-all='{}'></output>", texts.join(" "));
+                figure(out, &format!("m{at}"), &method.name, &score, picture);
             }
             Err(why) => {
+                let (why, name) = (escape(why), escape(&method.name));
                 let _ = write!(
                     out,
-                    "<figure><div class='view none'>{}</div><figcaption>{}</figcaption></figure>",
-                    escape(why),
-                    escape(&method.name)
+                    "<figure><div class='view none'>{why}</div>\
+                     <figcaption>{name}</figcaption></figure>"
                 );
             }
         }
     }
 }
 
-fn figure(
-    out: &mut String,
-    report: &Report,
-    key: &str,
-    name: &str,
-    scores: Option<&Scores>,
-    uri: &str,
-) {
-    let score = match scores {
-        Some(scores) => {
-            let texts: Vec<_> = report.metrics.iter().map(|&m| number(scores.get(m))).collect();
-            format!(" <output data-all='{}'></output>", texts.join(" "))
-        }
-        None => String::new(),
-    };
-    // Only results can be compared with something.
-    let focus = if scores.is_some() { " tabindex=0" } else { "" };
+/// `score` is empty for a source: only results can be compared with something.
+fn figure(out: &mut String, key: &str, name: &str, score: &str, uri: &str) {
+    let (name, focus) = (escape(name), if score.is_empty() { "" } else { " tabindex=0" });
     let _ = write!(
         out,
-        "<figure data-key={key}><div class=view{focus}><img alt='{}' decoding=async src='{uri}'></div>\
-         <figcaption>{}{score}</figcaption></figure>",
-        escape(name),
-        escape(name)
+        "<figure data-key={key}><div class=view{focus}>\
+         <img alt='{name}' decoding=async src='{uri}'></div>\
+         <figcaption>{name}{score}</figcaption></figure>"
     );
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use isfm_metrics::{Direction, Metric};
+use isfm_metrics::Metric;
 
-use super::page::escape;
+use super::page::{better, escape};
 use super::report::Report;
 use super::table::number;
 
@@ -19,18 +19,9 @@ const SPREAD: f64 = 9.;
 /// Characters that a label has room for.
 const LABEL_LENGTH: usize = 14;
 
-/// Five numbers of one method.
-struct Summary {
-    least: f64,
-    lower: f64,
-    median: f64,
-    upper: f64,
-    most: f64,
-    mean: f64,
-}
-
-/// `sorted` holds at least one value.
-fn summary(sorted: &[f64]) -> Summary {
+/// The least value, the lower quartile, the median, the upper quartile, the greatest value and the
+/// mean of at least one value.
+fn summary(sorted: &[f64]) -> [f64; 6] {
     // Quantiles between the two nearest values, as NumPy's `quantile`.
     let at = |part: f64| {
         let place = part * (sorted.len() - 1) as f64;
@@ -39,7 +30,7 @@ fn summary(sorted: &[f64]) -> Summary {
         sorted[below] + (sorted[above] - sorted[below]) * (place - place.floor())
     };
     let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
-    Summary { least: at(0.), lower: at(0.25), median: at(0.5), upper: at(0.75), most: at(1.), mean }
+    [at(0.), at(0.25), at(0.5), at(0.75), at(1.), mean]
 }
 
 /// A row for each method: a point for each picture, a box from the lower to the upper quartile with
@@ -51,27 +42,19 @@ pub fn svg(report: &Report, metric: Metric) -> String {
     let finite = || rows.iter().flatten().copied().filter(|v| v.is_finite());
     let (low, high) =
         finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    let better = match metric.direction() {
-        Direction::Higher => "higher is better",
-        Direction::Lower => "lower is better",
-    };
-    let mut out = String::new();
-    let height = TOP + ROW * rows.len() as f64 + AXIS;
-    let _ = write!(
-        out,
-        "<figure class=plot><figcaption><b>{}</b> {better}</figcaption>\
-         <svg viewBox='0 0 {WIDTH} {height}' role=img aria-label='{} of each method'>",
-        escape(metric.name()),
-        escape(metric.name())
+    let (name, better) = (escape(metric.name()), better(metric));
+    let bottom = TOP + ROW * rows.len() as f64;
+    let mut out = format!(
+        "<figure class=plot><figcaption><b>{name}</b> {better}</figcaption>\
+         <svg viewBox='0 0 {WIDTH} {height}' role=img aria-label='{name} of each method'>",
+        height = bottom + AXIS
     );
     if low > high {
-        let _ = write!(out, "<text x=8 y=20>no finite values</text></svg></figure>");
-        return out;
+        return out + "<text x=8 y=20>no finite values</text></svg></figure>";
     }
     let ticks = ticks(low, high);
     let (from, to) = (ticks[0].min(low), ticks[ticks.len() - 1].max(high));
     let x = |v: f64| LABEL + (WIDTH - LABEL - RIGHT) * (v - from) / (to - from);
-    let bottom = TOP + ROW * rows.len() as f64;
     for &tick in &ticks {
         let _ = write!(
             out,
@@ -96,21 +79,17 @@ pub fn svg(report: &Report, metric: Metric) -> String {
             out += "</text></g>";
             continue;
         }
-        let s = summary(&sorted);
+        let summary = summary(&sorted);
+        let [least, lower, median, upper, most, mean] = summary.map(|v| number(Some(v)));
         let infinite = match values.len() - sorted.len() {
             0 => String::new(),
             n => format!(", {n} infinite"),
         };
         let _ = write!(
             out,
-            "<title>{}: mean {}, median {}, quartiles {} and {}, from {} to {}{infinite}</title></text>",
-            escape(&method.name),
-            number(Some(s.mean)),
-            number(Some(s.median)),
-            number(Some(s.lower)),
-            number(Some(s.upper)),
-            number(Some(s.least)),
-            number(Some(s.most))
+            "<title>{}: mean {mean}, median {median}, quartiles {lower} and {upper}, \
+             from {least} to {most}{infinite}</title></text>",
+            escape(&method.name)
         );
         // A path of dots: a line of no length with round caps draws one.
         out += "<path class=dots d='";
@@ -119,25 +98,18 @@ pub fn svg(report: &Report, metric: Metric) -> String {
             let spread = (i as f64 * 0.618_033_988_75).fract() * 2. - 1.;
             let _ = write!(out, "M{:.1} {:.1}h0", x(*value), middle + SPREAD * spread);
         }
+        let [least, lower, median, upper, most, mean] = summary.map(x);
+        let (top, width, left) = (middle - 7., (upper - lower).max(0.5), mean - 4.);
         let _ = write!(
             out,
-            "'/><path class=line d='M{:.1} {middle}H{:.1}M{:.1} {middle}H{:.1}'/>\
-             <rect class=box x={:.1} y={} width={:.1} height=14 rx=2 />\
-             <path class=median d='M{:.1} {}v14'/><path class=mean d='M{:.1} {middle}l4 -4l4 4l-4 4z'/></g>",
-            x(s.least),
-            x(s.lower),
-            x(s.upper),
-            x(s.most),
-            x(s.lower),
-            middle - 7.,
-            (x(s.upper) - x(s.lower)).max(0.5),
-            x(s.median),
-            middle - 7.,
-            x(s.mean) - 4.
+            "'/><path class=line \
+             d='M{least:.1} {middle}H{lower:.1}M{upper:.1} {middle}H{most:.1}'/>\
+             <rect class=box x={lower:.1} y={top} width={width:.1} height=14 rx=2 />\
+             <path class=median d='M{median:.1} {top}v14'/>\
+             <path class=mean d='M{left:.1} {middle}l4 -4l4 4l-4 4z'/></g>"
         );
     }
-    out += "</svg></figure>";
-    out
+    out + "</svg></figure>"
 }
 
 /// Three to seven round numbers that enclose the values.
@@ -184,9 +156,7 @@ mod tests {
     #[test]
     fn quantiles_are_numpys() {
         // numpy.quantile([1, 2, 4, 8], [0, .25, .5, .75, 1])
-        let s = summary(&[1., 2., 4., 8.]);
-        let got = [s.least, s.lower, s.median, s.upper, s.most, s.mean];
-        assert_eq!(got, [1., 1.75, 3., 5., 8., 3.75]);
-        assert_eq!(summary(&[3.]).upper, 3.);
+        assert_eq!(summary(&[1., 2., 4., 8.]), [1., 1.75, 3., 5., 8., 3.75]);
+        assert_eq!(summary(&[3.])[3], 3.);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, ensure};
-use image::DynamicImage;
+use anyhow::{Context, Result, bail, ensure};
+use image::{DynamicImage, GrayImage};
 use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
 
-use super::inputs::{self, Grey, Source};
+use super::inputs::{self, Source, luminance};
 use super::pictures;
 use isfm_files::pairs::Pair;
 
@@ -82,8 +82,8 @@ fn score_methods(
     };
     let (visible_image, infrared_image) =
         (inputs::read(&pair.visible)?, inputs::read(&pair.infrared)?);
-    let (visible, infrared) = (Grey::of(&visible_image), Grey::of(&infrared_image));
-    let (v, i) = (visible.size(), infrared.size());
+    let (visible, infrared) = (luminance(&visible_image), luminance(&infrared_image));
+    let (v, i) = (visible.dimensions(), infrared.dimensions());
     ensure!(v == i, "the visible picture is {}x{} but the infrared one {}x{}", v.0, v.1, i.0, i.1);
     let sources = [embed(&visible_image)?, embed(&infrared_image)?];
     drop((visible_image, infrared_image));
@@ -91,25 +91,21 @@ fn score_methods(
         let fused_image = match source {
             Source::File(path) => inputs::read(path)?,
             Source::Made(baseline) => baseline.fuse(&visible, &infrared).into(),
-            Source::Missing(folder) => {
-                anyhow::bail!("no result in {}", folder.display())
-            }
+            Source::Missing(folder) => bail!("no result in {}", folder.display()),
         };
-        let fused = Grey::of(&fused_image);
-        let f = fused.size();
+        let fused = luminance(&fused_image);
+        let f = fused.dimensions();
         ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
         let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
-        Ok(Scored {
-            scores: Scores::evaluate_only(&triple, metrics),
-            picture: embed(&fused_image)?,
-        })
+        let scores = Scores::evaluate_only(&triple, metrics);
+        Ok(Scored { scores, picture: embed(&fused_image)? })
     });
     let methods = methods.map(|m: Result<Scored>| m.map_err(|e| format!("{e:#}"))).collect();
     Ok(Outcome { size: v, sources, methods })
 }
 
-fn plane(grey: &Grey) -> Result<Plane<'_, u8>> {
-    Plane::new(&grey.data, grey.width as usize, grey.height as usize).context("an empty picture")
+fn plane(grey: &GrayImage) -> Result<Plane<'_, u8>> {
+    Plane::new(grey, grey.width() as usize, grey.height() as usize).context("an empty picture")
 }
 
 /// A method over all pairs.
@@ -154,12 +150,8 @@ impl Report {
         for (at, name) in names.into_iter().enumerate() {
             let scores: Vec<Scores> = report.scores(at).map(|(_, scores)| *scores).collect();
             let mean = Scores::mean(&scores);
-            report.methods.push(MethodReport {
-                name,
-                images: scores.len(),
-                mean,
-                average_rank: None,
-            });
+            let images = scores.len();
+            report.methods.push(MethodReport { name, images, mean, average_rank: None });
         }
         report.rank();
         report
@@ -181,14 +173,8 @@ impl Report {
     /// Means over different pictures cannot be compared: only methods that have them all are.
     fn competing(&self) -> Vec<(usize, &Scores)> {
         let scored = self.scored();
-        let complete = |(at, m): (usize, &'_ MethodReport)| {
-            m.mean.is_some().then_some(at).filter(|_| m.images == scored)
-        };
-        let places: Vec<usize> = self.methods.iter().enumerate().filter_map(complete).collect();
-        places
-            .into_iter()
-            .filter_map(|at| self.methods[at].mean.as_ref().map(|mean| (at, mean)))
-            .collect()
+        let complete = self.methods.iter().enumerate().filter(|(_, m)| m.images == scored);
+        complete.filter_map(|(at, m)| Some((at, m.mean.as_ref()?))).collect()
     }
 
     fn rank(&mut self) {
@@ -203,9 +189,8 @@ impl Report {
         let table: Vec<Vec<f64>> = competing.iter().map(|(_, mean)| row(mean)).collect();
         let places: Vec<usize> = competing.iter().map(|(at, _)| *at).collect();
         // An error means that there is nothing to rank.
-        for (at, rank) in
-            places.into_iter().zip(average_rank(&table, &directions).unwrap_or_default())
-        {
+        let ranks = average_rank(&table, &directions).unwrap_or_default();
+        for (at, rank) in places.into_iter().zip(ranks) {
             self.methods[at].average_rank = Some(rank);
         }
         self.ranked = ranked;
@@ -226,25 +211,20 @@ impl Report {
 
     fn mark(&self, values: Vec<(usize, Option<f64>)>, better: Direction) -> Vec<Option<Mark>> {
         let mut marks = vec![None; self.methods.len()];
-        let mut known: Vec<(usize, f64)> = values
-            .into_iter()
-            .filter_map(|(at, v)| v.filter(|v| !v.is_nan()).map(|v| (at, v)))
-            .collect();
+        let known = values.into_iter().filter_map(|(at, v)| Some((at, v.filter(|v| !v.is_nan())?)));
+        let known: Vec<(usize, f64)> = known.collect();
         if known.len() < 2 {
             return marks;
         }
-        known.sort_by(|a, b| match better {
-            Direction::Higher => b.1.total_cmp(&a.1),
-            Direction::Lower => a.1.total_cmp(&b.1),
-        });
-        let best = known[0].1;
-        let second = known.iter().map(|k| k.1).find(|&v| v != best);
+        let mut order: Vec<f64> = known.iter().map(|k| k.1).collect();
+        order.sort_by(f64::total_cmp);
+        if better == Direction::Higher {
+            order.reverse();
+        }
+        order.dedup();
         for (at, value) in known {
-            if value == best {
-                marks[at] = Some(Mark::Best);
-            } else if Some(value) == second {
-                marks[at] = Some(Mark::Second);
-            }
+            let place = order.iter().position(|&v| v == value);
+            marks[at] = place.and_then(|place| [Mark::Best, Mark::Second].get(place).copied());
         }
         marks
     }
@@ -252,19 +232,18 @@ impl Report {
     /// What could not be scored, pair by pair.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for pair in &self.pairs {
-            let mut tell = |method: Option<&String>, why: &str| {
-                let method = method.cloned();
-                problems.push(Problem { pair: pair.name.clone(), method, why: why.to_owned() });
+        for PairReport { name, outcome } in &self.pairs {
+            let mut tell = |method: Option<&MethodReport>, why: &str| {
+                let method = method.map(|m| m.name.clone());
+                problems.push(Problem { pair: name.clone(), method, why: why.to_owned() });
             };
-            match &pair.outcome {
+            match outcome {
                 Err(why) => tell(None, why),
                 Ok(outcome) => {
-                    for (method, result) in self.methods.iter().zip(&outcome.methods) {
-                        if let Err(why) = result {
-                            tell(Some(&method.name), why);
-                        }
-                    }
+                    let results = self.methods.iter().zip(&outcome.methods);
+                    let failed =
+                        results.filter_map(|(m, result)| Some((m, result.as_ref().err()?)));
+                    failed.for_each(|(method, why)| tell(Some(method), why));
                 }
             }
         }

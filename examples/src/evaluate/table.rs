@@ -1,6 +1,6 @@
 //! The table of means, as text.
 
-use super::report::{Mark, Report};
+use super::report::{Mark, MethodReport, Report};
 
 /// Columns of a terminal that lines are kept within; a wider table goes on below.
 const WIDTH: usize = 100;
@@ -15,31 +15,30 @@ pub fn number(value: Option<f64>) -> String {
     }
 }
 
+/// Two digits after the point.
+pub fn rank(value: Option<f64>) -> String {
+    value.map_or("–".to_owned(), |rank| format!("{rank:.2}"))
+}
+
 /// A header and a cell for each method.
 type Column = Vec<String>;
 
 /// Methods down, metrics across.
 pub fn text(report: &Report) -> String {
-    let mut names: Column = vec![String::new()];
-    names.extend(report.methods.iter().map(|m| m.name.clone()));
-    let mut images: Column = vec!["images".to_owned()];
-    images.extend(report.methods.iter().map(|m| m.images.to_string()));
-
-    let mut columns = vec![images];
+    let column = |head: &str, marks: Vec<Option<Mark>>, cell: &dyn Fn(&MethodReport) -> String| {
+        let cells = report.methods.iter().map(cell).zip(marks);
+        let cells = cells.map(|(cell, mark)| format!("{cell}{}", sign(mark)));
+        std::iter::once(format!("{head} ")).chain(cells).collect::<Column>()
+    };
+    let names = report.methods.iter().map(|m| m.name.clone());
+    let names: Column = std::iter::once(String::new()).chain(names).collect();
+    let images = report.methods.iter().map(|m| m.images.to_string());
+    let mut columns = vec![std::iter::once("images".to_owned()).chain(images).collect()];
     for &metric in &report.metrics {
-        let mut column: Column = vec![format!("{metric} ")];
-        for (method, mark) in report.methods.iter().zip(report.marks(metric)) {
-            let value = method.mean.as_ref().and_then(|mean| mean.get(metric));
-            column.push(format!("{}{}", number(value), sign(mark)));
-        }
-        columns.push(column);
+        let value = |m: &MethodReport| number(m.mean.as_ref().and_then(|mean| mean.get(metric)));
+        columns.push(column(metric.name(), report.marks(metric), &value));
     }
-    let mut ranks: Column = vec!["Avg. rank ".to_owned()];
-    for (method, mark) in report.methods.iter().zip(report.rank_marks()) {
-        let rank = method.average_rank.map_or("–".to_owned(), |r| format!("{r:.2}"));
-        ranks.push(format!("{rank}{}", sign(mark)));
-    }
-    columns.push(ranks);
+    columns.push(column("Avg. rank", report.rank_marks(), &|m| rank(m.average_rank)));
 
     let mut out = String::new();
     let name_width = width(&names);

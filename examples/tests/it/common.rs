@@ -6,10 +6,17 @@ use clap::Parser;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm_examples::evaluate::{self, report::Problem};
 use isfm_metrics::luma_u8;
+use serde_json::Value;
 
-/// The `evaluate` program with these arguments.
-pub(crate) fn evaluate(args: &[&str]) -> anyhow::Result<Vec<Problem>> {
-    evaluate::run(&evaluate::Args::try_parse_from([&["evaluate"], args].concat())?)
+/// The `evaluate` program with these arguments, in which `@` stands for `folder`.
+pub(crate) fn evaluate(folder: &Path, args: &[&str]) -> anyhow::Result<Vec<Problem>> {
+    let args = [&["evaluate"], args].concat();
+    let args = args.iter().map(|arg| arg.replace('@', text(folder)));
+    evaluate::run(&evaluate::Args::try_parse_from(args)?)
+}
+
+pub(crate) fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 pub(crate) fn text(path: &Path) -> &str {

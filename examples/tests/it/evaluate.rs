@@ -3,18 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
-use image::DynamicImage;
+use image::{DynamicImage, GrayImage};
 use isfm_examples::evaluate::{Args, inputs, pictures, report, table};
 use isfm_files::Pairing;
 use isfm_metrics::{Metric, Plane, Scores, Triple};
 use report::Report;
 use serde_json::Value;
 
-use crate::common::{evaluate, scene, set, text};
-
-fn fault(args: &[&str]) -> String {
-    crate::fault(evaluate(args))
-}
+use crate::common::{evaluate, json, scene, set};
 
 #[test]
 fn arguments_make_sense() {
@@ -34,8 +30,7 @@ fn arguments_make_sense() {
         let parsed = Args::try_parse_from([&["evaluate"], &ok[..], args].concat());
         assert!(parsed.is_err(), "{args:?}");
     }
-    let args =
-        ["evaluate", "--visible", "v", "--infrared", "i", "--fused", "A=x/y=z", "--fused", "B=b"];
+    let args = [&["evaluate"], &ok[..], &["--fused", "A=x/y=z", "--fused", "B=b"]].concat();
     let args = Args::try_parse_from(args).unwrap();
     assert_eq!(args.fused[0], ("A".to_owned(), PathBuf::from("x/y=z")));
     assert_eq!(args.fused.len(), 2);
@@ -44,24 +39,20 @@ fn arguments_make_sense() {
 #[test]
 fn scores_are_those_of_the_crate() {
     let folder = tempfile::tempdir().unwrap();
-    let [vi, ir, sharp, flat] = set(folder.path(), 3, (61, 47));
-    let (json, csv) = (folder.path().join("deep/s.json"), folder.path().join("s.csv"));
-    let fused = [format!("Sharp={}", text(&sharp)), format!("a, \"b\"={}", text(&flat))];
+    set(folder.path(), 3, (61, 47));
     let args = [
-        "--visible",
-        text(&vi),
-        "--infrared",
-        text(&ir),
-        "--fused",
-        &fused[0],
-        "--fused",
-        &fused[1],
+        "--visible=@/vi",
+        "--infrared=@/ir",
+        "--fused=Sharp=@/sharp",
+        "--fused=a, \"b\"=@/flat",
+        "--baseline=average,max",
+        "--metrics=all",
+        "--json=@/deep/s.json",
+        "--csv=@/s.csv",
     ];
-    let more = ["--baseline", "average,max", "--metrics", "all"];
-    let more = [&more[..], &["--json", text(&json), "--csv", text(&csv)]].concat();
-    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
+    assert_eq!(evaluate(folder.path(), &args).unwrap(), []);
 
-    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let json = json(&folder.path().join("deep/s.json"));
     let methods: Vec<_> = json["methods"].as_array().unwrap().iter().collect();
     let names: Vec<_> = methods.iter().map(|m| m["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["Sharp", "a, \"b\"", "Average", "Max"]);
@@ -70,9 +61,8 @@ fn scores_are_those_of_the_crate() {
 
     let mut sums = vec![0.; Metric::ALL.len()];
     for k in 0..3 {
-        let [visible, infrared, sharp, _] = scene(k, 61, 47).map(|i| inputs::Grey::of(&i));
-        let plane = |g: &'static inputs::Grey| Plane::new(&g.data, 61, 47).unwrap();
-        let [v, i, f] = [visible, infrared, sharp].map(|g| plane(Box::leak(Box::new(g))));
+        let grey = scene(k, 61, 47).map(|image| inputs::luminance(&image));
+        let [v, i, f, _] = grey.each_ref().map(|grey| Plane::new(grey, 61, 47).unwrap());
         let want = Scores::evaluate(&Triple::new(v, i, f).unwrap());
         let image = &json["images"][k as usize];
         assert_eq!(image["name"], char::from(b'a' + k as u8).to_string());
@@ -101,7 +91,7 @@ fn scores_are_those_of_the_crate() {
     let ranks: Vec<_> = methods.iter().map(|m| m["average_rank"].as_f64().unwrap()).collect();
     assert!((ranks.iter().sum::<f64>() - 10.).abs() < 1e-12, "{ranks:?}");
 
-    let csv = std::fs::read_to_string(csv).unwrap();
+    let csv = std::fs::read_to_string(folder.path().join("s.csv")).unwrap();
     let lines: Vec<_> = csv.lines().collect();
     assert_eq!(lines.len(), 1 + 3 * 4);
     assert!(lines[0].starts_with("image,method,EN,SD,"));
@@ -123,27 +113,17 @@ fn what_is_wrong_is_told_and_the_rest_done() {
     std::fs::write(flat.join("e.bmp"), "no picture").unwrap();
     std::fs::write(flat.join("notes.txt"), "no picture").unwrap();
     wide.save(flat.join("stray.png")).unwrap();
-    let (json, html) = (folder.path().join("s.json"), folder.path().join("s.html"));
-    let fused = [format!("Sharp={}", text(&sharp)), format!("<Flat>={}", text(&flat))];
-    let problems = evaluate(&[
-        "--visible",
-        text(&vi),
-        "--infrared",
-        text(&ir),
-        "--fused",
-        &fused[0],
-        "--fused",
-        &fused[1],
-        "--baseline",
-        "max",
-        "--json",
-        text(&json),
-        "--html",
-        text(&html),
-        "--threads",
-        "2",
-    ])
-    .unwrap();
+    let args = [
+        "--visible=@/vi",
+        "--infrared=@/ir",
+        "--fused=Sharp=@/sharp",
+        "--fused=<Flat>=@/flat",
+        "--baseline=max",
+        "--json=@/s.json",
+        "--html=@/s.html",
+        "--threads=2",
+    ];
+    let problems = evaluate(folder.path(), &args).unwrap();
     let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 5, "{told:?}");
     for (line, parts) in told.iter().zip([
@@ -155,58 +135,54 @@ fn what_is_wrong_is_told_and_the_rest_done() {
     ]) {
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
-    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-    let images: Vec<_> = json["methods"].as_array().unwrap().iter().map(|m| &m["images"]).collect();
+    let json = json(&folder.path().join("s.json"));
+    let methods = json["methods"].as_array().unwrap();
+    let images: Vec<_> = methods.iter().map(|m| &m["images"]).collect();
     assert_eq!(images, [2, 1, 3]);
     // Only Max has every picture of the three sound pairs: nobody else is ranked.
-    let ranks: Vec<_> =
-        json["methods"].as_array().unwrap().iter().map(|m| m["average_rank"].as_f64()).collect();
+    let ranks: Vec<_> = methods.iter().map(|m| m["average_rank"].as_f64()).collect();
     assert_eq!(ranks, [None, None, Some(1.)]);
     // 18 rows are too few for VIF.
     assert_eq!(json["images"][0]["scores"]["Max"]["VIF"], Value::Null);
     assert!(json["images"][0]["scores"]["Max"]["SSIM"].is_f64());
     assert_eq!(json["problems"].as_array().unwrap().len(), 5);
-    let html = std::fs::read_to_string(html).unwrap();
-    assert!(
-        html.contains("5 problems") && html.contains("&lt;Flat&gt;") && !html.contains("<Flat>")
-    );
+    let html = std::fs::read_to_string(folder.path().join("s.html")).unwrap();
+    assert!(html.contains("5 problems") && html.contains("&lt;Flat&gt;"));
+    assert!(!html.contains("<Flat>"));
 }
 
 #[test]
 fn clear_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let [vi, ir, sharp, flat] = set(folder.path(), 2, (20, 16));
-    let empty = folder.path().join("empty");
+    let [_, _, sharp, flat] = set(folder.path(), 2, (20, 16));
+    let [empty, other] = ["empty", "other"].map(|name| folder.path().join(name));
     std::fs::create_dir(&empty).unwrap();
-    let pair = ["--visible", text(&vi), "--infrared", text(&ir)];
-    let fused = |name: &str, folder: &Path| format!("{name}={}", text(folder));
-    let told = |more: &[&str]| fault(&[&pair, more].concat());
-
-    assert!(told(&["--fused", &fused("A", &empty)]).contains("no pictures"));
-    assert!(told(&["--fused", "A=gone"]).contains("gone"));
-    let twice = told(&["--fused", &fused("A", &sharp), "--fused", &fused("A", &flat)]);
-    assert!(twice.contains("\"A\""), "{twice}");
-    let twice = told(&["--fused", &fused("Max", &sharp), "--baseline", "max"]);
-    assert!(twice.contains("\"Max\""), "{twice}");
-    assert!(told(&["--baseline", "max", "--threads", "0"]).contains("--threads"));
-    assert!(told(&["--baseline", "max", "--json", text(&empty)]).contains("is a folder"));
-    assert!(told(&["--baseline", "max", "--json", "x", "--csv", "x"]).contains("twice"));
-    let under_a_file = vi.join("a.png/s.json");
-    assert!(told(&["--baseline", "max", "--json", text(&under_a_file)]).contains("cannot write"));
-    let nobody = fault(&["--visible", text(&vi), "--infrared", text(&empty), "--baseline", "max"]);
-    assert!(nobody.contains("no pictures"), "{nobody}");
-
-    let other = folder.path().join("other");
     std::fs::create_dir(&other).unwrap();
     scene(0, 20, 16)[2].save(other.join("z.png")).unwrap();
-    assert!(told(&["--fused", &fused("A", &other)]).contains("such as a"));
-    // Two files that could be the result, by extension and by prefix.
+    // Two files that could be the result, by prefix and by extension.
     scene(0, 20, 16)[2].save(sharp.join("a.png")).unwrap();
-    let either = told(&["--fused", &fused("A", &sharp)]);
-    assert!(either.contains("VIF_a.png") && either.contains("could both"), "{either}");
     scene(0, 20, 16)[2].save(flat.join("a.png")).unwrap();
-    let either = told(&["--fused", &fused("A", &flat)]);
-    assert!(either.contains("a.bmp") && either.contains("could both"), "{either}");
+    let pair = ["--visible=@/vi", "--infrared=@/ir"];
+    let cases: [(&[&str], &[&str]); 11] = [
+        (&["--fused=A=@/empty"], &["no pictures"]),
+        (&["--fused=A=gone"], &["gone"]),
+        (&["--fused=A=@/vi", "--fused=A=@/ir"], &["\"A\""]),
+        (&["--fused=Max=@/vi", "--baseline=max"], &["\"Max\""]),
+        (&["--baseline=max", "--threads=0"], &["--threads"]),
+        (&["--baseline=max", "--json=@/empty"], &["is a folder"]),
+        (&["--baseline=max", "--json=x", "--csv=x"], &["twice"]),
+        (&["--baseline=max", "--json=@/vi/a.png/s.json"], &["cannot write"]),
+        (&["--fused=A=@/other"], &["such as a"]),
+        (&["--fused=A=@/sharp"], &["VIF_a.png", "could both"]),
+        (&["--fused=A=@/flat"], &["a.bmp", "could both"]),
+    ];
+    for (args, parts) in cases {
+        let told = crate::fault(evaluate(folder.path(), &[&pair, args].concat()));
+        assert!(parts.iter().all(|part| told.contains(part)), "{args:?}: {told}");
+    }
+    let nobody = ["--visible=@/vi", "--infrared=@/empty", "--baseline=max"];
+    let nobody = crate::fault(evaluate(folder.path(), &nobody));
+    assert!(nobody.contains("no pictures"), "{nobody}");
 }
 
 /// A pair that is itself called VIF_… keeps its own result.
@@ -230,7 +206,7 @@ fn a_prefix_may_be_a_name() {
 
 #[test]
 fn average_rounds_halves_to_even() {
-    let grey = |data: Vec<u8>| inputs::Grey { width: data.len() as u32, height: 1, data };
+    let grey = |data: Vec<u8>| GrayImage::from_raw(data.len() as u32, 1, data).unwrap();
     let (mut v, mut i, mut want) = (vec![], vec![], vec![]);
     for a in 0..=255u8 {
         for b in [0, 1, 2, 3, 127, 254, 255] {
@@ -239,9 +215,10 @@ fn average_rounds_halves_to_even() {
             want.push(((f64::from(a) + f64::from(b)) / 2.).round_ties_even() as u8);
         }
     }
-    assert_eq!(inputs::Baseline::Average.fuse(&grey(v.clone()), &grey(i.clone())).data, want);
     let max: Vec<u8> = v.iter().zip(&i).map(|(&a, &b)| a.max(b)).collect();
-    assert_eq!(inputs::Baseline::Max.fuse(&grey(v), &grey(i)).data, max);
+    let (v, i) = (grey(v), grey(i));
+    assert_eq!(inputs::Baseline::Average.fuse(&v, &i).into_raw(), want);
+    assert_eq!(inputs::Baseline::Max.fuse(&v, &i).into_raw(), max);
 }
 
 /// Pixels of libjpeg-turbo, by way of Pillow: not one may differ.
@@ -280,11 +257,8 @@ fn marks_and_table() {
     let folder = tempfile::tempdir().unwrap();
     let [vi, ir, sharp, flat] = set(folder.path(), 2, (61, 47));
     let found = Pairing::find(&vi, &ir).unwrap();
-    let fused = [
-        ("Sharp".to_owned(), sharp.clone()),
-        ("Same".to_owned(), sharp),
-        ("Flat".to_owned(), flat),
-    ];
+    let fused = [("Sharp", sharp.clone()), ("Same", sharp), ("Flat", flat)];
+    let fused = fused.map(|(name, folder)| (name.to_owned(), folder));
     let methods = inputs::methods(&fused, &[], &found.pairs).unwrap();
     let score = |(at, pair)| {
         let sources: Vec<_> = methods.iter().map(|m| &m.sources[at]).collect();
@@ -311,14 +285,13 @@ fn marks_and_table() {
 #[test]
 fn only_the_metrics_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let [vi, ir, ..] = set(folder.path(), 1, (20, 16));
-    let (json, csv) = (folder.path().join("s.json"), folder.path().join("s.csv"));
-    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
-    let more = ["--metrics", "psnr,SD", "--json", text(&json), "--csv", text(&csv)];
-    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
-    let csv = std::fs::read_to_string(csv).unwrap();
+    set(folder.path(), 1, (20, 16));
+    let pair = ["--visible=@/vi", "--infrared=@/ir", "--baseline=average,max"];
+    let more = ["--metrics=psnr,SD", "--json=@/s.json", "--csv=@/s.csv"];
+    assert_eq!(evaluate(folder.path(), &[pair, more].concat()).unwrap(), []);
+    let csv = std::fs::read_to_string(folder.path().join("s.csv")).unwrap();
     assert!(csv.starts_with("image,method,SD,PSNR\n"), "{csv}");
-    let json: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let json = json(&folder.path().join("s.json"));
     assert_eq!(json["metrics"].as_array().unwrap().len(), 2);
     assert_eq!(json["methods"][0]["mean"].as_object().unwrap().len(), 2);
     // Neither is one that the papers rank by.
@@ -334,20 +307,18 @@ fn infinite_values() {
         std::fs::create_dir(f).unwrap();
         scene(0, 50, 44)[1].save(f.join("a.png")).unwrap();
     }
-    let out = ["s.json", "s.csv", "s.html"].map(|name| folder.path().join(name));
-    let fused = format!("F={}", text(&names[2]));
-    let args = ["--visible", text(&names[0]), "--infrared", text(&names[1]), "--fused", &fused];
-    let more = ["--json", text(&out[0]), "--csv", text(&out[1]), "--html", text(&out[2])];
-    assert_eq!(evaluate(&[&args[..], &more].concat()).unwrap(), []);
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-    let json: Value = serde_json::from_str(&read(&out[0])).unwrap();
+    let pair = ["--visible=@/vi", "--infrared=@/ir", "--fused=F=@/fused"];
+    let more = ["--json=@/s.json", "--csv=@/s.csv", "--html=@/s.html"];
+    assert_eq!(evaluate(folder.path(), &[pair, more].concat()).unwrap(), []);
+    let json = json(&folder.path().join("s.json"));
     assert_eq!(json["methods"][0]["mean"]["PSNR"], "inf");
-    let csv = read(&out[1]);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let csv = read("s.csv");
     let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
     let (head, row) = (lines.next().unwrap(), lines.next().unwrap());
     let psnr = head.iter().position(|h| *h == "PSNR").unwrap();
     assert_eq!(row[psnr].parse::<f64>(), Ok(f64::INFINITY));
-    assert!(read(&out[2]).contains("no finite values"));
+    assert!(read("s.html").contains("no finite values"));
 }
 
 #[test]

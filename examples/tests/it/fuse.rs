@@ -65,33 +65,42 @@ fn two_files_become_a_third() {
     assert!(go(text(&out), &["--config", text(&config)]).unwrap().is_empty());
 
     let out = text(&out);
-    let told = |more: &[&str]| fault(&[&plain, &[out][..], more].concat());
-    assert!(told(&["--device", "cuda"]).contains("CUDA"));
-    assert!(told(&["--device", "cuda:1"]).contains("CUDA"));
-    assert!(told(&["--device", "tpu"]).contains("tpu"));
-    assert!(told(&["--device", "cuda:x"]).contains("cuda:x"));
-    assert!(told(&["--preset", "huge"]).contains("huge"));
-    assert!(told(&["--preset", "paper"]).contains("weights"));
-    assert!(told(&["--weights", "gone.pth"]).contains("gone.pth"));
-    assert!(told(&["--weights", text(&v)]).contains("v.png"));
-    assert!(told(&["--config", "gone.json"]).contains("gone.json"));
-    std::fs::write(&config, "{ not json").unwrap();
-    assert!(told(&["--config", text(&config)]).contains("c.json"));
+    let broken = folder.path().join("broken.json");
+    std::fs::write(&broken, "{ not json").unwrap();
     std::fs::write(&config, r#"{"embed_dim": 5}"#).unwrap();
-    assert!(told(&["--config", text(&config)]).contains("embed_dim"));
-    assert!(told(&["--tile", "3"]).contains('3'));
-    assert!(told(&["--threads", "0"]).contains("threads"));
+    for (option, value, word) in [
+        ("--device", "cuda", "CUDA"),
+        ("--device", "cuda:1", "CUDA"),
+        ("--device", "tpu", "tpu"),
+        ("--device", "cuda:x", "cuda:x"),
+        ("--preset", "huge", "huge"),
+        ("--preset", "paper", "weights"),
+        ("--weights", "gone.pth", "gone.pth"),
+        ("--weights", text(&v), "v.png"),
+        ("--config", "gone.json", "gone.json"),
+        ("--config", text(&broken), "broken.json"),
+        ("--config", text(&config), "embed_dim"),
+        ("--tile", "3", "3"),
+        ("--threads", "0", "threads"),
+    ] {
+        let told = fault(&[&plain, &[out, option, value][..]].concat());
+        assert!(told.contains(word), "{option} {value}: {told}");
+    }
 
     let told = |v: &str, i: &str, o: &str| fault(&["--visible", v, "--infrared", i, "--output", o]);
-    let (v, i) = (text(&v), text(&i));
-    let folder_text = text(folder.path());
-    assert!(told("gone.png", i, out).contains("gone.png"));
-    assert!(told(v, "gone.png", out).contains("gone.png"));
-    assert!(told(v, folder_text, out).contains("folder"));
-    assert!(told(folder_text, i, out).contains("folder"));
-    assert!(told(v, i, folder_text).contains("folder"));
-    assert!(told(v, i, v).contains("overwritten"));
-    assert!(told(v, i, "o.xyz").contains("o.xyz"));
+    let (v, i, root) = (text(&v), text(&i), text(folder.path()));
+    for (visible, infrared, output, word) in [
+        ("gone.png", i, out, "gone.png"),
+        (v, "gone.png", out, "gone.png"),
+        (v, root, out, "folder"),
+        (root, i, out, "folder"),
+        (v, i, root, "folder"),
+        (v, i, v, "overwritten"),
+        (v, i, "o.xyz", "o.xyz"),
+    ] {
+        let told = told(visible, infrared, output);
+        assert!(told.contains(word), "{word}: {told}");
+    }
     let small = folder.path().join("small.png");
     infrared(10, 12).save(&small).unwrap();
     let error = told(v, text(&small), out);

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageBuffer, Luma};
 use isfm::{Isfm, Normalize, Tiling, read_image};
-use serde_json::Value;
 
 use crate::Outcome;
-use crate::common::{evaluate, text};
+use crate::common::{evaluate, json, text};
 
 /// A file or folder beside the workspace.
 fn shared(name: &str) -> Result<PathBuf, String> {
@@ -35,7 +34,7 @@ fn differences(a: &DynamicImage, b: &DynamicImage) -> (f64, u8) {
 }
 
 /// Prints the numbers that the README of `isfm` gives. The bound is for eyes: nobody sees
-/// three levels that come and go over dozens of pixels.
+/// a few levels that come and go over dozens of pixels.
 pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
     let whole = Isfm::builder().tiling(Tiling::Whole).build().unwrap();
     for (visible, infrared) in pairs()? {
@@ -58,8 +57,8 @@ pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
 pub(crate) fn raw_thermal_frames_fuse_like_rendered_ones() -> Outcome {
     let fuser = Isfm::embedded().unwrap();
     for (visible, infrared) in pairs()? {
-        let (visible, infrared) =
-            (visible.crop_imm(0, 0, 240, 180), infrared.crop_imm(0, 0, 240, 180).to_luma8());
+        let [visible, infrared] = [visible, infrared].map(|image| image.crop_imm(0, 0, 240, 180));
+        let infrared = infrared.to_luma8();
         let raw = ImageBuffer::from_fn(240, 180, |x, y| {
             Luma([7000u16 + 5 * u16::from(infrared.get_pixel(x, y)[0])])
         });
@@ -78,14 +77,11 @@ pub(crate) fn raw_thermal_frames_fuse_like_rendered_ones() -> Outcome {
 pub(crate) fn roadscene_is_as_others_measured_it() -> Outcome {
     let (set, peers) = (shared("data/roadscene/test")?, shared("peers.json")?);
     let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("s.json");
-    let (vi, ir) = (set.join("vi"), set.join("ir"));
-    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--baseline", "average,max"];
-    assert_eq!(evaluate(&[&args[..], &["--json", text(&json)]].concat()).unwrap(), []);
-    let read = |path: &Path| -> Value {
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    };
-    let (json, peers) = (read(&json), read(&peers));
+    let file = folder.path().join("s.json");
+    let output = format!("--json={}", text(&file));
+    let args = ["--visible=@/vi", "--infrared=@/ir", "--baseline=average,max", &output];
+    assert_eq!(evaluate(&set, &args).unwrap(), []);
+    let (json, peers) = (json(&file), json(&peers));
     for method in json["methods"].as_array().unwrap() {
         let name = method["name"].as_str().unwrap();
         assert_eq!(method["images"], 50);

@@ -104,7 +104,7 @@ impl Host {
         let mut at = 0;
         plan.outputs
             .iter()
-            .map(|&Need { element, len }| {
+            .map(|&Need { element, len, .. }| {
                 let bytes = &up[at..at + len * element.size()];
                 at += bytes.len();
                 decode(element, bytes)
@@ -162,14 +162,14 @@ impl Request {
         self.0.extend(bytes);
     }
 
-    fn buffer(&mut self, kind: u32, Need { element, len }: Need) {
+    fn buffer(&mut self, kind: u32, Need { element, len, .. }: Need) {
         self.number(kind);
         self.0.extend(((len * element.size()) as u64).to_ne_bytes());
     }
 
     fn argument(&mut self, plan: &Work, arg: &Arg) {
         let (inputs, outputs) = (plan.inputs.len(), plan.outputs.len());
-        let (buffer, at, Need { element, len }) = match *arg {
+        let (buffer, at, Need { element, len, .. }) = match *arg {
             Arg::Input(i, at) => (i, at, plan.inputs[i]),
             Arg::Output(i, at) => (inputs + i, at, plan.outputs[i]),
             Arg::Scratch(i, at) => (inputs + outputs + i, at, plan.scratch[i]),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use isfm_model::Config;
-use isfm_train::{PairFolder, Schedule, StepReport, TrainConfig, Trainer};
+use isfm_train::{PairFolder, Schedule, StepReport, TrainConfig, Trainer, TrainerBuilder};
 
 /// `pairs` scenes of differing sizes: texture that only the visible image has, a warm disc that
 /// only the infrared image has.
@@ -38,14 +38,16 @@ pub(crate) fn recipe(epochs: usize) -> TrainConfig {
     TrainConfig { batch: 2, epochs, seed: 1, patch: 24, schedule, ..TrainConfig::default() }
 }
 
+pub(crate) fn builder(data: &Path, config: TrainConfig) -> TrainerBuilder {
+    Trainer::builder(model(), PairFolder::open(data).unwrap()).config(config)
+}
+
 pub(crate) fn create(data: &Path, output: &Path, epochs: usize) -> Trainer {
-    let data = PairFolder::open(data).unwrap();
-    Trainer::builder(model(), data).config(recipe(epochs)).create(output).unwrap()
+    builder(data, recipe(epochs)).create(output).unwrap()
 }
 
 pub(crate) fn resume(data: &Path, output: &Path, epochs: usize) -> isfm_train::Result<Trainer> {
-    let data = PairFolder::open(data).unwrap();
-    Trainer::builder(model(), data).config(recipe(epochs)).resume(output)
+    builder(data, recipe(epochs)).resume(output)
 }
 
 /// A run's log, without the times, as exact bits.

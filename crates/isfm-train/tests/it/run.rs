@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::common::{create, log, model, paint, recipe, resume};
-use candle_core::Tensor;
-use isfm_model::{Checkpoint, Network};
+use crate::common::{builder, create, log, model, paint, recipe, resume};
+use candle_core::{Device, Tensor};
+use isfm_model::{Checkpoint, Network, Weights};
 use isfm_train::{Error, Outcome, PairFolder, RunOptions, State, Trainer};
 
 const PAIRS: u32 = 7;
@@ -19,7 +19,15 @@ fn folder() -> (tempfile::TempDir, std::path::PathBuf) {
     (dir, data)
 }
 
-fn bits(weights: &std::collections::BTreeMap<String, Tensor>) -> Vec<(String, Vec<u32>)> {
+/// Initial weights, one bias of which is this value everywhere.
+fn with_bias(name: &str, value: f64) -> Weights {
+    let mut weights = isfm_model::initial_weights(&model(), 1, &Device::Cpu).unwrap();
+    let bias = weights.get_mut(name).unwrap();
+    *bias = bias.affine(0., value).unwrap();
+    weights
+}
+
+fn bits(weights: &Weights) -> Vec<(String, Vec<u32>)> {
     let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let bits = |t| values(t).into_iter().map(f32::to_bits).collect();
     weights.iter().map(|(n, t)| (n.clone(), bits(t))).collect()
@@ -39,12 +47,11 @@ fn training_lowers_the_loss_and_leaves_usable_weights() {
     assert!(last < 0.6 * first, "{first} to {last}: {losses:?}");
 
     // What was written is what was trained, and it fuses alike.
-    let file = Checkpoint::read(out.join("weights.safetensors"), None, &candle_core::Device::Cpu);
-    let file = file.unwrap();
+    let file = Checkpoint::read(out.join("weights.safetensors"), None, &Device::Cpu).unwrap();
     assert_eq!(file.config, model());
     assert_eq!(bits(&file.weights), bits(&trainer.weights().unwrap()));
     assert_eq!(file.metadata.get("training_step").map(String::as_str), Some("24"));
-    let x = Tensor::rand(0f32, 1., (1, 1, 24, 30), &candle_core::Device::Cpu).unwrap();
+    let x = Tensor::rand(0f32, 1., (1, 1, 24, 30), &Device::Cpu).unwrap();
     let fuse = |n: &Network| n.forward(&x, &x).unwrap().flatten_all().unwrap().to_vec1::<f32>();
     let read = Network::from_weights(&file.config, &file.weights).unwrap();
     let kept = Network::from_weights(&model(), &trainer.weights().unwrap()).unwrap();
@@ -97,8 +104,7 @@ fn a_resumed_run_and_any_number_of_threads_repeat_the_run_bit_by_bit() {
     let other = dir.path().join("other");
     let mut recipe = recipe(3);
     recipe.seed += 1;
-    let data = PairFolder::open(&data).unwrap();
-    let mut other = Trainer::builder(model(), data).config(recipe).create(&other).unwrap();
+    let mut other = builder(&data, recipe).create(&other).unwrap();
     assert_ne!(other.step().unwrap().total.to_bits(), log(&whole)[0].3[0]);
 }
 
@@ -152,20 +158,18 @@ fn a_run_is_resumed_only_with_its_own_settings() {
         Error::Differs { setting, .. } => setting,
         other => panic!("{other}"),
     };
-    let open = || PairFolder::open(&data).unwrap();
     assert_eq!(differs(resume(&data, &out, 4).unwrap_err()), "epochs");
     let mut seed = recipe(3);
     seed.seed = 2;
-    let error = Trainer::builder(model(), open()).config(seed).resume(&out).unwrap_err();
-    let text = error.to_string();
+    let text = builder(&data, seed).resume(&out).unwrap_err().to_string();
     assert!(text.contains("`seed` = 1, but 2 was given"), "{text}");
     let mut rate = recipe(3);
     rate.schedule.peak *= 2.;
-    let error = Trainer::builder(model(), open()).config(rate).resume(&out).unwrap_err();
-    assert_eq!(differs(error), "schedule.peak");
+    assert_eq!(differs(builder(&data, rate).resume(&out).unwrap_err()), "schedule.peak");
     let mut deeper = model();
     deeper.depths = vec![1, 1];
-    let error = Trainer::builder(deeper, open()).config(recipe(3)).resume(&out).unwrap_err();
+    let folder = PairFolder::open(&data).unwrap();
+    let error = Trainer::builder(deeper, folder).config(recipe(3)).resume(&out).unwrap_err();
     assert_eq!(differs(error), "model.depths");
     paint(&data, PAIRS + 1);
     assert!(differs(resume(&data, &out, 3).unwrap_err()).starts_with("data."));
@@ -175,12 +179,8 @@ fn a_run_is_resumed_only_with_its_own_settings() {
 fn a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint() {
     let (dir, data) = folder();
     let out = dir.path().join("out");
-    let mut weights = isfm_model::initial_weights(&model(), 1, &candle_core::Device::Cpu).unwrap();
-    let bias = weights.get_mut("conv1_before.0.bias").unwrap();
-    *bias = bias.affine(0., f64::NAN).unwrap();
-    let folder = PairFolder::open(&data).unwrap();
-    let builder = Trainer::builder(model(), folder).config(recipe(3)).weights(weights);
-    let mut trainer = builder.create(&out).unwrap();
+    let weights = with_bias("conv1_before.0.bias", f64::NAN);
+    let mut trainer = builder(&data, recipe(3)).weights(weights).create(&out).unwrap();
     let before = std::fs::read(out.join("last.safetensors")).unwrap();
     let error = trainer.run(&RunOptions::default()).unwrap_err();
     let text = error.to_string();
@@ -198,12 +198,9 @@ fn a_loss_that_is_not_a_number_stops_and_keeps_the_checkpoint() {
 #[test]
 fn a_network_that_cannot_learn_is_given_up() {
     let (dir, data) = folder();
-    let mut weights = isfm_model::initial_weights(&model(), 1, &candle_core::Device::Cpu).unwrap();
     // The output's bias: the whole picture lies below 0 and is clamped.
-    let bias = weights.get_mut("conv_final_fuse.2.bias").unwrap();
-    *bias = bias.affine(0., -100.).unwrap();
-    let folder = PairFolder::open(&data).unwrap();
-    let builder = Trainer::builder(model(), folder).config(recipe(30)).weights(weights);
+    let weights = with_bias("conv_final_fuse.2.bias", -100.);
+    let builder = builder(&data, recipe(30)).weights(weights);
     let mut trainer = builder.create(dir.path().join("out")).unwrap();
     let error = trainer.run(&RunOptions::default()).unwrap_err();
     assert!(matches!(error, Error::Stuck { step: 50, steps: 50 }), "{error}");
@@ -225,10 +222,7 @@ fn an_image_that_breaks_during_the_run_stops_it_by_name() {
 #[test]
 fn outputs_are_never_overwritten_or_shared() {
     let (dir, data) = folder();
-    let again = |out: &Path| {
-        let data = PairFolder::open(&data).unwrap();
-        Trainer::builder(model(), data).config(recipe(1)).create(out)
-    };
+    let again = |out: &Path| builder(&data, recipe(1)).create(out);
     let out = dir.path().join("a/new/folder");
     let trainer = create(&data, &out, 1);
     assert!(matches!(again(&out), Err(Error::OutputNotEmpty(_))));
@@ -241,10 +235,9 @@ fn outputs_are_never_overwritten_or_shared() {
     std::fs::write(dir.path().join("file"), "").unwrap();
     assert!(matches!(again(&dir.path().join("file")), Err(Error::Io { .. })));
 
-    let few = PairFolder::open(&data).unwrap();
     let mut large = recipe(1);
     large.batch = 8;
-    let error = Trainer::builder(model(), few).config(large).create(dir.path().join("b"));
+    let error = builder(&data, large).create(dir.path().join("b"));
     assert!(error.unwrap_err().to_string().contains("at most the 7 pairs"));
 }
 

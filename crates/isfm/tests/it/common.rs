@@ -63,18 +63,15 @@ pub(crate) fn grey(width: u32, height: u32, seed: u32) -> GrayImage {
     GrayImage::from_fn(width, height, |x, y| Luma([(value(x, y, seed) * 255.).round() as u8]))
 }
 
-pub(crate) fn colour(width: u32, height: u32, seed: u32) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        Rgb(std::array::from_fn(|c| (value(x, y, seed + c as u32) * 255.).round() as u8))
-    })
-}
-
 pub(crate) fn grey_image(width: u32, height: u32, seed: u32) -> DynamicImage {
     DynamicImage::ImageLuma8(grey(width, height, seed))
 }
 
 pub(crate) fn colour_image(width: u32, height: u32, seed: u32) -> DynamicImage {
-    DynamicImage::ImageRgb8(colour(width, height, seed))
+    let image = RgbImage::from_fn(width, height, |x, y| {
+        Rgb(std::array::from_fn(|c| (value(x, y, seed + c as u32) * 255.).round() as u8))
+    });
+    image.into()
 }
 
 pub(crate) fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
@@ -93,10 +90,4 @@ pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
 /// The released program's test cases, which lie with the model's tests.
 pub(crate) fn golden() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../isfm-model/tests/fixtures"))
-}
-
-/// An error and all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let inner = error.source().map(|e| format!(": {}", chain(e)));
-    format!("{error}{}", inner.unwrap_or_default())
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::common::{self, chain, checkpoint, colour_image, config, grey_image};
+use crate::common::{self, checkpoint, colour_image, config, grey_image};
 use candle_core::{DType, Device};
 use image::{ColorType, DynamicImage};
 use isfm::{Checkpoint, Config, Error, Isfm, Preset, read_image, write_image};
+use isfm_testing::chain;
 
 /// The error names the file; there was no panic.
 fn refused<T>(result: Result<T, Error>, path: &Path) -> String {
@@ -121,15 +122,16 @@ fn weights_that_fit_and_weights_that_do_not() {
     assert!(matches!(wrong, Err(Error::Model(_))));
 
     let bytes = std::fs::read(&path).unwrap();
+    let refuse = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        refused(Isfm::load(&path), &path);
+    };
     for keep in [0, 4, 7, 100, bytes.len() / 2, bytes.len() - 1] {
-        let cut = folder.path().join("cut.safetensors");
-        std::fs::write(&cut, &bytes[..keep]).unwrap();
-        refused(Isfm::load(&cut), &cut);
+        refuse("cut.safetensors", &bytes[..keep]);
     }
     for bytes in [&b"no weights at all"[..], b"PK\x03\x04 but no zip", b"\x80\x02 old"] {
-        let pth = folder.path().join("not_one.pth");
-        std::fs::write(&pth, bytes).unwrap();
-        refused(Isfm::load(&pth), &pth);
+        refuse("not_one.pth", bytes);
     }
     let picture = folder.path().join("picture.png");
     write_image(&visible, &picture).unwrap();
@@ -137,9 +139,7 @@ fn weights_that_fit_and_weights_that_do_not() {
     refused(Isfm::load(folder.path().join("gone.pth")), Path::new("gone.pth"));
     let bytes = std::fs::read(common::golden().join("tiny_pth.pth")).unwrap();
     for keep in [10, 1000, bytes.len() / 2, bytes.len() - 10] {
-        let cut = folder.path().join("cut.pth");
-        std::fs::write(&cut, &bytes[..keep]).unwrap();
-        refused(Isfm::load(&cut), &cut);
+        refuse("cut.pth", &bytes[..keep]);
     }
 }
 

@@ -1,11 +1,24 @@
 //! `Isfm::fuse`: colours, depths, ranges, sizes, and what it refuses.
 
-use crate::common::{self, builder, chain, colour_image, grey, grey_image, isfm};
+use crate::common::{self, builder, colour_image, grey, grey_image, isfm};
 use image::{ColorType, DynamicImage, ImageBuffer, Luma, LumaA, Rgb, Rgba};
 use isfm::{Error, Isfm, Normalize, Side, Tiling, to_8_bits};
+use isfm_testing::chain;
 use proptest::prelude::*;
 
 type Grey16 = ImageBuffer<Luma<u16>, Vec<u16>>;
+
+/// A 16-bit grey picture of 40×32 that stores `level` of each of [`common::value`]'s values.
+fn frame(seed: u32, level: impl Fn(f32) -> f32) -> DynamicImage {
+    Grey16::from_fn(40, 32, |x, y| Luma([level(common::value(x, y, seed)) as u16])).into()
+}
+
+/// The largest difference of two pictures in 8 bits.
+fn worst(a: &DynamicImage, b: &DynamicImage) -> u8 {
+    let (a, b) = (a.to_rgb8(), b.to_rgb8());
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.iter().zip(b.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
 
 fn luma(p: [f32; 3]) -> f32 {
     0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2]
@@ -70,10 +83,8 @@ fn depths_agree() {
         assert!((f32::from(*a) - c * 255.).abs() < 0.6);
     }
     // A 16-bit visible picture that fills its range keeps its exposure by itself.
-    let default = common::isfm().fuse(&visible.to_rgb16().into(), &infrared).unwrap().to_rgb8();
-    for (a, b) in eight.iter().zip(default.iter()) {
-        assert!(a.abs_diff(*b) <= 1);
-    }
+    let default = common::isfm().fuse(&visible.to_rgb16().into(), &infrared).unwrap();
+    assert!(worst(&eight.into(), &default) <= 1);
 }
 
 /// By hand: the fused luma is what the visible image's luma would give as grey, and
@@ -104,11 +115,9 @@ fn colour_is_the_visible_image_s() {
 fn a_grey_visible_image_stored_as_colour_gives_the_same_grey() {
     let fuser = isfm();
     let (visible, infrared) = (grey_image(21, 17, 1), grey_image(21, 17, 2));
-    let grey = fuser.fuse(&visible, &infrared).unwrap().to_luma8();
+    let grey = fuser.fuse(&visible, &infrared).unwrap();
     let colour = fuser.fuse(&visible.to_rgb8().into(), &infrared.to_rgb8().into()).unwrap();
-    for (g, c) in grey.iter().zip(colour.to_rgb8().pixels()) {
-        assert!(c.0.iter().all(|c| c.abs_diff(*g) <= 1), "{g} {c:?}");
-    }
+    assert!(worst(&grey, &colour) <= 1);
 }
 
 #[test]
@@ -132,27 +141,20 @@ fn alpha_is_ignored() {
 fn a_thermal_sliver_is_stretched() {
     let fuser = isfm();
     let visible = grey_image(40, 32, 1);
-    let frame = |offset: f32, gain: f32| -> DynamicImage {
-        Grey16::from_fn(40, 32, |x, y| {
-            Luma([(offset + gain * common::value(x, y, 2)).round() as u16])
-        })
-        .into()
-    };
-    let full = fuser.fuse(&visible, &frame(0., 65535.)).unwrap().to_luma8();
-    let sliver = fuser.fuse(&visible, &frame(7300., 900.)).unwrap().to_luma8();
-    let drifted = fuser.fuse(&visible, &frame(9100., 900.)).unwrap().to_luma8();
-    for ((a, b), c) in full.iter().zip(sliver.iter()).zip(drifted.iter()) {
-        assert!(a.abs_diff(*b) <= 3 && b.abs_diff(*c) <= 3, "{a} {b} {c}");
-    }
+    let frame = |offset: f32, gain: f32| frame(2, |v| (offset + gain * v).round());
+    let full = fuser.fuse(&visible, &frame(0., 65535.)).unwrap();
+    let sliver = fuser.fuse(&visible, &frame(7300., 900.)).unwrap();
+    let drifted = fuser.fuse(&visible, &frame(9100., 900.)).unwrap();
+    assert!(worst(&full, &sliver) <= 3 && worst(&sliver, &drifted) <= 3);
     let as_stored = builder().normalize_infrared(Normalize::FullRange).build().unwrap();
-    let flat = as_stored.fuse(&visible, &frame(7300., 900.)).unwrap().to_luma8();
-    assert!(full.iter().zip(flat.iter()).any(|(a, b)| a.abs_diff(*b) > 10));
+    let flat = as_stored.fuse(&visible, &frame(7300., 900.)).unwrap();
+    assert!(worst(&full, &flat) > 10);
     // Naming the range does what the whole range does for a frame that fills it.
     let range = Normalize::Range { low: 7300., high: 8200. };
     let named = builder().normalize_infrared(range).build().unwrap();
-    let named = named.fuse(&visible, &frame(7300., 900.)).unwrap().to_luma8();
-    let stored = as_stored.fuse(&visible, &frame(0., 65535.)).unwrap().to_luma8();
-    assert!(named.iter().zip(stored.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let named = named.fuse(&visible, &frame(7300., 900.)).unwrap();
+    let stored = as_stored.fuse(&visible, &frame(0., 65535.)).unwrap();
+    assert!(worst(&named, &stored) <= 1);
 }
 
 #[test]
@@ -178,15 +180,12 @@ fn a_dead_pixel_does_not_darken_a_frame() {
 #[test]
 fn a_raw_visible_frame_is_stretched_too() {
     let infrared = grey_image(40, 32, 2);
-    let frame = |white: f32| -> DynamicImage {
-        Grey16::from_fn(40, 32, |x, y| Luma([(white * common::value(x, y, 1)) as u16])).into()
-    };
     let with = |rule, frame| {
         let fuser = builder().normalize_visible(rule).build().unwrap();
         fuser.fuse(frame, &infrared).unwrap()
     };
     let percentile = Normalize::Percentile { low: 0.1, high: 99.9 };
-    let (raw, picture) = (frame(4095.), frame(65535.));
+    let (raw, picture) = (frame(1, |v| 4095. * v), frame(1, |v| 65535. * v));
     assert_eq!(with(Normalize::Auto, &raw), with(percentile, &raw));
     assert_ne!(with(Normalize::Auto, &raw), with(Normalize::FullRange, &raw));
     assert_eq!(with(Normalize::Auto, &picture), with(Normalize::FullRange, &picture));
@@ -221,14 +220,8 @@ fn odd_and_tiny_sizes() {
         let (even_w, even_h) = (w.next_multiple_of(2), h.next_multiple_of(2));
         let (visible, infrared) = (visible.to_rgb8(), infrared.to_luma8());
         let wide = |x: u32, y: u32| (x.min(w - 1), y.min(h - 1));
-        let visible = ImageBuffer::from_fn(even_w, even_h, |x, y| {
-            let (x, y) = wide(x, y);
-            *visible.get_pixel(x, y)
-        });
-        let infrared = ImageBuffer::from_fn(even_w, even_h, |x, y| {
-            let (x, y) = wide(x, y);
-            *infrared.get_pixel(x, y)
-        });
+        let visible = ImageBuffer::from_fn(even_w, even_h, |x, y| visible[wide(x, y)]);
+        let infrared = ImageBuffer::from_fn(even_w, even_h, |x, y| infrared[wide(x, y)]);
         let padded = fuser.fuse(&visible.into(), &infrared.into()).unwrap();
         assert_eq!(padded.crop_imm(0, 0, w, h), fused, "{w}x{h}");
     }
@@ -247,9 +240,9 @@ fn different_sizes_are_refused_with_both_or_resized_when_asked() {
     }
     // A flat frame stays flat however it is resized.
     let flat = |w, h| DynamicImage::ImageLuma8(ImageBuffer::from_pixel(w, h, Luma([90])));
-    let want = resizing.fuse(&visible, &flat(40, 30)).unwrap().to_rgb8();
-    let got = resizing.fuse(&visible, &flat(13, 7)).unwrap().to_rgb8();
-    assert!(want.iter().zip(got.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
+    let want = resizing.fuse(&visible, &flat(40, 30)).unwrap();
+    let got = resizing.fuse(&visible, &flat(13, 7)).unwrap();
+    assert!(worst(&want, &got) <= 1);
     // And an enlarged smooth frame is close to the same frame at full size.
     let smooth = |w: u32, h: u32| -> DynamicImage {
         Grey16::from_fn(w, h, |x, y| {
@@ -289,10 +282,8 @@ fn floats_that_are_no_numbers_are_refused() {
         image.put_pixel(1, 2, Rgb([0.1, bad, 0.2]));
         let (bad, good) = (DynamicImage::ImageRgb32F(image), grey_image(4, 4, 1));
         let error = isfm().fuse(&bad, &good).unwrap_err();
-        assert!(
-            matches!(error, Error::NotFinite { side: Side::Visible, index: 28, .. }),
-            "{error}"
-        );
+        let named = matches!(error, Error::NotFinite { side: Side::Visible, index: 28, .. });
+        assert!(named, "{error}");
         let error = isfm().fuse(&good, &bad).unwrap_err();
         assert!(matches!(error, Error::NotFinite { side: Side::Infrared, .. }), "{error}");
     }
@@ -324,14 +315,8 @@ fn nonsense_options_are_refused() {
 /// What a network that takes 8 bits is trained on is what this one is fed with, to half a level.
 #[test]
 fn eight_bits_are_what_the_network_sees() {
-    let frame = |low: f32, high: f32| -> DynamicImage {
-        Grey16::from_fn(40, 32, |x, y| {
-            Luma([(low + (high - low) * common::value(x, y, 2)).round() as u16])
-        })
-        .into()
-    };
     // 14 bits in 16, and the same frame with its percentiles named.
-    let raw = frame(7300., 8200.);
+    let raw = frame(2, |v| (7300. + 900. * v).round());
     let mut values: Vec<u16> = raw.to_luma16().into_raw();
     values.sort_unstable();
     let [low, high] = [0.001, 0.999].map(|p| values[(p * 1279f64).round() as usize]);
@@ -341,10 +326,8 @@ fn eight_bits_are_what_the_network_sees() {
         assert!((f32::from(*got) - want.clamp(0., 255.)).abs() <= 0.501, "{got} {want}");
     }
     let visible = grey_image(40, 32, 1);
-    let fuse = |infrared: &DynamicImage| isfm().fuse(&visible, infrared).unwrap().to_luma8();
-    for (a, b) in fuse(&raw).iter().zip(fuse(&eight).iter()) {
-        assert!(a.abs_diff(*b) <= 3, "{a} {b}");
-    }
+    let fuse = |infrared: &DynamicImage| isfm().fuse(&visible, infrared).unwrap();
+    assert!(worst(&fuse(&raw), &fuse(&eight)) <= 3);
     // 8-bit values stay; colour on the infrared side becomes luma; alpha goes.
     let colour = colour_image(40, 32, 3);
     let to_8 = |image: &DynamicImage, side| to_8_bits(image, side, Normalize::Auto).unwrap();
