@@ -66,7 +66,7 @@ const CERTAIN: f64 = 1e-12;
 /// `dctn` and PyWavelets' `dwt2`.
 ///
 /// # Errors
-/// [`Error::TooSmall`] below 3 pixels in width or height.
+/// [`Error::TooSmall`](crate::Error::TooSmall) below 3 pixels in width or height.
 pub fn fmi<T: Sample>(triple: &Triple<'_, T>, feature: Feature) -> Result<f64> {
     fmi_of(&Grids::of(triple), feature)
 }

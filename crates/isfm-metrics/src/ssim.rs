@@ -27,7 +27,7 @@ const SMALLEST: usize = 161;
 /// Checked against the ISFM authors' program and scikit-image's `structural_similarity`.
 ///
 /// # Errors
-/// [`Error::TooSmall`] below 7 pixels in width or height.
+/// [`Error::TooSmall`](crate::Error::TooSmall) below 7 pixels in width or height.
 pub fn ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
     ssim_of(&Grids::of(triple))
 }
@@ -51,7 +51,7 @@ pub fn ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
 /// (`tests/fixtures/make.py`).
 ///
 /// # Errors
-/// [`Error::TooSmall`] below 161 pixels in width or height.
+/// [`Error::TooSmall`](crate::Error::TooSmall) below 161 pixels in width or height.
 pub fn ms_ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
     ms_ssim_of(&Grids::of(triple))
 }

@@ -33,7 +33,7 @@ const LOG_BATCH: usize = 64;
 /// Checked against the ISFM authors' program and sewar's `vifp`.
 ///
 /// # Errors
-/// [`Error::TooSmall`] below 41 pixels in width or height, where the fourth scale is empty: a value
+/// [`Error::TooSmall`](crate::Error::TooSmall) below 41 pixels in width or height, where the fourth scale is empty: a value
 /// from fewer scales could not be compared with others.
 pub fn vif<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
     vif_of(&Grids::of(triple))

@@ -84,8 +84,8 @@ pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
 }
 
 /// Keeps the memory of a map for the next one of its size, where this thread is inside
-/// [`recycling`]; drops it otherwise. No other tensor may share it. What
-/// was made of the map is `result`: if a gradient may be asked of that, its graph holds the map.
+/// [`recycling`]; drops it otherwise. No other tensor may share it. What was made of the map is
+/// `result`: if a gradient may be asked of that, its graph holds the map.
 pub fn recycle(map: Tensor, result: &Tensor) {
     let held = map.track_op() || result.track_op();
     if IDLE.with_borrow(|idle| idle.depth > 0) && map.device().is_cpu() && !held {
