@@ -253,7 +253,7 @@ pub trait Simd: sealed::Sealed + Copy + Send + Sync {
     fn exp2(self, v: Self::V) -> Self::V {
         self.exp(self.mul(v, self.splat(Self::E::of(std::f64::consts::LN_2))))
     }
-    /// eˣ for finite x or NaN.
+    /// eˣ for any x but +∞.
     #[inline(always)]
     fn exp_finite(self, x: Self::V) -> Self::V {
         self.exp(x)

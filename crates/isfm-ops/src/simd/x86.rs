@@ -109,6 +109,8 @@ simd! {
     }
     // With no rounding between x and the power of two.
     fn exp_finite(self, x: __m512) -> __m512 {
+        // Below -200 the result is 0 as well, and −∞ − n would be NaN.
+        let x = self.max(self.splat(-200.), x);
         let log2e = self.splat(LOG2_E);
         let n = self.round(self.mul(x, log2e));
         // SAFETY: see the note on the tokens.
