@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
-use isfm_benches::random;
+use isfm_benches::{image, random};
 use isfm_dwt::{Border, DataFormat, Wavelet, dwt2};
 use isfm_ops::Epilogue;
 
@@ -46,8 +46,24 @@ fn ops(c: &mut Criterion) {
     compare("one-level Haar", 100, &ours, "copy of the same tensor", &|| x.copy());
 }
 
+/// One level of a pyramid of a camera's pictures: no operation of Candle's does the same.
+fn pyramid(c: &mut Criterion) {
+    let (height, width) = (480, 640);
+    let [visible, infrared] = [1, 2].map(|_| image(1, height, width).affine(0.2, -0.1).unwrap());
+    let control = random(&[1, 2, height, width]);
+    let half = image(1, height / 2, width / 2);
+    let mut group = c.benchmark_group("pyramid 640x480");
+    let mut measure = |name: &str, ours: &Side<'_>| {
+        group.bench_function(name, |b| b.iter(|| ours().unwrap()));
+    };
+    measure("pyr_down", &|| isfm_ops::pyr_down(&visible));
+    measure("pyr_up", &|| isfm_ops::pyr_up(&half, height, width));
+    let merge = || isfm_ops::merge_details(&visible, &infrared, &control, 1.);
+    measure("merge_details", &merge);
+}
+
 /// One side of a comparison.
 type Side<'a> = dyn Fn() -> Result<Tensor> + 'a;
 
-criterion_group!(benches, ops);
+criterion_group!(benches, ops, pyramid);
 criterion_main!(benches);

@@ -6,8 +6,10 @@ pub(crate) mod conv;
 pub(crate) mod depthwise;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod merge_details;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
+pub(crate) mod pyramid;
 pub(crate) mod resize;
 pub(crate) mod rms_norm;
 pub(crate) mod softmax;
@@ -25,6 +27,7 @@ fn kernel_map(shape: &Shape) -> Result<Map> {
 mod tests {
     use isfm_kernels::Type;
 
+    use super::pyramid::{Pyramid, Step};
     use crate::op::Op;
 
     /// Where there is no CUDA kernel the error names the operation and what runs instead.
@@ -42,5 +45,13 @@ mod tests {
         refused(&|| softmax.plan(Type::F32, &[]), ["softmax_last_dim", "candle_nn::ops::softmax"]);
         let conv = super::causal_conv1d::Conv { left: 3, right: 0, flip: false };
         refused(&|| conv.plan(Type::F16, &[]), ["causal_conv1d", "Tensor::to_device"]);
+        for (step, name) in [(Step::Down, "pyr_down"), (Step::Up, "pyr_up")] {
+            for adjoint in [false, true] {
+                let op = Pyramid { step, fine: [4, 4], adjoint };
+                refused(&|| op.plan(Type::F32, &[]), [name, "Tensor::to_device"]);
+            }
+        }
+        let merge = super::merge_details::MergeDetails { sharpness: 1. };
+        refused(&|| merge.plan(Type::F32, &[]), ["merge_details", "Tensor::to_device"]);
     }
 }

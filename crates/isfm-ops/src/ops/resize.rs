@@ -161,7 +161,7 @@ impl<E: Real> Kernel<E> for Line<'_, E> {
 }
 
 #[inline(always)]
-fn add_scaled<E: Real>(acc: &mut [E], values: &[E], weight: E) {
+pub(super) fn add_scaled<E: Real>(acc: &mut [E], values: &[E], weight: E) {
     for (acc, &v) in acc.iter_mut().zip(values) {
         *acc += v * weight;
     }

@@ -104,6 +104,30 @@ fn wrong_shapes_are_named() {
     refused(add(&[1, 4, 5, 3]), &["conv2d", "the map added", "[1, 4, 5, 3]", "[1, 4, 5, 2]"]);
     refused(isfm_ops::weighted_sum(&x, 1., &zeros(&[3]), 1.), &["weighted_sum", "y", "[3]"]);
     refused(isfm_ops::scale_add(&zeros(&[]), &zeros(&[1]), &zeros(&[])), &["axis"]);
+
+    refused(isfm_ops::pyr_down(&zeros(&[3])), &["pyr_down", "[3]", "[…, height, width]"]);
+    refused(isfm_ops::pyr_up(&zeros(&[]), 1, 1), &["pyr_up", "x", "[]", "[…, height, width]"]);
+    for (height, width) in [(6usize, 9usize), (8, 5), (9, 7), (0, 0), (usize::MAX, 5)] {
+        let (h, w) = (height.div_ceil(2), width.div_ceil(2));
+        let needed = format!("[…, {h}, {w}] for a result of {height}x{width}");
+        refused(isfm_ops::pyr_up(&x, height, width), &["pyr_up", "[1, 4, 5, 3]", &needed]);
+    }
+    let merge = |v: &[usize], i: &[usize], control: &[usize], sharpness| {
+        isfm_ops::merge_details(&zeros(v), &zeros(i), &zeros(control), sharpness)
+    };
+    let (picture, control): (&[usize], &[usize]) = (&[2, 1, 4, 5], &[2, 2, 4, 5]);
+    assert_eq!(merge(picture, picture, control, 1.).unwrap().dims(), picture);
+    let three: &[usize] = &[2, 3, 4, 5];
+    refused(
+        merge(three, three, control, 1.),
+        &["merge_details", "visible", "[2, 3, 4, 5]", "[batch, 1, height, width]"],
+    );
+    refused(merge(&[4, 5], &[4, 5], control, 1.), &["visible", "[4, 5]"]);
+    refused(merge(picture, &[2, 1, 5, 4], control, 1.), &["infrared", "[2, 1, 5, 4]"]);
+    refused(merge(picture, picture, picture, 1.), &["control", "[2, 1, 4, 5]", "[2, 2, 4, 5]"]);
+    for sharpness in [f64::NAN, f64::INFINITY] {
+        refused(merge(picture, picture, control, sharpness), &["sharpness", "finite"]);
+    }
 }
 
 #[test]
@@ -115,6 +139,11 @@ fn wrong_types_are_named() {
     refused(isfm_ops::softmax_last_dim(&whole), &["softmax_last_dim", "U32"]);
     let wide = zeros(&[2, 3]).to_dtype(DType::F64).unwrap();
     refused(isfm_ops::linear(&x, &wide, None, Epilogue::None), &["weight", "F64", "F32"]);
+    refused(isfm_ops::pyr_down(&whole), &["pyr_down", "U32"]);
+    refused(isfm_ops::pyr_up(&whole, 4, 6), &["pyr_up", "U32"]);
+    let (v, control) = (zeros(&[1, 1, 2, 3]), zeros(&[1, 2, 2, 3]));
+    let wide = control.to_dtype(DType::F64).unwrap();
+    refused(isfm_ops::merge_details(&v, &v, &wide, 1.), &["control", "F64", "F32"]);
 }
 
 /// A zero batch, height, width or number of channels.
@@ -158,6 +187,14 @@ fn empty_inputs_give_empty_results() {
             );
             same(isfm_ops::layer_norm(&x, &zeros(&[c]), &zeros(&[c]), 1e-5));
         }
+        let half = [dims[0], dims[1], dims[2].div_ceil(2), dims[3].div_ceil(2)];
+        let down = isfm_ops::pyr_down(&x).unwrap();
+        assert_eq!(down.dims(), half);
+        same(isfm_ops::pyr_up(&down, dims[2], dims[3]));
+        let (b, h, w) = (dims[0], dims[1], dims[2] * dims[3]);
+        let picture = zeros(&[b, 1, h, w]);
+        let merged = isfm_ops::merge_details(&picture, &picture, &zeros(&[b, 2, h, w]), 1.);
+        assert_eq!(merged.unwrap().dims(), picture.dims());
         let resized = isfm_ops::resize_bilinear(&x, 0, 7).unwrap();
         assert_eq!(resized.dims(), [dims[0], 0, 7, c]);
     }

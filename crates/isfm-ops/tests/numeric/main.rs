@@ -6,5 +6,6 @@ mod gradients;
 mod nn;
 mod oracle;
 mod properties;
+mod pyramid;
 mod threads;
 mod values;

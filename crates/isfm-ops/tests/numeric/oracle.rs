@@ -5,6 +5,9 @@ use candle_core::{DType, Result, Tensor};
 use isfm_ops::Epilogue;
 use isfm_testing::{random, tensor, values};
 
+#[path = "pyramid_oracle.rs"]
+pub mod pyramid;
+
 pub fn to_f32(t: &Tensor) -> Tensor {
     t.to_dtype(DType::F32).unwrap()
 }
@@ -418,6 +421,7 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
             move |t| resize(&t[0], y, x),
         ));
     }
+    pyramids(b, h, w, c, &mut all);
     all.push(case("silu".into(), &[map], |t| isfm_ops::silu(&t[0]), |t| silu(&t[0])));
     all.push(case(
         "silu_gate".into(),
@@ -457,4 +461,41 @@ pub fn cases(b: usize, h: usize, w: usize, c: usize, d: usize) -> Vec<Case> {
         |t| zip(&t[0], &t[1], |x, y| 0.25 * x - 1.5 * y),
     ));
     all
+}
+
+/// Away from 0, where the logarithm of a small window's energy is too curved for finite differences.
+fn away_from_0(t: &Tensor) -> Tensor {
+    zip(t, t, |v, _| v + 0.3 * v.signum())
+}
+
+/// A pyramid's operations on channels-first pictures.
+fn pyramids(b: usize, h: usize, w: usize, c: usize, all: &mut Vec<Case>) {
+    let (half_h, half_w) = (h.div_ceil(2), w.div_ceil(2));
+    for dims in [&[b, c, h, w][..], &[b * w, c], &[b, 1, 2, w, h]] {
+        all.push(case(
+            "pyr_down".into(),
+            &[dims],
+            |t| isfm_ops::pyr_down(&t[0]),
+            |t| pyramid::pyr_down(&t[0]),
+        ));
+    }
+    for (height, width) in [(h, w), (2 * half_h, 2 * half_w)] {
+        all.push(case(
+            format!("pyr_up to {height}x{width}"),
+            &[&[b, c, half_h, half_w]],
+            move |t| isfm_ops::pyr_up(&t[0], height, width),
+            move |t| pyramid::pyr_up(&t[0], height, width),
+        ));
+    }
+    for sharpness in [0., 1.5] {
+        let picture: &[usize] = &[b, 1, h, w];
+        let mut merge = case(
+            format!("merge_details sharpness={sharpness}"),
+            &[picture, picture, &[b, 2, h, w]],
+            move |t| isfm_ops::merge_details(&t[0], &t[1], &t[2], sharpness),
+            move |t| pyramid::merge_details(&t[0], &t[1], &t[2], sharpness),
+        );
+        merge.inputs[..2].iter_mut().for_each(|t| *t = away_from_0(t));
+        all.push(merge);
+    }
 }
