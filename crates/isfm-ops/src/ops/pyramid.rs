@@ -85,7 +85,7 @@ impl Step {
                 let places = std::array::from_fn(|k| mirrored((2 * at + k) as isize - 2, n));
                 (places, &[0.0625, 0.25, 0.375, 0.25, 0.0625])
             }
-            Self::Up if at % 2 == 0 => {
+            Self::Up if at.is_multiple_of(2) => {
                 let before = first.checked_sub(1).unwrap_or(next);
                 ([before, first, next, 0, 0], &[0.125, 0.75, 0.125])
             }
