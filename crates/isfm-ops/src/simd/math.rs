@@ -3,6 +3,9 @@
 use super::{Real, Simd};
 
 pub(super) const LOG2_E: f32 = std::f32::consts::LOG2_E;
+/// log₂e − `LOG2_E`.
+#[cfg(target_arch = "x86_64")]
+pub(super) const LOG2_E_LO: f32 = (std::f64::consts::LOG2_E - LOG2_E as f64) as f32;
 // ln 2 in two parts, the first with few enough bits that n times it is exact.
 pub(super) const LN2_HI: f32 = 0.693_359_4;
 pub(super) const LN2_LO: f32 = -2.121_944_4e-4;

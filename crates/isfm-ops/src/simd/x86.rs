@@ -1,6 +1,6 @@
 use std::arch::x86_64::*;
 
-use super::math::{EXP_MAX, EXP_MIN, EXP_P, LN2_HI, LN2_LO, LOG2_E, side_by_side, sum_each};
+use super::math::{EXP_MAX, EXP_MIN, EXP_P, LN2_HI, LN2_LO, LOG2_E, LOG2_E_LO, side_by_side, sum_each};
 use super::{Kernel, Simd, sealed};
 
 /// 16 lanes; exists only inside [`run_avx512`].
@@ -114,7 +114,9 @@ simd! {
         let log2e = self.splat(LOG2_E);
         let n = self.round(self.mul(x, log2e));
         // SAFETY: see the note on the tokens.
-        self.power(n, unsafe { _mm512_fmsub_ps(x, log2e, n) })
+        let rest = unsafe { _mm512_fmsub_ps(x, log2e, n) };
+        // What log₂e lacks in f32 would cost a digit at x = -70.
+        self.power(n, self.fma(x, self.splat(LOG2_E_LO), rest))
     }
     // Lane 4j + i holds quarter j's share of row i.
     fn quarter(self, rows: [__m512; 4], _: usize) -> __m512 {
