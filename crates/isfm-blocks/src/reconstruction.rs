@@ -1,4 +1,4 @@
-//! From feature maps to an image (the paper's eq. 22).
+//! From feature maps to an image (the paper's eq. 22), or to several maps of one.
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -15,14 +15,14 @@ pub struct Reconstruction {
     conv_out: Conv2d,
 }
 
-/// Builds a [`Reconstruction`] from `channels` channels.
+/// Builds a [`Reconstruction`] from `channels` channels to `outputs`; the paper's has one.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn reconstruction(channels: usize, vb: VarBuilder) -> Result<Reconstruction> {
+pub fn reconstruction(channels: usize, outputs: usize, vb: VarBuilder) -> Result<Reconstruction> {
     Ok(Reconstruction {
         conv_in: conv2d(channels, HIDDEN, 3, vb.pp(0))?,
-        conv_out: conv2d(HIDDEN, 1, 3, vb.pp(2))?,
+        conv_out: conv2d(HIDDEN, outputs, 3, vb.pp(2))?,
     })
 }
 
@@ -50,7 +50,8 @@ impl Reconstruction {
         Ok(Accumulator(Some(conv2d_accumulate(sum.0, map, &weight, self.conv_in.bias())?)))
     }
 
-    /// The fused luminance, B×H×W×1, not clamped, from the sum over all maps.
+    /// The fused luminance (or as many maps as there are outputs), B×H×W×1, not clamped, from the
+    /// sum over all maps.
     ///
     /// # Errors
     /// If no map was added.

@@ -33,12 +33,52 @@ pub struct Config {
     pub d_state: usize,
     /// η: the scan's channels are D = ηC.
     pub expand: usize,
+    /// Where the network works: by default on the pictures themselves.
+    #[serde(skip_serializing_if = "Pyramid::is_default")]
+    pub pyramid: Pyramid,
+}
+
+/// The pyramid around the network ([`PyramidFusion`](crate::PyramidFusion)), an extension of the
+/// paper. By default there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pyramid {
+    /// L: the network sees pictures of 1/4ᴸ of the pixels; the detail above them is merged by its
+    /// energy.
+    pub levels: usize,
+    /// Whether the network gives maps that decide how bases and details are merged, instead of the
+    /// fused base.
+    pub gates: bool,
+    /// With gates: on how many levels more the bases themselves are taken apart and merged.
+    pub deeper: usize,
+}
+
+impl Pyramid {
+    /// The most levels that make sense: a picture of 4096 pixels has a base of 16.
+    pub const MAX_LEVELS: usize = 8;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Maps that the network gives: without gates the fused picture alone; with them the weight of
+    /// the base and the share of its weighting, then for each level, the finest first, a preference
+    /// and a gain ([`PyramidPair::fuse`](crate::PyramidPair::fuse)).
+    pub fn outputs(&self) -> usize {
+        if self.gates { 2 + 2 * (self.levels + self.deeper) } else { 1 }
+    }
 }
 
 impl Default for Config {
     /// The paper's configuration.
     fn default() -> Self {
-        Self { embed_dim: 128, depths: vec![1; 4], d_state: 16, expand: 2 }
+        Self {
+            embed_dim: 128,
+            depths: vec![1; 4],
+            d_state: 16,
+            expand: 2,
+            pyramid: Pyramid::default(),
+        }
     }
 }
 
@@ -84,7 +124,7 @@ impl From<Preset> for Config {
             Preset::Base => (48, 3, 16),
             Preset::Paper => (128, 4, 16),
         };
-        Self { embed_dim, depths: vec![1; layers], d_state, expand: 2 }
+        Self { embed_dim, depths: vec![1; layers], d_state, ..Self::default() }
     }
 }
 
@@ -137,7 +177,14 @@ impl Config {
             check("entry of depths", depth, 16)?;
         }
         check("d_state", self.d_state, 256)?;
-        check("expand", self.expand, 8)
+        check("expand", self.expand, 8)?;
+        let Pyramid { levels, gates, deeper } = self.pyramid;
+        let check = |field, value: usize, most: usize| {
+            let (given, needed) = (value.to_string(), format!("0 to {most}"));
+            if value <= most { Ok(()) } else { Err(Error::Config { field, given, needed }) }
+        };
+        check("pyramid.levels", levels, Pyramid::MAX_LEVELS)?;
+        check("pyramid.deeper", deeper, if gates { Pyramid::MAX_LEVELS } else { 0 })
     }
 
     /// K: the number of fusion layers.

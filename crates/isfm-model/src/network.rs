@@ -34,7 +34,7 @@ pub struct Stages {
     pub frequency: Vec<MffOutput>,
     /// Each interactive layer's output, B×H×W×C.
     pub interactive: Vec<Tensor>,
-    /// The fused luminance, B×1×H×W, not clamped.
+    /// The network's result, as [`Network::forward`]'s.
     pub fused: Tensor,
 }
 
@@ -57,7 +57,11 @@ impl Network {
             infrared: extractor(Source::Infrared)?,
             frequency: frequency.collect::<candle_core::Result<_>>()?,
             interactive: interactive.collect::<candle_core::Result<_>>()?,
-            reconstruction: reconstruction(2 * config.layers() * dim, vb.pp("conv_final_fuse"))?,
+            reconstruction: reconstruction(
+                2 * config.layers() * dim,
+                config.pyramid.outputs(),
+                vb.pp("conv_final_fuse"),
+            )?,
         })
     }
 
@@ -81,7 +85,8 @@ impl Network {
     /// # Shapes
     /// - `visible`, the luminance of the visible picture (or of PET, SPECT, CT): B×1×H×W in [0, 1]
     /// - `infrared` (or MRI): the same shape and range
-    /// - output: B×1×H×W, not clamped; clamp it to [0, 1] before use
+    /// - output: B×1×H×W, not clamped; clamp it to [0, 1] before use. A network with gates gives
+    ///   their B×[outputs](crate::Pyramid::outputs)×H×W instead.
     ///
     /// H and W are at least 2. On odd sizes the wavelet drops the last row or column and its
     /// branch is interpolated, as the released network does.
@@ -143,7 +148,10 @@ impl Network {
         }
         drop((visible, infrared, bands));
         let fused = self.reconstruction.finish(sum)?;
-        Ok(fused.reshape((batch, 1, height, width))?)
+        if fused.dim(3)? == 1 {
+            return Ok(fused.reshape((batch, 1, height, width))?);
+        }
+        Ok(fused.permute((0, 3, 1, 2))?.contiguous()?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use isfm_files::checkpoint::{Difference, Tensors};
 
-use crate::{Config, Error, Result, tensor_shapes};
+use crate::{Config, Error, Pyramid, Result, tensor_shapes};
 
 /// Tensors by their released names, in a fixed order.
 pub type Weights = Tensors;
@@ -44,6 +44,8 @@ pub(crate) fn infer_config(weights: &Weights) -> Option<Config> {
         depths: (0..layers).map(|k| count(format!("ISF_layers.{k}.ISF.blocks."))).collect(),
         d_state: dim("ISF_layers.0.ISF.blocks.0.FGS.A_logs", 1)?,
         expand: dim("ISF_layers.0.ISF.blocks.0.FGS.dt_projs_bias", 1)? / embed_dim.max(1),
+        // How many levels there are of each kind no shape says.
+        pyramid: Pyramid::default(),
     };
     config.validate().ok()?;
     Some(config)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use isfm_model::{Checkpoint, Config, Network};
+use isfm_model::{Checkpoint, Config, Pyramid, PyramidFusion};
 
 use crate::fuse::{Borders, Isfm};
 use crate::normalize::Normalize;
@@ -38,6 +38,7 @@ pub struct Builder {
     dtype: DType,
     threads: Option<usize>,
     borders: Option<Borders>,
+    pyramid: Option<usize>,
     options: Options,
 }
 
@@ -60,6 +61,7 @@ impl Default for Builder {
             dtype: DType::F32,
             threads: None,
             borders: None,
+            pyramid: None,
             options: Options::default(),
         }
     }
@@ -86,6 +88,15 @@ impl Builder {
     /// or from the shapes of its tensors.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// On how many levels of a pyramid to fuse: the network sees 1/4 of the pixels for each level, the
+    /// detail above is merged by its energy. 0 is the network on the whole picture, as the paper has
+    /// it. Without this call it is what the weights were trained for, which weights with gates
+    /// ([`Pyramid`](isfm_model::Pyramid)) insist on.
+    pub fn pyramid(mut self, levels: usize) -> Self {
+        self.pyramid = Some(levels);
         self
     }
 
@@ -163,7 +174,7 @@ impl Builder {
     /// [`Error::Device`], [`Error::DType`] and [`Error::Option`] for options this version lacks
     /// or that make no sense.
     pub fn build(self) -> Result<Isfm> {
-        let Self { source, config, device, dtype, threads, borders, options } = self;
+        let Self { source, config, device, dtype, threads, borders, pyramid, options } = self;
         let on_gpu = cfg!(feature = "cuda") && device.is_cuda();
         if !on_gpu && !device.is_cpu() {
             let needed = if cfg!(feature = "cuda") {
@@ -177,11 +188,10 @@ impl Builder {
             let needed = if on_gpu { "F32, F16 or BF16 on a GPU" } else { "F32 on the CPU" };
             return Err(Error::DType { what: "the network", got: dtype, needed });
         }
-        tiling::validate(options.tiling)?;
         options.normalize_visible.validate("the visible normalisation")?;
         options.normalize_infrared.validate("the infrared normalisation")?;
         let pool = threads.map(pool).transpose()?;
-        let Checkpoint { config, mut weights, self_contained, .. } = match source {
+        let Checkpoint { mut config, mut weights, self_contained, .. } = match source {
             Source::Embedded => embedded(config.as_ref())?,
             Source::File(path) => Checkpoint::read(&path, config.as_ref(), &Device::Cpu)?,
             Source::Checkpoint(mut given) => {
@@ -189,13 +199,29 @@ impl Builder {
                 *given
             }
         };
+        if let Some(levels) = pyramid {
+            let own = config.pyramid;
+            let needed = if own.gates && levels != own.levels {
+                Some(format!("{}, which these weights were trained for", own.levels))
+            } else if levels > Pyramid::MAX_LEVELS {
+                Some(format!("0 to {}", Pyramid::MAX_LEVELS))
+            } else {
+                None
+            };
+            if let Some(needed) = needed {
+                let got = levels.to_string();
+                return Err(Error::Option { what: "the levels of the pyramid", got, needed });
+            }
+            config.pyramid.levels = levels;
+        }
+        tiling::validate(options.tiling, config.pyramid.levels)?;
         let usual = if self_contained { Borders::Extend } else { Borders::Released };
         let borders = borders.unwrap_or(usual);
         for tensor in weights.values_mut() {
             *tensor = tensor.to_dtype(dtype)?.to_device(&device)?;
         }
-        let network = Network::from_weights(&config, &weights)?;
-        Ok(Isfm { network, config, device, dtype, pool, borders, options })
+        let fusion = PyramidFusion::from_weights(&config, &weights)?;
+        Ok(Isfm { fusion, config, pool, borders, options })
     }
 }
 

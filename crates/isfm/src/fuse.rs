@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageBuffer, Luma};
-use isfm_model::{Config, Network};
+use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
 use crate::plane::{Channel, Plane, View};
-use crate::tiling::{Plan, Tiling};
+use crate::tiling::{Grid, Plan, Tiling};
 use crate::{Error, Result, Side, luma, memory};
 
 /// What the network sees beyond the image's border.
@@ -29,11 +29,13 @@ pub enum Borders {
 }
 
 impl Borders {
-    /// Pixels that the network sees beyond the image on every side. The rim is about three wide, with
-    /// fainter ripples behind it. Even, so that the wavelet's 2×2 blocks stay the image's.
-    fn margin(self) -> usize {
+    /// Pixels that are seen beyond the image on every side. The rim is about three of the network's
+    /// pixels wide, with fainter ripples behind it. The wavelet's 2×2 blocks stay the image's.
+    fn margin(self, levels: usize) -> usize {
         match self {
-            Self::Extend => 8,
+            Self::Extend if levels == 0 => 8,
+            // The network's pixels are 2ᴸ wide, and gates show less of the rim than the fused picture.
+            Self::Extend => 4 << levels,
             Self::Released => 0,
         }
     }
@@ -52,10 +54,8 @@ impl Borders {
 /// # Ok::<(), isfm::Error>(())
 /// ```
 pub struct Isfm {
-    pub(crate) network: Network,
+    pub(crate) fusion: PyramidFusion,
     pub(crate) config: Config,
-    pub(crate) device: Device,
-    pub(crate) dtype: DType,
     pub(crate) pool: Option<rayon::ThreadPool>,
     pub(crate) borders: Borders,
     pub(crate) options: Options,
@@ -207,20 +207,23 @@ impl Isfm {
 
     /// The image in one piece, of even size unless the released program's borders are asked for.
     fn whole(&self, width: usize, height: usize) -> Plan {
-        if self.borders == Borders::Released && width > 1 && height > 1 {
+        let levels = self.config.pyramid.levels;
+        if self.borders == Borders::Released && levels == 0 && width > 1 && height > 1 {
             return Plan::whole(width, height, 0);
         }
-        let [width, height] = [width, height].map(|n| n.next_multiple_of(2));
-        Plan::whole(width, height, self.borders.margin())
+        let [width, height] = [width, height].map(|n| n.next_multiple_of(2 << levels));
+        Plan::whole(width, height, self.borders.margin(levels))
     }
 
     fn plan(&self, width: usize, height: usize) -> Result<Plan> {
         let whole = self.whole(width, height);
-        let [width, height] = [width, height].map(|n| n.next_multiple_of(2));
-        let margin = self.borders.margin();
+        let levels = self.config.pyramid.levels;
+        let unit = 2 << levels;
+        let [width, height] = [width, height].map(|n| n.next_multiple_of(unit));
+        let grid = Grid { width, height, margin: self.borders.margin(levels), unit };
         let plan = match self.options.tiling {
             Tiling::Whole => return Ok(whole),
-            Tiling::Edge(edge) => Plan::edge(width, height, margin, edge),
+            Tiling::Edge(edge) => grid.edge(edge),
             Tiling::Auto => {
                 let per_pixel = memory::per_pixel(&self.config);
                 let asked = self.options.memory_limit;
@@ -228,8 +231,8 @@ impl Isfm {
                 if whole.bytes(per_pixel) <= limit {
                     return Ok(whole);
                 }
-                let smallest = Plan::smallest(width, height, margin);
-                match (Plan::within(width, height, margin, limit, per_pixel), asked) {
+                let smallest = grid.smallest();
+                match (grid.within(limit, per_pixel), asked) {
                     (Some(plan), _) => plan,
                     // Nobody asked for the default limit: do the best there is.
                     (None, None) => smallest,
@@ -248,10 +251,10 @@ impl Isfm {
         let shape = (1, 1, height, width);
         let input = |mut plane: Plane| -> Result<Tensor> {
             plane.data.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
-            Ok(Tensor::from_vec(plane.data, shape, &self.device)?.to_dtype(self.dtype)?)
+            Ok(Tensor::from_vec(plane.data, shape, &Device::Cpu)?)
         };
-        let fused = self.network.forward(&input(visible)?, &input(infrared)?)?;
-        let data = fused.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        let fused = self.fusion.forward(&input(visible)?, &input(infrared)?)?;
+        let data = fused.flatten_all()?.to_vec1::<f32>()?;
         if data.iter().any(|v| !v.is_finite()) {
             return Err(Error::NotFiniteOutput);
         }

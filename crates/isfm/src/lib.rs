@@ -18,7 +18,7 @@ pub use colour::to_8_bits;
 pub use error::{Error, Result, Side};
 pub use files::{read_image, read_image_size, write_image};
 pub use fuse::{Borders, Isfm};
-pub use isfm_model::{Checkpoint, Config, Preset};
+pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
 #[cfg(feature = "cuda")]
 pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;

@@ -5,7 +5,12 @@ use isfm_model::Config;
 /// Bytes for each pixel of what is fused at once, beside the caller's own images and the result: the
 /// network's feature maps, and the planes (two lumas and the result as `f32`, and their copies).
 pub(crate) fn per_pixel(config: &Config) -> usize {
-    maps(config).saturating_add(24)
+    match config.pyramid.levels {
+        0 => maps(config).saturating_add(24),
+        // A quarter of the pixels for each level; and of the pyramid at most 14 planes of the finest
+        // level and a third of that below.
+        levels => (maps(config) >> (2 * levels)).saturating_add(24 + 4 * 14 * 4 / 3),
+    }
 }
 
 /// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer: then

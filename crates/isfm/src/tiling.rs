@@ -1,7 +1,7 @@
 //! Large images in overlapping pieces.
 //!
-//! Tiles start on even pixels, so that the 2×2 wavelet blocks of a tile are those of the whole
-//! image. Where two tiles overlap, the outer quarter on either side is thrown away (there the
+//! Tiles start on even pixels of what the network sees, so that the 2×2 wavelet blocks of a tile are
+//! those of the whole image. Where two tiles overlap, the outer quarter on either side is thrown away (there the
 //! zero padding of the convolutions shows) and in the middle half the one fades into the other
 //! along a raised cosine; the two weights add up to one by construction. Rows leave as soon as no
 //! further tile reaches them, so that no more of the result is held than a row of tiles.
@@ -22,7 +22,7 @@ pub enum Tiling {
     /// Never: the whole image at once, whatever the memory.
     Whole,
     /// Tiles of at most so many pixels a side, whatever the memory; at least
-    /// [`Tiling::MIN_EDGE`].
+    /// [`Tiling::MIN_EDGE`], and with a pyramid of L levels at least 2ᴸ⁺³.
     Edge(usize),
 }
 
@@ -30,18 +30,15 @@ impl Tiling {
     /// The smallest edge that can be asked for: below it the overlaps are most of the work and
     /// the network sees too little of the scene around a pixel.
     pub const MIN_EDGE: usize = 32;
-    /// The overlap of neighbouring tiles, in pixels; a quarter of the edge for tiles below 256.
+    /// The overlap of neighbouring tiles, in pixels; a quarter of the edge for tiles below 256. With a
+    /// pyramid of L levels it is at least 2ᴸ⁺⁴.
     pub const OVERLAP: usize = 64;
 }
 
 /// The edge of the smallest tiles that a memory limit is answered with.
 const MIN_AUTO_EDGE: usize = 128;
 
-fn even_up(n: usize) -> usize {
-    n.next_multiple_of(2)
-}
-
-/// One direction of a tile grid: equal lengths, even starts.
+/// One direction of a tile grid: equal lengths, starts at multiples of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Axis {
     tile: usize,
@@ -49,17 +46,18 @@ struct Axis {
 }
 
 impl Axis {
-    /// Cuts an even length into the fewest tiles of at most `edge` (at least 8).
-    fn split(len: usize, edge: usize) -> Self {
-        let edge = edge - edge % 2;
+    /// Cuts a length, a multiple of `unit`, into the fewest tiles of at most `edge` (at least 4
+    /// units).
+    fn split(len: usize, edge: usize, unit: usize) -> Self {
+        let edge = edge - edge % unit;
         if len <= edge {
             return Self { tile: len, starts: vec![0] };
         }
-        let overlap = overlap(edge);
+        let overlap = overlap(edge, unit);
         let n = (len - overlap).div_ceil(edge - overlap);
-        let tile = even_up((len + (n - 1) * overlap).div_ceil(n));
+        let tile = (len + (n - 1) * overlap).div_ceil(n).next_multiple_of(unit);
         let last = len - tile;
-        let starts = (0..n).map(|i| 2 * (i * (last / 2) / (n - 1))).collect();
+        let starts = (0..n).map(|i| unit * (i * (last / unit) / (n - 1))).collect();
         Self { tile, starts }
     }
 
@@ -83,9 +81,14 @@ impl Axis {
     }
 }
 
-fn overlap(edge: usize) -> usize {
+/// The overlap of tiles: 64 pixels, or 8 units of a pyramid whose unit is larger than 8.
+fn most_overlap(unit: usize) -> usize {
+    Tiling::OVERLAP.max(8 * unit)
+}
+
+fn overlap(edge: usize, unit: usize) -> usize {
     let quarter = edge / 4;
-    Tiling::OVERLAP.min(quarter - quarter % 2)
+    most_overlap(unit).min(quarter - quarter % unit)
 }
 
 /// From 0 to 1 over the middle half of an overlap.
@@ -111,15 +114,6 @@ impl Plan {
         Self { across, down, margin }
     }
 
-    pub(crate) fn edge(width: usize, height: usize, margin: usize, edge: usize) -> Self {
-        Self { across: Axis::split(width, edge), down: Axis::split(height, edge), margin }
-    }
-
-    /// The grid of the smallest tiles that a memory limit is answered with.
-    pub(crate) fn smallest(width: usize, height: usize, margin: usize) -> Self {
-        Self::edge(width, height, margin, MIN_AUTO_EDGE)
-    }
-
     /// Whether the grid is one tile.
     pub(crate) fn is_whole(&self) -> bool {
         self.tiles() == 1
@@ -136,48 +130,6 @@ impl Plan {
         let band = if self.is_whole() { 0 } else { self.width().saturating_mul(self.down.tile) };
         let tile = per_pixel.saturating_mul(width.saturating_mul(height));
         tile.saturating_add(band.saturating_mul(size_of::<f32>()))
-    }
-
-    /// The grid that computes the fewest pixels in at most `limit` [`bytes`](Self::bytes); `None`
-    /// if not even the [`smallest`](Self::smallest) tiles take so few.
-    pub(crate) fn within(
-        width: usize,
-        height: usize,
-        margin: usize,
-        limit: usize,
-        per_pixel: usize,
-    ) -> Option<Self> {
-        let fits = |p: &Self| p.bytes(per_pixel) <= limit;
-        let whole = Self::whole(width, height, margin);
-        if fits(&whole) {
-            return Some(whole);
-        }
-        let mut best = Some(Self::smallest(width, height, margin)).filter(fits);
-        let mut columns = 1;
-        loop {
-            let overlaps = (columns - 1) * Tiling::OVERLAP;
-            let edge = even_up((width + overlaps).div_ceil(columns));
-            if edge < MIN_AUTO_EDGE.min(width) {
-                return best;
-            }
-            let across = Axis::split(width, edge);
-            let row = per_pixel.saturating_mul(across.tile + 2 * margin);
-            let margins = row.saturating_mul(2 * margin);
-            let row = row.saturating_add(width.saturating_mul(size_of::<f32>()));
-            let room = limit.saturating_sub(margins) / row.max(1);
-            if room >= MIN_AUTO_EDGE.min(height) {
-                let plan = Self { across, down: Axis::split(height, room), margin };
-                // Among equals the squarer one: it sees more around its middle.
-                let cost = |p: &Self| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
-                if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
-                    best = Some(plan);
-                }
-            }
-            if edge <= MIN_AUTO_EDGE {
-                return best;
-            }
-            columns += 1;
-        }
     }
 
     /// Pixels computed, overlaps and margins counted as often as they are.
@@ -235,14 +187,85 @@ impl Plan {
     }
 }
 
+/// What an image is cut up on: its size and that of the tiles are multiples of `unit`, which is two of
+/// the network's pixels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grid {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// Pixels that are seen beyond a tile on every side.
+    pub(crate) margin: usize,
+    pub(crate) unit: usize,
+}
+
+impl Grid {
+    /// Tiles of at most `edge` pixels a side, which is at least [`min_edge`].
+    pub(crate) fn edge(&self, edge: usize) -> Plan {
+        let split = |len| Axis::split(len, edge, self.unit);
+        Plan { across: split(self.width), down: split(self.height), margin: self.margin }
+    }
+
+    /// The edge of the smallest tiles that a memory limit is answered with.
+    fn least(&self) -> usize {
+        MIN_AUTO_EDGE.max(8 * self.unit)
+    }
+
+    /// The smallest tiles that a memory limit is answered with.
+    pub(crate) fn smallest(&self) -> Plan {
+        self.edge(self.least())
+    }
+
+    /// The grid that computes the fewest pixels in at most `limit` [`bytes`](Self::bytes); `None`
+    /// if not even the [`smallest`](Self::smallest) tiles take so few.
+    pub(crate) fn within(&self, limit: usize, per_pixel: usize) -> Option<Plan> {
+        let &Self { width, height, margin, unit } = self;
+        let fits = |p: &Plan| p.bytes(per_pixel) <= limit;
+        let whole = Plan::whole(width, height, margin);
+        if fits(&whole) {
+            return Some(whole);
+        }
+        let mut best = Some(self.smallest()).filter(fits);
+        let mut columns = 1;
+        loop {
+            let overlaps = (columns - 1) * most_overlap(unit);
+            let edge = (width + overlaps).div_ceil(columns).next_multiple_of(unit);
+            if edge < self.least().min(width) {
+                return best;
+            }
+            let across = Axis::split(width, edge, unit);
+            let row = per_pixel.saturating_mul(across.tile + 2 * margin);
+            let margins = row.saturating_mul(2 * margin);
+            let row = row.saturating_add(width.saturating_mul(size_of::<f32>()));
+            let room = limit.saturating_sub(margins) / row.max(1);
+            if room >= self.least().min(height) {
+                let plan = Plan { across, down: Axis::split(height, room, unit), margin };
+                // Among equals the squarer one: it sees more around its middle.
+                let cost = |p: &Plan| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
+                if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
+                    best = Some(plan);
+                }
+            }
+            if edge <= self.least() {
+                return best;
+            }
+            columns += 1;
+        }
+    }
+}
+
+/// The smallest edge that can be asked for with a pyramid of so many levels.
+fn min_edge(levels: usize) -> usize {
+    Tiling::MIN_EDGE.max(8 << levels)
+}
+
 /// # Errors
-/// [`Error::Option`] for an edge below [`Tiling::MIN_EDGE`].
-pub(crate) fn validate(tiling: Tiling) -> Result<()> {
+/// [`Error::Option`] for an edge below [`min_edge`].
+pub(crate) fn validate(tiling: Tiling, levels: usize) -> Result<()> {
     match tiling {
-        Tiling::Edge(edge) if edge < Tiling::MIN_EDGE => Err(Error::Option {
+        Tiling::Edge(edge) if edge < min_edge(levels) => Err(Error::Option {
             what: "the tile edge",
             got: edge.to_string(),
-            needed: format!("at least {} pixels", Tiling::MIN_EDGE),
+            needed: format!("at least {} pixels", min_edge(levels)),
         }),
         _ => Ok(()),
     }
@@ -254,14 +277,14 @@ mod tests {
 
     use super::*;
 
-    fn check(axis: &Axis, len: usize, edge: usize) {
-        assert!(axis.tile <= edge && axis.tile.is_multiple_of(2));
+    fn check(axis: &Axis, len: usize, edge: usize, unit: usize) {
+        assert!(axis.tile <= edge && axis.tile.is_multiple_of(unit));
         assert_eq!(axis.starts[0], 0);
         assert_eq!(axis.starts.last().unwrap() + axis.tile, len);
         for pair in axis.starts.windows(2) {
-            assert!(pair[1].is_multiple_of(2));
+            assert!(pair[1].is_multiple_of(unit));
             let lap = (pair[0] + axis.tile).checked_sub(pair[1]).unwrap();
-            assert!(lap >= overlap(edge - edge % 2), "{axis:?}");
+            assert!(lap >= overlap(edge - edge % unit, unit), "{axis:?}");
         }
         // A pixel belongs to two tiles at most, else three weights would not add up to one.
         for three in axis.starts.windows(3) {
@@ -273,10 +296,15 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn tiles_cover_the_length_and_weights_add_up(half in 1usize..2000, edge in 64usize..700) {
-            let len = 2 * half;
-            let axis = Axis::split(len, edge);
-            check(&axis, len, edge);
+        fn tiles_cover_the_length_and_weights_add_up(
+            units in 1usize..1000,
+            edge in 64usize..700,
+            levels in 0usize..4,
+        ) {
+            let unit = 2 << levels;
+            let (len, edge) = (unit * units, edge.max(min_edge(levels)));
+            let axis = Axis::split(len, edge, unit);
+            check(&axis, len, edge, unit);
             let mut sum = vec![0f32; len];
             for (i, &start) in axis.starts.iter().enumerate() {
                 for (s, w) in sum[start..].iter_mut().zip(axis.weights(i)) {
@@ -296,24 +324,25 @@ mod tests {
             edge in Tiling::MIN_EDGE..700,
             area in 1000usize..1_000_000,
             margin in prop::sample::select(vec![0, 8]),
+            levels in 0usize..4,
         ) {
             const PER_PIXEL: usize = 1000;
-            let (width, height) = (2 * w, 2 * h);
+            let unit = 2 << levels;
+            let [width, height] = [w, h].map(|n| (2 * n).next_multiple_of(unit));
+            let grid = Grid { width, height, margin: margin << levels, unit };
+            let edge = edge.max(min_edge(levels));
             let limit = PER_PIXEL * area;
-            let within = Plan::within(width, height, margin, limit, PER_PIXEL);
+            let within = grid.within(limit, PER_PIXEL);
             match &within {
                 Some(plan) => prop_assert!(plan.bytes(PER_PIXEL) <= limit),
                 None => {
-                    prop_assert!(Plan::smallest(width, height, margin).bytes(PER_PIXEL) > limit);
+                    prop_assert!(grid.smallest().bytes(PER_PIXEL) > limit);
                 }
             }
-            let (whole, cut) = (
-                Plan::whole(width, height, margin),
-                Plan::edge(width, height, margin, edge),
-            );
+            let (whole, cut) = (Plan::whole(width, height, grid.margin), grid.edge(edge));
             for plan in within.iter().chain([&whole, &cut]) {
-                check(&plan.across, width, plan.across.tile);
-                check(&plan.down, height, plan.down.tile);
+                check(&plan.across, width, plan.across.tile, unit);
+                check(&plan.down, height, plan.down.tile, unit);
                 let held = if plan.is_whole() { 0 } else { 4 * width * plan.down.tile };
                 plan.run(
                     |_, w, h| {
@@ -334,7 +363,7 @@ mod tests {
             *v = (i % 97) as f32 / 97.;
         }
         for margin in [0, 8] {
-            let plan = Plan::edge(230, 150, margin, 64);
+            let plan = Grid { width: 230, height: 150, margin, unit: 2 }.edge(64);
             assert!(plan.tiles() > 6);
             let mut back = Vec::new();
             let fuse = |[x, y]: [isize; 2], w, h| Ok(plane.view().window(x, y, w, h));
@@ -349,6 +378,7 @@ mod tests {
                 assert!((a - b).abs() < 1e-6);
             }
         }
-        assert!(Plan::within(4000, 4000, 0, 1_000_000, 1000).is_none());
+        let grid = Grid { width: 4000, height: 4000, margin: 0, unit: 2 };
+        assert!(grid.within(1_000_000, 1000).is_none());
     }
 }

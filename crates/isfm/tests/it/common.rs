@@ -9,7 +9,7 @@ use isfm::{Builder, Checkpoint, Config, Isfm, Tiling};
 use isfm_model::{Network, initial_weights};
 
 pub(crate) fn config() -> Config {
-    Config { embed_dim: 8, depths: vec![1, 1], d_state: 4, expand: 2 }
+    Config { embed_dim: 8, depths: vec![1, 1], d_state: 4, ..Config::default() }
 }
 
 /// Random weights whose output is stretched so that it spans a good part of [0, 1] and leaves it
