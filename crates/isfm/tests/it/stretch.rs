@@ -52,7 +52,7 @@ fn images_are_stretched_in_their_luma() {
     for (got, want) in fused.to_luma8().iter().zip(&want) {
         assert!((f32::from(*got) - want * 255.).abs() < 3., "{got} {want}");
     }
-    assert!(fused.to_luma8().iter().any(|&v| v == 0) && fused.to_luma8().iter().any(|&v| v == 255));
+    assert!(fused.to_luma8().contains(&0) && fused.to_luma8().contains(&255));
 
     // Colour: as grey, with the visible image's Cr and Cb.
     let visible = colour_image(45, 37, 5).to_rgb32f();
