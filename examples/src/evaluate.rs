@@ -2,6 +2,7 @@
 
 mod export;
 pub mod inputs;
+pub mod laplacian;
 mod page;
 pub mod pictures;
 mod plot;
@@ -53,9 +54,14 @@ pub struct Args {
     /// A method's name and the folder of its results; once for each method
     #[arg(long, value_name = "NAME=DIR", value_parser = named_folder, required_unless_present = "baseline")]
     pub fused: Vec<(String, PathBuf)>,
-    /// Also score what is made of each pair's luminance on the spot, as the methods Average
-    /// (halves to even, as NumPy rounds) and Max
-    #[arg(long, value_name = "NAMES", value_enum, value_delimiter = ',')]
+    /// Also score what is made of each pair's luminance on the spot: `average` (halves to even, as
+    /// NumPy rounds), `max` and `laplacian`, or `laplacian:L` with L from 1 to 8 instead of 2
+    ///
+    /// laplacian is a pyramid of L levels (5-tap binomial, OpenCV's pyrDown and pyrUp with their
+    /// default borders): the larger base, and at each place of each level the detail whose mean
+    /// square over 5×5 places (mirrored at the borders) is larger, of equal ones the visible
+    /// picture's; the sum rounded to 8 bits, halves to even, and clamped. Its name is LaplacianL.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub baseline: Vec<Baseline>,
     /// Write means and every picture's values as JSON
     #[arg(long, value_name = "FILE")]

@@ -44,6 +44,10 @@ pub struct Args {
     /// Fuse in tiles of at most N pixels a side; by default only what memory is too small for
     #[arg(long, value_name = "N")]
     pub tile: Option<usize>,
+    /// Spread each fused luma so that the values at these two percentiles (0 to 100, nearest rank)
+    /// become black and white, such as 0.5,99.5; by default it stays as the network gives it
+    #[arg(long, value_name = "LOW,HIGH", value_parser = percentiles)]
+    pub stretch: Option<(f64, f64)>,
     /// cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
@@ -53,6 +57,12 @@ pub struct Args {
     /// Threads to use; all by default
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+fn percentiles(text: &str) -> std::result::Result<(f64, f64), String> {
+    let number = |text: &str| text.trim().parse().ok();
+    let both = text.split_once(',').and_then(|(low, high)| number(low).zip(number(high)));
+    both.ok_or_else(|| "needs LOW,HIGH, such as 0.5,99.5".to_owned())
 }
 
 /// A pair that could not be fused.
@@ -73,6 +83,9 @@ impl fmt::Display for Failed {
 /// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
 pub fn run(args: &Args) -> Result<Vec<Failed>> {
     let isfm = network(args)?;
+    if let Some((low, high)) = args.stretch {
+        println!("each fused luma is spread from its {low} to its {high} percentile");
+    }
     match (&args.visible, &args.infrared, &args.output) {
         (Some(visible), Some(infrared), Some(output)) => {
             match (visible.is_dir(), infrared.is_dir()) {
@@ -113,6 +126,9 @@ fn network(args: &Args) -> Result<Isfm> {
     }
     if let Some(edge) = args.tile {
         builder = builder.tiling(Tiling::Edge(edge));
+    }
+    if let Some((low, high)) = args.stretch {
+        builder = builder.stretch(low, high);
     }
     if let Some(threads) = args.threads {
         builder = builder.threads(threads);

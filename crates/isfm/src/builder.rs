@@ -50,6 +50,7 @@ pub(crate) struct Options {
     pub(crate) normalize_visible: Normalize,
     pub(crate) normalize_infrared: Normalize,
     pub(crate) resize_infrared: bool,
+    pub(crate) stretch: Option<(f64, f64)>,
 }
 
 impl Default for Builder {
@@ -157,6 +158,23 @@ impl Builder {
         self
     }
 
+    /// Spreads every fused luma over the range of the result: the values below which `low` and `high`
+    /// per cent of its pixels lie (0 to 100, nearest rank) become 0 and 1, what lies between follows
+    /// on a straight line, what lies outside is clamped. Colour keeps its Cr and Cb. By default
+    /// nothing is spread.
+    ///
+    /// The two values are found for each image alone, and for each plane of a batch, so results are
+    /// not comparable from one to the next. Where they are less than one of 255 grey levels apart,
+    /// there is nothing to spread and the luma stays as it is.
+    ///
+    /// The whole fused luma is held for this, also of an image that is fused in tiles, and once more
+    /// to find the two values: eight bytes for each pixel, which count in the
+    /// [`memory_limit`](Self::memory_limit).
+    pub fn stretch(mut self, low: f64, high: f64) -> Self {
+        self.options.stretch = Some((low, high));
+        self
+    }
+
     /// What the network sees beyond the image's border. By default weights that bring no
     /// configuration with them, which are the released program's, get [`Borders::Released`], so
     /// that the result is that program's at any size; the embedded ones and files that this project
@@ -190,6 +208,9 @@ impl Builder {
         }
         options.normalize_visible.validate("the visible normalisation")?;
         options.normalize_infrared.validate("the infrared normalisation")?;
+        if let Some((low, high)) = options.stretch {
+            Normalize::Percentile { low, high }.validate("the stretch of the fused luma")?;
+        }
         let pool = threads.map(pool).transpose()?;
         let Checkpoint { mut config, mut weights, self_contained, .. } = match source {
             Source::Embedded => embedded(config.as_ref())?,

@@ -11,7 +11,7 @@ use crate::builder::{Builder, Options};
 use crate::colour::Samples;
 use crate::plane::{Channel, Plane, View};
 use crate::tiling::{Grid, Plan, Tiling};
-use crate::{Error, Result, Side, luma, memory};
+use crate::{Error, Result, Side, luma, memory, normalize};
 
 /// What the network sees beyond the image's border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,9 @@ impl Isfm {
     /// Bytes that fusing a pair of `width`×`height` without tiles needs at its peak, beside the
     /// caller's own images and the result. An estimate, made to be a little high.
     pub fn memory_needed(&self, width: u32, height: u32) -> usize {
-        self.whole(width as usize, height as usize).bytes(memory::per_pixel(&self.config))
+        let (width, height) = (width as usize, height as usize);
+        let whole = self.whole(width, height).bytes(memory::per_pixel(&self.config));
+        whole.saturating_add(self.held(width, height))
     }
 
     /// Fuses a pair: the detail of both in one image, with the colour, the depth and the size of
@@ -171,9 +173,7 @@ impl Isfm {
             let mut fused = Vec::with_capacity(visible.len());
             for (visible, infrared) in visible.chunks_exact(size).zip(infrared.chunks_exact(size)) {
                 self.fuse_channels(&view(visible), &view(infrared), &mut |y, rows| {
-                    for row in rows.data.chunks_exact(rows.width).take(height - y.min(height)) {
-                        fused.extend_from_slice(&row[..width]);
-                    }
+                    append(&mut fused, [width, height], y, rows);
                 })?;
             }
             Ok(Tensor::from_vec(fused, shape, &Device::Cpu)?)
@@ -202,7 +202,20 @@ impl Isfm {
             let seen = |channel: &dyn Channel| channel.window(x, y, width, height);
             self.forward(seen(visible), seen(infrared))
         };
-        self.plan(width, height)?.run(see, rows)
+        let plan = self.plan(width, height)?;
+        let Some((low, high)) = self.options.stretch else { return plan.run(see, rows) };
+        // The percentiles are known when the last row is.
+        let mut fused = Vec::with_capacity(width * height);
+        plan.run(see, |y, rows| append(&mut fused, [width, height], y, rows))?;
+        normalize::stretch(&mut fused, low, high);
+        rows(0, View { width, height, data: &fused });
+        Ok(())
+    }
+
+    /// Bytes of fused luma that are held until the last row is there.
+    fn held(&self, width: usize, height: usize) -> usize {
+        let per_pixel = if self.options.stretch.is_some() { memory::STRETCHED } else { 0 };
+        per_pixel.saturating_mul(width.saturating_mul(height))
     }
 
     /// The image in one piece, of even size unless the released program's borders are asked for.
@@ -217,6 +230,7 @@ impl Isfm {
 
     fn plan(&self, width: usize, height: usize) -> Result<Plan> {
         let whole = self.whole(width, height);
+        let held = self.held(width, height);
         let levels = self.config.pyramid.levels;
         let unit = 2 << levels;
         let [width, height] = [width, height].map(|n| n.next_multiple_of(unit));
@@ -228,16 +242,17 @@ impl Isfm {
                 let per_pixel = memory::per_pixel(&self.config);
                 let asked = self.options.memory_limit;
                 let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
-                if whole.bytes(per_pixel) <= limit {
+                let room = limit.saturating_sub(held);
+                if whole.bytes(per_pixel) <= room {
                     return Ok(whole);
                 }
                 let smallest = grid.smallest();
-                match (grid.within(limit, per_pixel), asked) {
+                match (grid.within(room, per_pixel), asked) {
                     (Some(plan), _) => plan,
                     // Nobody asked for the default limit: do the best there is.
                     (None, None) => smallest,
                     (None, Some(limit)) => {
-                        let needed = smallest.bytes(per_pixel);
+                        let needed = smallest.bytes(per_pixel).saturating_add(held);
                         return Err(Error::MemoryLimit { limit, needed });
                     }
                 }
@@ -260,6 +275,13 @@ impl Isfm {
         }
         let data = data.into_iter().map(|v| v.clamp(0., 1.)).collect();
         Ok(Plane { width, height, data })
+    }
+}
+
+/// Adds what of some rows, the first of which is row `y`, lies in an image of `width`×`height`.
+fn append(fused: &mut Vec<f32>, [width, height]: [usize; 2], y: usize, rows: View<'_>) {
+    for row in rows.data.chunks_exact(rows.width).take(height - y.min(height)) {
+        fused.extend_from_slice(&row[..width]);
     }
 }
 

@@ -13,6 +13,10 @@ pub(crate) fn per_pixel(config: &Config) -> usize {
     }
 }
 
+/// Bytes for each pixel of an image whose fused luma is stretched: the luma, and the copy in which its
+/// percentiles are found.
+pub(crate) const STRETCHED: usize = 2 * size_of::<f32>();
+
 /// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer: then
 /// the sum of the reconstruction (64 channels) is there, some four maps of C channels, four of D, and
 /// the scan's projections (R + 2N values for each of four directions).

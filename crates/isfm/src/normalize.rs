@@ -1,5 +1,7 @@
 //! From the values a file holds to the [0, 1] that the network knows.
 
+use rayon::prelude::*;
+
 use crate::{Error, Result, Side};
 
 /// Which stored values become black (0) and white (1).
@@ -124,6 +126,15 @@ impl Span {
     pub(crate) fn place_8_bit(self, stored: f32) -> u8 {
         let levels = 255. / (self.high - self.low);
         ((stored - self.low) * levels).clamp(0., 255.).round() as u8
+    }
+}
+
+/// Spreads fused luma so that the values below which `low` and `high` per cent of it lie become 0
+/// and 1. Where these are less than a level of 8 bits apart, it stays as it is.
+pub(crate) fn stretch(luma: &mut [f32], low: f64, high: f64) {
+    let span = percentiles(luma.to_vec(), low, high);
+    if span.high - span.low >= 1. / 255. {
+        luma.par_iter_mut().for_each(|v| *v = span.place(*v));
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::ValueEnum;
 use image::codecs::jpeg::JpegDecoder;
 use image::{
     DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, Luma, Rgb, RgbImage,
@@ -15,38 +15,64 @@ use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 
 use isfm_files::pairs::{Folder, Pair};
 
+use super::laplacian;
+
 /// What evaluation programs put before the pair's name when they save a result.
 const PREFIX: &str = "VIF_";
 
-/// A result that is made on the spot, pixel by pixel, of the two luminances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A result that is made on the spot of the two luminances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
     /// Half the sum, halves to even: what NumPy's `round` makes of it
     Average,
     /// The larger one
     Max,
+    /// A Laplacian pyramid of so many levels, 1 to 8 where it is read from text: see
+    /// [`laplacian::fuse`]
+    Laplacian(usize),
+}
+
+/// `average`, `max`, `laplacian` of two levels, or `laplacian:L`.
+impl FromStr for Baseline {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let levels = |text: &str| text.parse().ok().filter(|levels| (1..=8).contains(levels));
+        match (text, text.strip_prefix("laplacian:").map(levels)) {
+            ("average", _) => Ok(Self::Average),
+            ("max", _) => Ok(Self::Max),
+            ("laplacian", _) => Ok(Self::Laplacian(2)),
+            (_, Some(Some(levels))) => Ok(Self::Laplacian(levels)),
+            _ => Err("needs average, max, laplacian or laplacian:L with L from 1 to 8".to_owned()),
+        }
+    }
 }
 
 impl Baseline {
     /// The method's name in tables.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Average => "Average",
-            Self::Max => "Max",
+            Self::Average => "Average".to_owned(),
+            Self::Max => "Max".to_owned(),
+            Self::Laplacian(levels) => format!("Laplacian{levels}"),
         }
     }
 
     /// Both luminances are of one size.
     pub fn fuse(self, visible: &GrayImage, infrared: &GrayImage) -> GrayImage {
-        let mut fused = visible.clone();
-        for (v, &i) in fused.iter_mut().zip(infrared.iter()) {
-            let sum = u16::from(*v) + u16::from(i);
-            *v = match self {
-                Self::Average => (sum / 2 + (sum & 1 & (sum / 2))) as u8,
-                Self::Max => i.max(*v),
-            };
+        let each = |f: fn(u8, u8) -> u8| {
+            let mut fused = visible.clone();
+            fused.iter_mut().zip(infrared.iter()).for_each(|(v, &i)| *v = f(*v, i));
+            fused
+        };
+        match self {
+            Self::Average => each(|v, i| {
+                let sum = u16::from(v) + u16::from(i);
+                (sum / 2 + (sum & 1 & (sum / 2))) as u8
+            }),
+            Self::Max => each(u8::max),
+            Self::Laplacian(levels) => laplacian::fuse(visible, infrared, levels),
         }
-        fused
     }
 }
 
@@ -82,7 +108,7 @@ pub fn methods(
     let mut methods = folders.collect::<Result<Vec<_>>>()?;
     for &baseline in baselines {
         let sources = vec![Source::Made(baseline); pairs.len()];
-        methods.push(Method { name: baseline.name().to_owned(), sources, unused: Vec::new() });
+        methods.push(Method { name: baseline.name(), sources, unused: Vec::new() });
     }
     let mut names = HashSet::new();
     for method in &methods {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 use image::{DynamicImage, GrayImage};
-use isfm_examples::evaluate::{Args, inputs, pictures, report, table};
+use isfm_examples::evaluate::{Args, inputs, laplacian, pictures, report, table};
 use isfm_files::Pairing;
 use isfm_metrics::{Metric, Plane, Scores, Triple};
 use report::Report;
@@ -16,13 +16,17 @@ use crate::common::{evaluate, json, scene, set};
 fn arguments_make_sense() {
     Args::command().debug_assert();
     let ok = ["--visible", "v", "--infrared", "i"];
-    let bad: [&[&str]; 8] = [
+    let bad: [&[&str]; 12] = [
         &["--baseline", "max", "--metrics", "EN,XY"],
         &[],
         &["--fused", "folder"],
         &["--fused", "=folder"],
         &["--fused", "name="],
         &["--baseline", "median"],
+        &["--baseline", "laplacian:0"],
+        &["--baseline", "laplacian:9"],
+        &["--baseline", "laplacian:"],
+        &["--baseline", "max,laplacian2"],
         &["--baseline", "max", "--threads", "many"],
         &["--baseline", "max", "stray"],
     ];
@@ -34,6 +38,10 @@ fn arguments_make_sense() {
     let args = Args::try_parse_from(args).unwrap();
     assert_eq!(args.fused[0], ("A".to_owned(), PathBuf::from("x/y=z")));
     assert_eq!(args.fused.len(), 2);
+    let args = [&["evaluate"], &ok[..], &["--baseline", "max,laplacian,laplacian:3"]].concat();
+    let baselines = Args::try_parse_from(args).unwrap().baseline;
+    let names: Vec<_> = baselines.into_iter().map(inputs::Baseline::name).collect();
+    assert_eq!(names, ["Max", "Laplacian2", "Laplacian3"]);
 }
 
 #[test]
@@ -219,6 +227,57 @@ fn average_rounds_halves_to_even() {
     let (v, i) = (grey(v), grey(i));
     assert_eq!(inputs::Baseline::Average.fuse(&v, &i).into_raw(), want);
     assert_eq!(inputs::Baseline::Max.fuse(&v, &i).into_raw(), max);
+}
+
+/// Two pictures of any size, with sharp edges and values that wrap around.
+fn patterns(width: u32, height: u32) -> [GrayImage; 2] {
+    let picture = |f: fn(u32, u32) -> u32| {
+        GrayImage::from_fn(width, height, |x, y| image::Luma([(f(x, y) % 256) as u8]))
+    };
+    [
+        picture(|x, y| 29 * x * x + 61 * y + 7 * x * y),
+        picture(|x, y| 37 * y * y + 23 * x + 90 * ((x / 3 + y / 2) % 2)),
+    ]
+}
+
+/// The same in OpenCV 5.0.0: `pyrDown`, `pyrUp` and `blur` with `BORDER_REFLECT_101`, NumPy's `rint`.
+#[test]
+fn laplacian_is_what_opencv_makes() {
+    let square = [
+        [0, 23, 46, 159, 255, 255, 55, 164, 74, 36, 59],
+        [37, 81, 192, 113, 84, 89, 144, 255, 186, 158, 190],
+        [103, 152, 10, 183, 151, 161, 226, 103, 39, 24, 67],
+        [173, 228, 86, 146, 169, 192, 49, 72, 151, 149, 205],
+        [247, 49, 162, 70, 35, 29, 159, 54, 7, 18, 86],
+        [65, 125, 237, 145, 114, 154, 0, 156, 114, 198, 217],
+        [136, 198, 54, 222, 144, 167, 24, 47, 70, 3, 91],
+    ];
+    let cases = [
+        ((11, 7), 3, square.concat()),
+        ((1, 7), 2, vec![0, 31, 231, 176, 249, 54, 115]),
+        ((9, 1), 3, vec![0, 28, 125, 24, 238, 254, 72, 202, 132]),
+        ((2, 2), 2, vec![0, 29, 61, 97]),
+    ];
+    for ((width, height), levels, want) in cases {
+        let [v, i] = patterns(width, height);
+        let fused = laplacian::fuse(&v, &i, levels);
+        assert_eq!(fused.into_raw(), want, "{width}x{height}, {levels} levels");
+    }
+}
+
+#[test]
+fn laplacian_gives_back_what_both_show() {
+    for (width, height) in [(1, 1), (1, 9), (8, 1), (2, 2), (3, 5), (16, 12), (31, 17), (0, 4)] {
+        let [v, i] = patterns(width, height);
+        for levels in [0, 1, 2, 8, usize::MAX] {
+            assert_eq!(laplacian::fuse(&v, &v, levels), v, "{width}x{height}, {levels} levels");
+            let black = GrayImage::new(width, height);
+            let grey = GrayImage::from_pixel(width, height, image::Luma([90]));
+            assert_eq!(laplacian::fuse(&black, &grey, levels), grey);
+        }
+        let max = inputs::Baseline::Max.fuse(&v, &i);
+        assert_eq!(laplacian::fuse(&v, &i, 0), max);
+    }
 }
 
 /// Pixels of libjpeg-turbo, by way of Pillow: not one may differ.

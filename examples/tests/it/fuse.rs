@@ -28,12 +28,15 @@ fn fault(args: &[&str]) -> String {
 #[test]
 fn arguments_make_sense() {
     Args::command().debug_assert();
-    let bad: [&[&str]; 6] = [
+    let bad: [&[&str]; 9] = [
         &["--visible", "v.png"],
         &["--visible", "v.png", "--infrared", "i.png"],
         &["--infrared", "i.png", "--output", "o.png"],
         &["--preset", "small", "--config", "c.json"],
         &["--tile", "many"],
+        &["--stretch", "5"],
+        &["--stretch", "5,"],
+        &["--stretch", "low,high"],
         &["stray"],
     ];
     for args in bad {
@@ -64,6 +67,11 @@ fn two_files_become_a_third() {
     std::fs::write(&config, serde_json::to_string(&small).unwrap()).unwrap();
     assert!(go(text(&out), &["--config", text(&config)]).unwrap().is_empty());
 
+    assert!(go(text(&out), &["--stretch", "1,99"]).unwrap().is_empty());
+    let stretched = isfm::read_image(&out).unwrap().to_luma8();
+    let range = |picture: &GrayImage| picture.iter().max().unwrap() - picture.iter().min().unwrap();
+    assert!(range(&stretched) > range(&first.to_luma8()));
+
     let out = text(&out);
     let broken = folder.path().join("broken.json");
     std::fs::write(&broken, "{ not json").unwrap();
@@ -82,6 +90,9 @@ fn two_files_become_a_third() {
         ("--config", text(&config), "embed_dim"),
         ("--tile", "3", "3"),
         ("--threads", "0", "threads"),
+        ("--stretch", "60,40", "low < high"),
+        ("--stretch", "0,100.5", "100.5"),
+        ("--stretch", "nan,99", "NaN"),
     ] {
         let told = fault(&[&plain, &[out, option, value][..]].concat());
         assert!(told.contains(word), "{option} {value}: {told}");

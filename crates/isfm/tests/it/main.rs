@@ -3,6 +3,7 @@
 mod common;
 mod files;
 mod images;
+mod stretch;
 mod tensors;
 mod threads;
 mod tiling;
