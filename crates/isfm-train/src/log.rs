@@ -78,10 +78,11 @@ impl<L: Line> Log<L> {
     /// Opens the log of a run that has done `step` steps: what lies beyond is what a killed run
     /// did after its last checkpoint, and is dropped.
     pub(crate) fn open(path: PathBuf, step: usize) -> Result<Self> {
-        let kept = read::<L>(&path)?.into_iter().filter(|r| r.step() <= step);
         let mut text = Vec::new();
-        for report in kept {
-            text.extend(line(&path, &report)?);
+        // As they were written: a number read from JSON may differ in its last bit.
+        for (line, _) in read::<L>(&path)?.iter().filter(|(_, report)| report.step() <= step) {
+            text.extend_from_slice(line);
+            text.push(b'\n');
         }
         write(&path, &text)?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
@@ -99,7 +100,7 @@ impl<L: Line> Log<L> {
     }
 
     pub(crate) fn reports(&self) -> Result<Vec<L>> {
-        read(&self.path)
+        Ok(read(&self.path)?.into_iter().map(|(_, report)| report).collect())
     }
 }
 
@@ -110,8 +111,8 @@ fn line(path: &Path, report: &impl Line) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-/// The reports of a log; a last line that was cut short is left out. No file is no reports.
-fn read<L: Line>(path: &Path) -> Result<Vec<L>> {
+/// The lines of a log and what they say; a last line that was cut short is left out. No file is no reports.
+fn read<L: Line>(path: &Path) -> Result<Vec<(Vec<u8>, L)>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -121,7 +122,7 @@ fn read<L: Line>(path: &Path) -> Result<Vec<L>> {
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(Error::io(path))?;
         match serde_json::from_slice(&line) {
-            Ok(report) => reports.push(report),
+            Ok(report) => reports.push((line, report)),
             Err(_) => break,
         }
     }
