@@ -1,9 +1,13 @@
-//! Trains a network on a folder of image pairs.
+//! Trains a network on folders of image pairs.
 //!
 //! ```text
 //! cargo run --release --example train -- --data DIR --preset small --output runs/small
-//! cargo run --release --example train -- --data DIR --output runs/small --resume
+//! cargo run --release --example train -- --run run.toml --output runs/small
+//! cargo run --release --example train -- --output runs/small --resume
 //! ```
+//!
+//! A run file (`isfm_train::RunFile`) has model, settings, folders and validation in one place; other
+//! options override it, and a resumed run remembers it. Without one, options say all.
 //!
 //! `DIR` holds `vi/NAME` and `ir/NAME` (or `train/vi` and `train/ir`). The output folder gets
 //! `weights.safetensors` (for `fuse --weights`), checkpoints, `log.jsonl` and `curve.svg`.
@@ -18,17 +22,20 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use isfm_examples::device::device;
 use isfm_model::{Checkpoint, Config, Preset};
-use isfm_train::{Outcome, PairFolder, RunOptions, State, TrainConfig, Trainer};
+use isfm_train::{DataSet, Outcome, PairFolder, RunFile, RunOptions, State, TrainConfig, Trainer};
 
 /// Train an ISFM network on pairs of visible and infrared images.
 #[derive(Parser)]
 #[command(name = "train", version)]
 struct Args {
-    /// Folder with vi/NAME and ir/NAME, or with train/vi and train/ir
+    /// A whole run as a TOML or JSON file: sections model, train, data and validation
     #[arg(long)]
-    data: PathBuf,
+    run: Option<PathBuf>,
+    /// Folder with vi/NAME and ir/NAME, or with train/vi and train/ir; instead of the run file's
+    #[arg(long, required_unless_present_any = ["run", "resume"])]
+    data: Option<PathBuf>,
     /// A configuration by name
-    #[arg(long, conflicts_with = "config", required_unless_present_any = ["config", "resume"])]
+    #[arg(long, conflicts_with = "config", required_unless_present_any = ["config", "run", "resume"])]
     preset: Option<String>,
     /// A configuration as a JSON file
     #[arg(long)]
@@ -39,7 +46,7 @@ struct Args {
     /// Go on with the run in the output folder; settings not given are the run's own
     #[arg(long)]
     resume: bool,
-    /// Passes over the data [default: 100]
+    /// Passes over the data [default: 100]; a run file's `steps` goes before it
     #[arg(long)]
     epochs: Option<usize>,
     /// Pairs per step [default: 4]
@@ -77,21 +84,40 @@ struct Args {
 fn main() -> Result<()> {
     isfm::keep_freed_memory();
     let args = Args::parse();
-    let data = PairFolder::open(&args.data)?.cache_bytes(args.cache.saturating_mul(1 << 20));
-    if let Some(first) = data.unpaired().first() {
-        let count = data.unpaired().len();
-        eprintln!("warning: {count} images without a partner, the first {}", first.display());
+    let stored = if args.resume { Some(State::latest(&args.output)?.0) } else { None };
+    let file = match (&args.run, stored.as_ref().and_then(|state| state.run.as_ref())) {
+        (Some(path), _) => Some(RunFile::read(path)?),
+        (None, Some(text)) => Some(RunFile::parse("of the checkpoint", text)?),
+        (None, None) => None,
+    };
+    let cache = args.cache.saturating_mul(1 << 20);
+    let data: DataSet = match (&args.data, &file) {
+        (Some(folder), _) => PairFolder::open(folder)?.cache_bytes(cache).into(),
+        (None, Some(file)) => file.open_data(cache)?,
+        (None, None) => bail!("needs --data, or --run with a section [[data]]"),
+    };
+    for (folder, _) in data.folders() {
+        if let Some(first) = folder.unpaired().first() {
+            let count = folder.unpaired().len();
+            eprintln!("warning: {count} images without a partner, the first {}", first.display());
+        }
     }
     let pairs = data.len();
 
-    let stored = if args.resume { Some(State::latest(&args.output)?.0) } else { None };
-    let model = match (&args.preset, &args.config, &stored) {
-        (Some(name), _, _) => name.parse::<Preset>()?.into(),
-        (None, Some(path), _) => Config::read(path)?,
-        (None, None, Some(state)) => state.model.clone(),
-        (None, None, None) => bail!("needs --preset or --config"),
+    // A new file on resuming says what the run is meant to be; the trainer compares.
+    let given = args.run.as_ref().and(file.as_ref());
+    let model = match (&args.preset, &args.config, given.and_then(|f| f.model.clone()), &stored) {
+        (Some(name), ..) => name.parse::<Preset>()?.into(),
+        (None, Some(path), ..) => Config::read(path)?,
+        (None, None, Some(model), _) => model,
+        (None, None, None, Some(state)) => state.model.clone(),
+        (None, None, None, None) => bail!("needs --preset, --config, or --run with [model]"),
     };
-    let mut train = stored.map_or_else(TrainConfig::default, |state| state.train);
+    let mut train = match (given, stored) {
+        (Some(file), _) => file.train.clone(),
+        (None, Some(state)) => state.train,
+        (None, None) => TrainConfig::default(),
+    };
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.batch = args.batch.unwrap_or(train.batch);
     train.patch = args.patch.unwrap_or(train.patch);
@@ -100,6 +126,9 @@ fn main() -> Result<()> {
 
     let device = device(&args.device)?;
     let mut builder = Trainer::builder(model.clone(), data).config(train).device(device);
+    if let Some(file) = &file {
+        builder = builder.run_file(file);
+    }
     if let Some(path) = &args.weights {
         let file = Checkpoint::read(path, Some(&model), &candle_core::Device::Cpu)?;
         builder = builder.weights(file.weights);
@@ -110,8 +139,9 @@ fn main() -> Result<()> {
         eprintln!("warning: {warning}");
     }
     eprintln!(
-        "{pairs} pairs, {} epochs of {} steps, {} steps done; files in {}",
-        trainer.config().epochs,
+        "{pairs} pairs, {} of them held back, {} steps, {} an epoch, {} done; files in {}",
+        trainer.held_back().len(),
+        trainer.total_steps(),
         trainer.steps_per_epoch(),
         trainer.steps_done(),
         args.output.display()

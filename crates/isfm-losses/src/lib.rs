@@ -21,14 +21,22 @@ pub struct LossWeights {
     pub intensity: f64,
     /// Weight of [`gradient_loss`].
     pub gradient: f64,
+    /// Weight of [`scd_loss`], which the released program does not have; 0 leaves it out. Not
+    /// written when 0, so that a recipe without it reads as it always did.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub scd: f64,
     /// Weight of [`ssim_loss`].
     pub ssim: f64,
 }
 
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.
+}
+
 impl Default for LossWeights {
-    /// The released network's: 1, 5, 5 and ½.
+    /// The released network's: 1, 5, 5 and ½, without [`scd_loss`].
     fn default() -> Self {
-        Self { content: 1., intensity: 5., gradient: 5., ssim: 0.5 }
+        Self { content: 1., intensity: 5., gradient: 5., scd: 0., ssim: 0.5 }
     }
 }
 
@@ -43,11 +51,13 @@ pub struct FusionLoss {
     pub gradient: Tensor,
     /// [`ssim_loss`], unweighted.
     pub ssim: Tensor,
+    /// [`scd_loss`], unweighted; none where its weight is 0.
+    pub scd: Option<Tensor>,
     /// The weighted sum.
     pub total: Tensor,
 }
 
-/// The four losses and their weighted sum.
+/// The losses and their weighted sum.
 ///
 /// `fused` is taken as it is: put a network's output through [`clamp_unit`] first.
 ///
@@ -71,8 +81,14 @@ pub fn fusion_loss(
     let first =
         (content.affine(weights.content, 0.)? + intensity.affine(weights.intensity, 0.)?)?;
     let last = (gradient.affine(weights.gradient, 0.)? + ssim.affine(weights.ssim, 0.)?)?;
-    let total = (first + last)?;
-    Ok(FusionLoss { content, intensity, gradient, ssim, total })
+    let mut total = (first + last)?;
+    let mut scd = None;
+    if !is_zero(&weights.scd) {
+        let loss = scd_loss(fused, visible, infrared)?;
+        total = (total + loss.affine(weights.scd, 0.)?)?;
+        scd = Some(loss);
+    }
+    Ok(FusionLoss { content, intensity, gradient, ssim, scd, total })
 }
 
 /// mean|f − ir| + mean|f − vi|.
@@ -119,6 +135,23 @@ pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
 /// As [`fusion_loss`].
 pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     apply(Term::Ssim, plain::ssim_loss, [fused, visible, infrared])
+}
+
+/// 1 − ½(r(f − vi, ir) + r(f − ir, vi)), r Pearson's correlation over a picture: what is left of
+/// the fused image without one source should be the other source. Between 0 and 2; the mean over
+/// the batch.
+///
+/// r = cov / √((var + ε)(var + ε)) with ε = 10⁻⁵, the variance of about one grey level of 256, so
+/// that r is 0 and its slope finite where a picture or a difference is constant; the slope is 0
+/// where the source is. Shapes and NaN as for [`content_loss`].
+///
+/// # Errors
+/// As [`fusion_loss`].
+///
+/// Source: Aslantas, Bendes, "A new image quality metric for image fusion: the sum of the
+/// correlations of differences", AEÜ 2015, of which this is 1 − ½ SCD.
+pub fn scd_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Scd, plain::scd_loss, [fused, visible, infrared])
 }
 
 /// `x` limited to \[0, 1\], with PyTorch's gradient: 1 inside and at both bounds, 0 outside.

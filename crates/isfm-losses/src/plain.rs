@@ -8,7 +8,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::filter::{GRADIENT, PAD, TAPS, gaussian};
-use crate::term::{C1, C2};
+use crate::term::{C1, C2, FAINT};
 
 /// See [`content_loss`](crate::content_loss).
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
@@ -49,6 +49,22 @@ pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<
         (above / below)?.mean_all()
     };
     (ssim(&visible.detach())? + ssim(&infrared.detach())?)?.affine(-0.5, 1.)
+}
+
+/// See [`scd_loss`](crate::scd_loss).
+pub fn scd_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let (v, i) = (visible.detach(), infrared.detach());
+    let centred = |x: &Tensor| {
+        let flat = x.flatten_from(1)?;
+        flat.broadcast_sub(&flat.mean_keepdim(1)?)
+    };
+    let correlation = |x: &Tensor, y: &Tensor| -> Result<Tensor> {
+        let (x, y) = (centred(x)?, centred(y)?);
+        let variance = |x: &Tensor| x.sqr()?.mean(1)?.affine(1., FAINT);
+        (&x * &y)?.mean(1)? / (variance(&x)? * variance(&y)?)?.sqrt()?
+    };
+    let sum = (correlation(&(fused - &v)?, &i)? + correlation(&(fused - &i)?, &v)?)?;
+    sum.mean_all()?.affine(-0.5, 1.)
 }
 
 /// |x| with slope 0 at 0; Candle's own has slope 1 there.

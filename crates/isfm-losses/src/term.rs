@@ -1,4 +1,4 @@
-//! The four losses as one custom operation each: the value, and the gradient by hand.
+//! The losses as one custom operation each: the value, and the gradient by hand.
 //!
 //! Candle's own convolutions would take most of a training step here, and its |x| has slope 1 at
 //! 0, where PyTorch's has 0.
@@ -10,6 +10,8 @@ use crate::filter::{Size, Window, gradient};
 
 pub(crate) const C1: f64 = 1e-4;
 pub(crate) const C2: f64 = 9e-4;
+/// Added to the variances of [`Term::Scd`].
+pub(crate) const FAINT: f64 = 1e-5;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Term {
@@ -17,6 +19,7 @@ pub(crate) enum Term {
     Intensity,
     Gradient,
     Ssim,
+    Scd,
 }
 
 impl Term {
@@ -26,6 +29,7 @@ impl Term {
             Term::Intensity => "intensity_loss",
             Term::Gradient => "gradient_loss",
             Term::Ssim => "ssim_loss",
+            Term::Scd => "scd_loss",
         }
     }
 }
@@ -80,12 +84,13 @@ impl TermOp {
                     Term::Intensity => images.intensity(),
                     Term::Gradient => images.gradient(),
                     Term::Ssim => images.ssim(),
+                    Term::Scd => images.scd(),
                 }
             })
             .collect();
         let mean = sums.iter().sum::<f64>() / self.count(size, sums.len());
         Ok(match self.term {
-            Term::Ssim => 1. - 0.5 * mean,
+            Term::Ssim | Term::Scd => 1. - 0.5 * mean,
             _ => mean,
         })
     }
@@ -109,6 +114,7 @@ impl TermOp {
                     Term::Intensity => images.intensity_slope(scale, out),
                     Term::Gradient => images.gradient_slope(scale, out),
                     Term::Ssim => images.ssim_slope(scale, out),
+                    Term::Scd => images.scd_slope(scale, out),
                 }
             });
         Tensor::from_vec(out, fused.shape(), fused.device())
@@ -118,6 +124,7 @@ impl TermOp {
     fn count(&self, size: Size, batch: usize) -> f64 {
         let each = match self.term {
             Term::Ssim => size.windowed().len(),
+            Term::Scd => 1,
             _ => size.len(),
         };
         (each * batch) as f64
@@ -149,7 +156,7 @@ fn slice<'a, E: WithDType>(s: &'a CpuStorage, layout: &Layout) -> candle_core::R
 }
 
 /// One image of each kind. Each loss has a method for the sum of its map, and one that writes
-/// `scale` times the gradient of that sum (of −½ the sum for SSIM).
+/// `scale` times the gradient of that sum (of −½ the sum for SSIM and SCD, whose map is one value).
 #[derive(Clone, Copy)]
 struct Images<'a, E> {
     fused: &'a [E],
@@ -256,6 +263,71 @@ impl<E: WithDType> Images<'_, E> {
         for (((out, m), s), &f) in out.iter_mut().zip(d_mean).zip(d_square).zip(self.fused) {
             *out += m + two * f * s;
         }
+    }
+
+    /// Each source's difference from the fused image, beside the other source.
+    fn differences(&self) -> [impl Iterator<Item = (f64, f64)> + Clone; 2] {
+        [(self.visible, self.infrared), (self.infrared, self.visible)].map(|(one, other)| {
+            let x = self.fused.iter().zip(one).map(|(f, s)| f.to_f64() - s.to_f64());
+            x.zip(other.iter().map(|y| y.to_f64()))
+        })
+    }
+
+    fn scd(&self) -> f64 {
+        self.differences().map(|pixels| Correlation::of(pixels).value).iter().sum()
+    }
+
+    fn scd_slope(&self, scale: E, out: &mut [E]) {
+        let scale = -0.5 * scale.to_f64();
+        for pixels in self.differences() {
+            let correlation = Correlation::of(pixels.clone());
+            for (out, (x, y)) in out.iter_mut().zip(pixels) {
+                *out += E::from_f64(scale * correlation.slope(x, y));
+            }
+        }
+    }
+}
+
+/// Pearson's correlation of a difference x = f − one source with the other source y.
+struct Correlation {
+    value: f64,
+    mean_x: f64,
+    mean_y: f64,
+    /// var x + ε.
+    variance_x: f64,
+    /// √((var x + ε)(var y + ε)).
+    product: f64,
+    pixels: f64,
+}
+
+impl Correlation {
+    /// Two passes in `f64`: differences are small, and their variance smaller.
+    fn of(pixels: impl Iterator<Item = (f64, f64)> + Clone) -> Self {
+        let (mut n, mut mean_x, mut mean_y) = (0., 0., 0.);
+        for (x, y) in pixels.clone() {
+            n += 1.;
+            mean_x += x;
+            mean_y += y;
+        }
+        mean_x /= n;
+        mean_y /= n;
+        let (mut xx, mut yy, mut xy) = (0., 0., 0.);
+        for (x, y) in pixels {
+            let (x, y) = (x - mean_x, y - mean_y);
+            xx += x * x;
+            yy += y * y;
+            xy += x * y;
+        }
+        let variance_x = xx / n + FAINT;
+        let product = (variance_x * (yy / n + FAINT)).sqrt();
+        Self { value: xy / n / product, mean_x, mean_y, variance_x, product, pixels: n }
+    }
+
+    /// ∂ value / ∂ the f that x was made of.
+    fn slope(&self, x: f64, y: f64) -> f64 {
+        let along = (y - self.mean_y) / self.product;
+        let across = self.value * (x - self.mean_x) / self.variance_x;
+        (along - across) / self.pixels
     }
 }
 

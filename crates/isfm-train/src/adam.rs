@@ -50,7 +50,8 @@ pub enum Update {
     NonFinite(String),
 }
 
-/// Adam without weight decay, in PyTorch's formula, whose state can be stored and restored.
+/// Adam in PyTorch's formula, whose state can be stored and restored; without weight decay and
+/// clipping unless given ([`Adam::with_weight_decay`], [`Adam::with_clip`]).
 ///
 /// As a [`candle_nn::Optimizer`] it names its parameters by their places, "0", "1" and so on.
 #[derive(Clone, Debug)]
@@ -60,6 +61,9 @@ pub struct Adam {
     step: usize,
     vars: BTreeMap<String, Var>,
     moments: BTreeMap<String, Moments>,
+    weight_decay: f64,
+    clip: Option<f64>,
+    norm: Option<f64>,
 }
 
 impl Adam {
@@ -70,7 +74,7 @@ impl Adam {
             Moments { mean: zeros.clone(), square: zeros }
         };
         let moments = vars.iter().map(|(name, var)| (name.clone(), zeros(var))).collect();
-        Self { config, rate: RATE, step: 0, vars, moments }
+        Self::assemble(vars, config, 0, moments)
     }
 
     /// An optimiser that goes on after `step` steps with stored state.
@@ -91,7 +95,45 @@ impl Adam {
                 return Err(Error::Optimiser(format!("{name} and its state differ in size")));
             }
         }
-        Ok(Self { config, rate: RATE, step, vars, moments })
+        Ok(Self::assemble(vars, config, step, moments))
+    }
+
+    fn assemble(
+        vars: BTreeMap<String, Var>,
+        config: AdamConfig,
+        step: usize,
+        moments: BTreeMap<String, Moments>,
+    ) -> Self {
+        let (weight_decay, clip, norm) = (0., None, None);
+        Self { config, rate: RATE, step, vars, moments, weight_decay, clip, norm }
+    }
+
+    /// With decoupled weight decay (AdamW): at each step, parameters of two or more dimensions
+    /// that have a gradient shrink by the learning rate times `decay` before they are updated.
+    /// Biases, norms and other vectors do not.
+    #[must_use]
+    pub fn with_weight_decay(mut self, decay: f64) -> Self {
+        self.weight_decay = decay;
+        self
+    }
+
+    /// With gradients scaled down so that the root of the sum of all their squares is at most
+    /// `clip`, as PyTorch's `clip_grad_norm_` does.
+    #[must_use]
+    pub fn with_clip(mut self, clip: Option<f64>) -> Self {
+        self.clip = clip;
+        self
+    }
+
+    /// The norm of the last update's gradients before they were clipped; none without clipping.
+    pub fn norm(&self) -> Option<f64> {
+        self.norm
+    }
+
+    /// The elements of every parameter, in the order of their names.
+    pub(crate) fn values(&self) -> Result<Vec<Vec<f32>>> {
+        let all = self.vars.values().map(|var| Some(var.as_tensor())).collect();
+        Ok(fetch(all)?.into_iter().flatten().collect())
     }
 
     /// Steps taken.
@@ -123,7 +165,7 @@ impl Adam {
             ))),
             found => Ok(found),
         };
-        let gradients = fetch(self.vars.iter().map(gradient).collect::<Result<_>>()?)?;
+        let mut gradients = fetch(self.vars.iter().map(gradient).collect::<Result<_>>()?)?;
         if gradients.iter().all(Option::is_none) {
             return Err(Error::Optimiser("no parameter has a gradient".into()));
         }
@@ -135,12 +177,28 @@ impl Adam {
 
         let unguided = gradients.iter().flatten().flatten().all(|&g| g == 0.);
 
+        if let Some(clip) = self.clip {
+            // Each tensor summed in order, so that the norm does not depend on the threads.
+            let square = |g: &Vec<f32>| g.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            let squares: Vec<f64> = gradients.par_iter().flatten().map(square).collect();
+            let norm = squares.iter().sum::<f64>().sqrt();
+            let scale = (clip / (norm + 1e-6)).min(1.) as f32;
+            if scale < 1. {
+                gradients
+                    .par_iter_mut()
+                    .flatten()
+                    .for_each(|g| g.iter_mut().for_each(|v| *v *= scale));
+            }
+            self.norm = Some(norm);
+        }
+
         let step = i32::try_from(self.step + 1).unwrap_or(i32::MAX);
         let AdamConfig { beta1, beta2, eps } = self.config;
         let scale = (self.rate / (1. - beta1.powi(step))) as f32;
         let root = (1. - beta2.powi(step)).sqrt() as f32;
         let (b1, b2, eps) = ((1. - beta1) as f32, beta2 as f32, eps as f32);
         let b2_rest = (1. - beta2) as f32;
+        let decayed = (1. - self.rate * self.weight_decay) as f32;
         let guided = |(var, gradient): (_, &Option<Vec<f32>>)| gradient.as_ref().map(|_| var);
         let weights = self.vars.values().map(Var::as_tensor).zip(&gradients).map(guided);
         let weights = fetch(weights.collect())?;
@@ -149,10 +207,11 @@ impl Adam {
         let updated = work.into_par_iter().filter_map(|((var, moments), new)| {
             let (Some(gradient), Some(mut weights)) = new else { return None };
             let state = moments.mean.iter_mut().zip(&mut moments.square);
+            let keep = if var.rank() > 1 { decayed } else { 1. };
             for ((w, g), (m, v)) in weights.iter_mut().zip(gradient).zip(state) {
                 *m += (g - *m) * b1;
                 *v = *v * b2 + g * g * b2_rest;
-                *w -= scale * (*m / (v.sqrt() / root + eps));
+                *w = *w * keep - scale * (*m / (v.sqrt() / root + eps));
             }
             Some((var, weights))
         });

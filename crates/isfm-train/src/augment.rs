@@ -2,9 +2,10 @@ use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::data::Pair;
-use crate::random::{Purpose, below, shuffle, stream};
+use crate::random::{Purpose, below, between, chance, factor, normal, shuffle, stream};
 use crate::{Error, Result};
 
 /// How many cells of the 2×2 grid get a patch, and how often another place is drawn in a cell.
@@ -25,6 +26,75 @@ pub enum Placement {
         /// Upper edge.
         y: usize,
     },
+    /// A square of the image, resized to the patch's side.
+    Window {
+        /// Left edge, in the image's own pixels.
+        x: usize,
+        /// Upper edge.
+        y: usize,
+        /// The square's side.
+        side: usize,
+    },
+}
+
+/// How samples are taken from pairs, and what is done to them. The default is the authors'
+/// sampling ([`draw`]) and nothing else.
+///
+/// The changes are made in the order of the fields, each with its probability (0 to 1), drawn for
+/// every sample apart; values stay in [0, 1]. Where "each side" is said, visible and infrared are
+/// drawn independently. The same `seed`, `epoch` and `index` always give the same sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augment {
+    /// Samples are squares of the picture, its aspect kept, where the authors resize pictures to
+    /// squares. The picture is resized by a factor between [`scale_min`](Self::scale_min) and
+    /// [`scale_max`](Self::scale_max), its logarithm uniform, but never to less than the patch
+    /// (smaller pictures are enlarged to it), and one random window of the patch's size is taken.
+    /// The window is one of whole pixels of the picture: with both factors 1, pixels are as they
+    /// were. Antialiased bicubic on 8-bit pixels.
+    pub crops: bool,
+    /// The least factor of `crops`, 1/16 or more; ½ unless given.
+    pub scale_min: f64,
+    /// The largest, at most 16; 1 unless given.
+    pub scale_max: f64,
+    /// Turned over left to right, upside down, and about the diagonal: each of the three with this
+    /// probability. At ½ all eight positions of a square are equally likely.
+    pub flips: f64,
+    /// Infrared polarity inverted: what is hot is black.
+    pub invert: f64,
+    /// The visible side darkened as at night: k·vᵞ, k from 0.1 to 0.5 (its logarithm uniform), γ
+    /// from 1 to 1.5.
+    pub night: f64,
+    /// Each side's levels: g·vᵞ + o, the gain g from 0.7 to 1.3, the offset o from −0.15 to 0.15,
+    /// γ from ½ to 2 (its logarithm uniform).
+    pub levels: f64,
+    /// The infrared side blurred by a Gaussian of σ from 0.3 to 1.5 pixels.
+    pub blur: f64,
+    /// Each side's noise: normal, of a standard deviation up to 0.05.
+    pub noise: f64,
+    /// The infrared side becomes the visible one, which the network must then give back.
+    pub same: f64,
+    /// Visible and infrared change places.
+    pub swap: f64,
+}
+
+impl Default for Augment {
+    /// The authors' sampling.
+    fn default() -> Self {
+        Self {
+            crops: false,
+            scale_min: 0.5,
+            scale_max: 1.,
+            flips: 0.,
+            invert: 0.,
+            night: 0.,
+            levels: 0.,
+            blur: 0.,
+            noise: 0.,
+            same: 0.,
+            swap: 0.,
+        }
+    }
 }
 
 /// One training sample: two square planes in [0, 1].
@@ -56,13 +126,137 @@ pub struct Sample {
 /// # Errors
 /// If `patch` is 0 or an image cannot be resized.
 pub fn draw(pair: &Pair, patch: usize, seed: u64, epoch: usize, index: usize) -> Result<Sample> {
-    if patch == 0 {
-        return Err(Error::setting("patch", 0, "at least 1"));
+    Augment::default().draw(pair, patch, seed, epoch, index)
+}
+
+impl Augment {
+    /// Takes one `patch`×`patch` sample from a pair.
+    ///
+    /// # Errors
+    /// If `patch` is 0 or an image cannot be resized.
+    pub fn draw(
+        &self,
+        pair: &Pair,
+        patch: usize,
+        seed: u64,
+        epoch: usize,
+        index: usize,
+    ) -> Result<Sample> {
+        if patch == 0 {
+            return Err(Error::setting("patch", 0, "at least 1"));
+        }
+        let stream = |purpose| stream(purpose, seed, epoch as u64, index as u64);
+        let mut rng = stream(Purpose::Augment);
+        let mut sample = if self.crops {
+            self.window(pair, patch, &mut rng)?
+        } else {
+            authors(pair, patch, &mut rng)?
+        };
+        // A stream of its own, so that what is changed does not move where samples are taken.
+        self.change(&mut sample, patch, &mut stream(Purpose::Change));
+        Ok(sample)
     }
-    let mut rng = stream(Purpose::Augment, seed, epoch as u64, index as u64);
-    if below(&mut rng, 2) == 1 {
+
+    /// See [`Augment::crops`].
+    fn window(&self, pair: &Pair, patch: usize, rng: &mut ChaCha8Rng) -> Result<Sample> {
+        let shorter = pair.width.min(pair.height);
+        let least = self.scale_min.max(patch as f64 / shorter.max(1) as f64);
+        let scale = factor(rng, least, self.scale_max.max(least));
+        let side = ((patch as f64 / scale).round() as usize).clamp(1, shorter.max(1));
+        let x = below(rng, pair.width.saturating_sub(side) + 1);
+        let y = below(rng, pair.height.saturating_sub(side) + 1);
+        let square = |pixels: &[u8], channels: usize| -> Result<Square> {
+            let rows = pixels.chunks_exact((pair.width * channels).max(1)).skip(y).take(side);
+            let cut = rows.flat_map(|row| &row[x * channels..(x + side) * channels]);
+            let cut: Vec<u8> = cut.copied().collect();
+            let pixels = resize_bicubic(&cut, channels, side, side, patch, patch)?;
+            Ok(Square { pixels, channels, side: patch })
+        };
+        let both = [square(&pair.visible, 3)?, square(&pair.infrared, 1)?];
+        Ok(sample(&both, (0, 0), patch, Placement::Window { x, y, side }))
+    }
+
+    /// Every draw is made whether or not it is used.
+    fn change(&self, sample: &mut Sample, patch: usize, rng: &mut ChaCha8Rng) {
+        let turns = [(); 3].map(|()| chance(rng, self.flips));
+        if turns != [false; 3] {
+            for side in [&mut sample.visible, &mut sample.infrared] {
+                *side = turned(side, patch, turns);
+            }
+        }
+        if chance(rng, self.invert) {
+            each(&mut sample.infrared, |v| 1. - v);
+        }
+        let (gain, gamma) = (factor(rng, 0.1, 0.5) as f32, between(rng, 1., 1.5) as f32);
+        if chance(rng, self.night) {
+            each(&mut sample.visible, |v| gain * v.powf(gamma));
+        }
+        for side in [&mut sample.visible, &mut sample.infrared] {
+            let (gain, offset) = (between(rng, 0.7, 1.3) as f32, between(rng, -0.15, 0.15) as f32);
+            let gamma = factor(rng, 0.5, 2.) as f32;
+            if chance(rng, self.levels) {
+                each(side, |v| gain * v.powf(gamma) + offset);
+            }
+        }
+        let sigma = between(rng, 0.3, 1.5);
+        if chance(rng, self.blur) {
+            sample.infrared = blurred(&sample.infrared, patch, sigma);
+        }
+        for side in [&mut sample.visible, &mut sample.infrared] {
+            let deviation = between(rng, 0., 0.05);
+            if chance(rng, self.noise) {
+                each(side, |v| v + (deviation * normal(rng)) as f32);
+            }
+        }
+        if chance(rng, self.same) {
+            sample.infrared.clone_from(&sample.visible);
+        }
+        if chance(rng, self.swap) {
+            std::mem::swap(&mut sample.visible, &mut sample.infrared);
+        }
+    }
+}
+
+/// Changes every value and keeps it in [0, 1].
+fn each(plane: &mut [f32], mut change: impl FnMut(f32) -> f32) {
+    plane.iter_mut().for_each(|v| *v = change(*v).clamp(0., 1.));
+}
+
+/// A square plane turned over left to right, upside down, and about the diagonal.
+fn turned(plane: &[f32], side: usize, [across, down, diagonal]: [bool; 3]) -> Vec<f32> {
+    let at = |i: usize| {
+        let (x, y) = if diagonal { (i / side, i % side) } else { (i % side, i / side) };
+        let x = if across { side - 1 - x } else { x };
+        let y = if down { side - 1 - y } else { y };
+        plane[y * side + x]
+    };
+    (0..plane.len()).map(at).collect()
+}
+
+/// A square plane under a Gaussian, its border repeated outwards.
+fn blurred(plane: &[f32], side: usize, sigma: f64) -> Vec<f32> {
+    let radius = (3. * sigma).ceil() as usize;
+    let tap = |i: usize| (-0.5 * ((i as f64 - radius as f64) / sigma).powi(2)).exp();
+    let taps: Vec<f64> = (0..=2 * radius).map(tap).collect();
+    let sum: f64 = taps.iter().sum();
+    // Along columns and turned about the diagonal, twice.
+    let pass = |plane: &[f32]| -> Vec<f32> {
+        let at = |i: usize| {
+            let (x, y) = (i / side, i % side);
+            let row = |k: usize| (y + k).saturating_sub(radius).min(side - 1);
+            let value = |(k, tap): (usize, &f64)| tap / sum * f64::from(plane[row(k) * side + x]);
+            taps.iter().enumerate().map(value).sum::<f64>().clamp(0., 1.) as f32
+        };
+        (0..plane.len()).map(at).collect()
+    };
+    pass(&pass(plane))
+}
+
+/// The released program's sample.
+fn authors(pair: &Pair, patch: usize, rng: &mut ChaCha8Rng) -> Result<Sample> {
+    if below(rng, 2) == 1 {
         let large = squares(pair, LARGE * patch)?;
-        if let Some((x, y)) = place(&large, patch, &mut rng) {
+        if let Some((x, y)) = place(&large, patch, rng) {
             return Ok(sample(&large, (x, y), patch, Placement::Patch { x, y }));
         }
     }

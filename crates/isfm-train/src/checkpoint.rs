@@ -22,6 +22,7 @@ const FORMAT: u32 = 1;
 const WEIGHT: &str = "weight.";
 const MEAN: &str = "adam.mean.";
 const SQUARE: &str = "adam.square.";
+const AVERAGE: &str = "average.";
 
 /// Everything a run needs to go on exactly where it was: one safetensors file.
 ///
@@ -33,18 +34,24 @@ pub struct State {
     pub model: Config,
     /// The run's settings.
     pub train: TrainConfig,
-    /// The number of pairs in the data set.
+    /// The number of pairs that are trained on.
     pub pairs: usize,
-    /// The data set's [fingerprint](crate::PairFolder::fingerprint).
+    /// The data set's [fingerprint](crate::DataSet::fingerprint).
     pub fingerprint: u64,
     /// Steps done.
     pub step: usize,
     /// Time spent in steps, in seconds.
     pub seconds: f64,
+    /// The best validation's [criterion](crate::ValidationReport::criterion) so far.
+    pub best: Option<f64>,
+    /// The content of the [run file](crate::RunFile) that the run was started with.
+    pub run: Option<String>,
     /// The weights by released name, `f32`.
     pub weights: BTreeMap<String, Tensor>,
     /// The optimiser's state by the same names.
     pub moments: BTreeMap<String, Moments>,
+    /// The moving average of the weights by the same names, where the settings ask for one.
+    pub average: Option<BTreeMap<String, Vec<f32>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +65,11 @@ struct Header {
     epoch: usize,
     step: usize,
     seconds: f64,
+    /// Its bits, because a number read from JSON may differ in the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
     checksum: String,
 }
 
@@ -90,12 +102,19 @@ impl State {
             let moments = self.moments.get(name).ok_or_else(|| {
                 Error::Optimiser(format!("{name} has no state to write to a checkpoint"))
             })?;
+            let average = match &self.average {
+                Some(average) => Some(average.get(name).ok_or_else(|| {
+                    Error::Optimiser(format!("{name} has no average to write to a checkpoint"))
+                })?),
+                None => None,
+            };
+            let average = average.map(|values| (AVERAGE, Cow::Borrowed(values.as_slice())));
             let parts = [
                 (WEIGHT, Cow::Owned(values(tensor)?)),
                 (MEAN, Cow::Borrowed(moments.mean.as_slice())),
                 (SQUARE, Cow::Borrowed(moments.square.as_slice())),
             ];
-            for (prefix, values) in parts {
+            for (prefix, values) in parts.into_iter().chain(average) {
                 if values.len() != tensor.elem_count() {
                     return Err(Error::Optimiser(format!("{name} and its state differ in size")));
                 }
@@ -112,6 +131,8 @@ impl State {
             epoch: self.step / (self.pairs / self.train.batch.max(1)).max(1),
             step: self.step,
             seconds: self.seconds,
+            best: self.best.map(|best| format!("{:016x}", best.to_bits())),
+            run: self.run.clone(),
             checksum: format!("{:016x}", checksum.finish()),
         };
         let packed = serde_json::to_string(&header).map_err(|e| e.to_string()).and_then(|header| {
@@ -158,6 +179,9 @@ impl State {
         }
         let fingerprint = u64::from_str_radix(&header.fingerprint, 16)
             .map_err(|e| wrong(format!("fingerprint: {e}")))?;
+        let bits = |best: &String| u64::from_str_radix(best, 16).map(f64::from_bits);
+        let best = header.best.as_ref().map(bits).transpose();
+        let best = best.map_err(|e| wrong(format!("best: {e}")))?;
 
         let mut names: Vec<&str> =
             file.names().into_iter().filter_map(|n| n.strip_prefix(WEIGHT)).collect();
@@ -165,6 +189,7 @@ impl State {
         let mut checksum = Fnv::default();
         let mut weights = BTreeMap::new();
         let mut moments = BTreeMap::new();
+        let mut average = header.train.ema.map(|_| BTreeMap::new());
         for name in names {
             let mut part = |prefix: &str| {
                 let view = file
@@ -183,14 +208,33 @@ impl State {
             if state.mean.len() != values.len() || state.square.len() != values.len() {
                 return Err(wrong(format!("{name} and its state differ in size")));
             }
+            if let Some(average) = &mut average {
+                let values = part(AVERAGE)?.0;
+                if values.len() != state.mean.len() {
+                    return Err(wrong(format!("{name} and its average differ in size")));
+                }
+                average.insert(name.to_string(), values);
+            }
             weights.insert(name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu)?);
             moments.insert(name.to_string(), state);
         }
         if format!("{:016x}", checksum.finish()) != header.checksum {
             return Err(wrong("its checksum does not fit: the file is damaged".into()));
         }
-        let Header { model, train, pairs, step, seconds, .. } = header;
-        Ok(Self { model, train, pairs, fingerprint, step, seconds, weights, moments })
+        let Header { model, train, pairs, step, seconds, run, .. } = header;
+        Ok(Self {
+            model,
+            train,
+            pairs,
+            fingerprint,
+            step,
+            seconds,
+            best,
+            run,
+            weights,
+            moments,
+            average,
+        })
     }
 
     /// The newest whole checkpoint of an output folder, its path, and what is wrong with a newer

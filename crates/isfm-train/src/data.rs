@@ -141,6 +141,11 @@ impl PairFolder {
         self.entries.get(index).map(|e| e.name.as_str())
     }
 
+    /// The visible picture's file.
+    pub(crate) fn visible(&self, index: usize) -> Option<&Path> {
+        self.entries.get(index).map(|e| e.visible.as_path())
+    }
+
     /// A number that tells data sets apart: made of names, sizes and file lengths.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint

@@ -139,6 +139,17 @@ pub enum Error {
     /// A thread pool or loading thread that failed.
     #[error("threads: {0}")]
     Threads(String),
+    /// A run file that cannot be understood.
+    #[error("run file {origin}: {problem}")]
+    RunFile {
+        /// The file.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Pictures that cannot be scored.
+    #[error(transparent)]
+    Metrics(#[from] isfm_metrics::Error),
     /// An error of the model's.
     #[error(transparent)]
     Model(#[from] isfm_model::Error),
@@ -223,6 +234,8 @@ mod tests {
             Error::Optimiser(text("no state")),
             Error::Resize { width: 1, height: 2, problem: text("no rows") },
             Error::Threads(text("none left")),
+            Error::RunFile { origin: text("run.toml"), problem: text("unknown key") },
+            Error::Metrics(isfm_metrics::Error::Empty { width: 0, height: 3 }),
             Error::Model(isfm_model::Error::UnknownPreset(text("huge"))),
             Error::Candle(candle_core::Error::Msg(text("no kernel"))),
         ]
@@ -238,13 +251,14 @@ mod tests {
                 Error::Image(_) => "no header",
                 Error::Pixels { .. } => "NaN",
                 Error::Io { .. } => "disk full",
+                Error::Metrics(_) => "0x3",
                 Error::Model(_) => "huge",
                 Error::Candle(_) => "no kernel",
                 Error::Folder { .. } | Error::PairSize { .. } | Error::Setting { .. }
                 | Error::OutputNotEmpty(_) | Error::OutputInUse(_) | Error::NoCheckpoint { .. }
                 | Error::Checkpoint { .. } | Error::Differs { .. } | Error::NonFinite { .. }
                 | Error::Stuck { .. } | Error::Optimiser(_) | Error::Resize { .. }
-                | Error::Threads(_) => &error.to_string(),
+                | Error::Threads(_) | Error::RunFile { .. } => &error.to_string(),
             };
             isfm_testing::says_once(&error, cause);
             assert_eq!(isfm_testing::chain(&error), error.chain());

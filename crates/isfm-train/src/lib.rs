@@ -2,20 +2,28 @@
 
 mod adam;
 mod augment;
+mod average;
 mod checkpoint;
 mod config;
 mod curve;
 mod data;
 mod error;
+mod loader;
 mod log;
+mod mixture;
 mod random;
+mod run;
 mod trainer;
+mod validate;
 
 pub use adam::{Adam, AdamConfig, Moments, Update};
-pub use augment::{Placement, Sample, draw, resize_bicubic};
+pub use augment::{Augment, Placement, Sample, draw, resize_bicubic};
 pub use checkpoint::State;
-pub use config::{Schedule, TrainConfig};
+pub use config::{Schedule, TrainConfig, Validation};
 pub use data::{Pair, PairFolder};
 pub use error::{Error, Result};
 pub use log::StepReport;
+pub use mixture::DataSet;
+pub use run::{RunData, RunFile};
 pub use trainer::{Outcome, RunOptions, Trainer, TrainerBuilder};
+pub use validate::ValidationReport;

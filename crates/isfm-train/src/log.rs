@@ -1,7 +1,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::write;
@@ -16,7 +18,7 @@ pub struct StepReport {
     pub epoch: usize,
     /// The learning rate.
     pub rate: f64,
-    /// The weighted sum of the four terms, which is minimised.
+    /// The weighted sum of the terms, which is minimised.
     pub total: f32,
     /// The content term, unweighted.
     pub content: f32,
@@ -26,12 +28,18 @@ pub struct StepReport {
     pub gradient: f32,
     /// The SSIM term, unweighted.
     pub ssim: f32,
+    /// The SCD term, unweighted, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scd: Option<f32>,
+    /// The norm of all gradients together before clipping, where they are clipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norm: Option<f32>,
     /// The time it took.
     pub seconds: f32,
 }
 
 impl StepReport {
-    /// The total and its terms, with their names.
+    /// The total and the terms that every run has, with their names.
     pub fn losses(&self) -> [(&'static str, f32); 5] {
         [
             ("total", self.total),
@@ -41,29 +49,47 @@ impl StepReport {
             ("ssim", self.ssim),
         ]
     }
+
+    /// [`StepReport::losses`] and the terms that only some runs have.
+    pub(crate) fn all_losses(&self) -> Vec<(&'static str, f32)> {
+        self.losses().into_iter().chain(self.scd.map(|scd| ("scd", scd))).collect()
+    }
 }
 
-/// An append-only file of one JSON object per step.
-pub(crate) struct Log {
+/// A line of a log, which belongs to a step.
+pub(crate) trait Line: Serialize + DeserializeOwned {
+    fn step(&self) -> usize;
+}
+
+impl Line for StepReport {
+    fn step(&self) -> usize {
+        self.step
+    }
+}
+
+/// An append-only file of one JSON object a line.
+pub(crate) struct Log<L> {
     path: PathBuf,
     file: File,
+    lines: PhantomData<L>,
 }
 
-impl Log {
+impl<L: Line> Log<L> {
     /// Opens the log of a run that has done `step` steps: what lies beyond is what a killed run
     /// did after its last checkpoint, and is dropped.
     pub(crate) fn open(path: PathBuf, step: usize) -> Result<Self> {
-        let kept = read(&path)?.into_iter().filter(|r| r.step <= step);
         let mut text = Vec::new();
-        for report in kept {
-            text.extend(line(&path, &report)?);
+        // As they were written: a number read from JSON may differ in its last bit.
+        for (line, _) in read::<L>(&path)?.iter().filter(|(_, report)| report.step() <= step) {
+            text.extend_from_slice(line);
+            text.push(b'\n');
         }
         write(&path, &text)?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, lines: PhantomData })
     }
 
-    pub(crate) fn append(&mut self, report: &StepReport) -> Result<()> {
+    pub(crate) fn append(&mut self, report: &L) -> Result<()> {
         let line = line(&self.path, report)?;
         self.file.write_all(&line).map_err(Error::io(&self.path))
     }
@@ -73,20 +99,20 @@ impl Log {
         self.file.sync_data().map_err(Error::io(&self.path))
     }
 
-    pub(crate) fn reports(&self) -> Result<Vec<StepReport>> {
-        read(&self.path)
+    pub(crate) fn reports(&self) -> Result<Vec<L>> {
+        Ok(read(&self.path)?.into_iter().map(|(_, report)| report).collect())
     }
 }
 
-fn line(path: &Path, report: &StepReport) -> Result<Vec<u8>> {
+fn line(path: &Path, report: &impl Line) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(report)
         .map_err(|e| Error::Io { path: path.to_path_buf(), source: e.into() })?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// The reports of a log; a last line that was cut short is left out. No file is no reports.
-fn read(path: &Path) -> Result<Vec<StepReport>> {
+/// The lines of a log and what they say; a last line that was cut short is left out. No file is no reports.
+fn read<L: Line>(path: &Path) -> Result<Vec<(Vec<u8>, L)>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -96,7 +122,7 @@ fn read(path: &Path) -> Result<Vec<StepReport>> {
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(Error::io(path))?;
         match serde_json::from_slice(&line) {
-            Ok(report) => reports.push(report),
+            Ok(report) => reports.push((line, report)),
             Err(_) => break,
         }
     }

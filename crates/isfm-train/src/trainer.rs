@@ -10,13 +10,21 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Optimizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
-use isfm_model::{Checkpoint, Config, Network, initial_weights};
+use isfm_model::{Checkpoint, Config, initial_weights};
 
-use crate::augment::draw;
+use crate::average::Average;
 use crate::checkpoint::{LAST, PREVIOUS, write};
+use crate::loader::{Batch, Loader};
 use crate::log::Log;
-use crate::random::{Purpose, shuffle, stream};
-use crate::{Adam, Error, PairFolder, Result, State, StepReport, TrainConfig, Update, curve};
+use crate::mixture::Split;
+use crate::validate::Validator;
+use crate::{
+    Adam, DataSet, Error, Result, RunFile, State, StepReport, TrainConfig, Update,
+    ValidationReport, curve,
+};
+
+/// What is trained: built by `from_weights` on variables or plain tensors, run by `forward`.
+pub(crate) type Fusion = isfm_model::Network;
 
 /// So many steps without a slope, and a run is given up: the optimiser's memory, which decays by
 /// a tenth a step, will not move it any more.
@@ -26,10 +34,11 @@ const STUCK: usize = 50;
 #[must_use = "a builder does nothing until `create` or `resume`"]
 pub struct TrainerBuilder {
     model: Config,
-    data: PairFolder,
+    data: DataSet,
     train: TrainConfig,
     device: Device,
     weights: Option<BTreeMap<String, Tensor>>,
+    run: Option<String>,
 }
 
 impl TrainerBuilder {
@@ -48,6 +57,14 @@ impl TrainerBuilder {
     /// Weights to start from, by released name, instead of random ones. A resumed run has its own.
     pub fn weights(mut self, weights: BTreeMap<String, Tensor>) -> Self {
         self.weights = Some(weights);
+        self
+    }
+
+    /// The run file that these settings came from, whose content is kept in the checkpoints. It
+    /// sets nothing: what it says has been given to the builder, or was overridden. A resumed run
+    /// keeps its own unless given another.
+    pub fn run_file(mut self, file: &RunFile) -> Self {
+        self.run = Some(file.text().to_string());
         self
     }
 
@@ -72,7 +89,8 @@ impl TrainerBuilder {
             }
         };
         let adam = Adam::named(vars, self.train.adam.clone());
-        let mut trainer = Trainer::assemble(self, adam, dir)?;
+        let average = self.train.ema.map(|decay| Average::start(decay, &adam)).transpose()?;
+        let mut trainer = Trainer::assemble(self, adam, average, dir)?;
         trainer.save()?;
         Ok(trainer)
     }
@@ -83,11 +101,12 @@ impl TrainerBuilder {
     /// # Errors
     /// [`Error::NoCheckpoint`]; [`Error::Differs`] if model, settings or data are not the run's
     /// own; [`Error::OutputInUse`].
-    pub fn resume(self, output: impl AsRef<Path>) -> Result<Trainer> {
+    pub fn resume(mut self, output: impl AsRef<Path>) -> Result<Trainer> {
         self.train.validate()?;
         let dir = output.as_ref().to_path_buf();
         let (state, path, newer) = State::latest(&dir)?;
-        let given = settings(&self.model, &self.train, self.data.len(), self.data.fingerprint());
+        let pairs = Split::of(&self.data, self.train.validation.as_ref())?.pairs();
+        let given = settings(&self.model, &self.train, pairs, self.data.fingerprint());
         let there = settings(&state.model, &state.train, state.pairs, state.fingerprint);
         // One that either side lacks is among the other's.
         for setting in there.keys().chain(given.keys()) {
@@ -102,8 +121,15 @@ impl TrainerBuilder {
 
         let vars = variables(&state.weights, &self.device)?;
         let adam = Adam::restore(vars, self.train.adam.clone(), state.step, state.moments)?;
-        let mut trainer = Trainer::assemble(self, adam, dir)?;
+        let average = self.train.ema.zip(state.average);
+        let average =
+            average.map(|(decay, values)| Average::restore(decay, &adam, values)).transpose()?;
+        self.run = self.run.or(state.run);
+        let mut trainer = Trainer::assemble(self, adam, average, dir)?;
         trainer.seconds = state.seconds;
+        if let Some(validator) = &mut trainer.validator {
+            validator.best = state.best;
+        }
         trainer.saved = (path.clone(), state.step);
         if let Some(newer) = newer {
             trainer.warnings.push(format!(
@@ -157,7 +183,7 @@ impl Default for RunOptions {
 /// How a call of [`Trainer::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All epochs are done.
+    /// All steps are done.
     Finished,
     /// It was asked to stop; the run can be resumed.
     Stopped,
@@ -167,19 +193,32 @@ pub enum Outcome {
 ///
 /// | file | what |
 /// | --- | --- |
-/// | `weights.safetensors` | the weights at the end of the last whole epoch (or where the run was stopped), with their configuration |
+/// | `weights.safetensors` | the weights at the end of the last whole epoch (or where the run was stopped), with their configuration; their moving average where the settings ask for one |
 /// | `last.safetensors`, `previous.safetensors` | checkpoints to resume from |
 /// | `log.jsonl` | one [`StepReport`] a line |
-/// | `curve.svg` | the loss curve |
+/// | `curve.svg` | the loss curve, and the validations' criterion |
+///
+/// and with [validation](crate::Validation)
+///
+/// | file | what |
+/// | --- | --- |
+/// | `validation.jsonl` | one [`ValidationReport`] a line |
+/// | `validation-1.png`, `validation-2.png` | two pairs held back, fused at the last validation |
+/// | `best.safetensors` | the weights (or their average) of the best validation |
 pub struct Trainer {
     model: Config,
     train: TrainConfig,
     loader: Loader,
-    network: Network,
+    network: Fusion,
     adam: Adam,
+    average: Option<Average>,
+    validator: Option<Validator>,
+    /// Of the last step, if it was followed by one.
+    validated: Option<ValidationReport>,
+    run: Option<String>,
     device: Device,
     dir: PathBuf,
-    log: Log,
+    log: Log<StepReport>,
     seconds: f64,
     /// The last checkpoint and its step.
     saved: (PathBuf, usize),
@@ -203,23 +242,34 @@ impl std::fmt::Debug for Trainer {
 
 impl Trainer {
     /// Prepares a run of this model on this data.
-    pub fn builder(model: Config, data: PairFolder) -> TrainerBuilder {
-        let train = TrainConfig::default();
-        TrainerBuilder { model, data, train, device: Device::Cpu, weights: None }
+    pub fn builder(model: Config, data: impl Into<DataSet>) -> TrainerBuilder {
+        let (data, train) = (data.into(), TrainConfig::default());
+        TrainerBuilder { model, data, train, device: Device::Cpu, weights: None, run: None }
     }
 
-    fn assemble(parts: TrainerBuilder, adam: Adam, dir: PathBuf) -> Result<Self> {
-        let TrainerBuilder { model, train, data, device, .. } = parts;
-        if data.len() < train.batch {
-            let needed = format!("at most the {} pairs there are", data.len());
+    fn assemble(
+        parts: TrainerBuilder,
+        adam: Adam,
+        average: Option<Average>,
+        dir: PathBuf,
+    ) -> Result<Self> {
+        let TrainerBuilder { model, train, data, device, run, .. } = parts;
+        let loader = Loader::new(data, train.clone())?;
+        let pairs = loader.split.pairs();
+        if pairs < train.batch {
+            let needed = format!("at most the {pairs} pairs there are");
             return Err(Error::setting("batch", train.batch, &needed));
         }
+        let adam = adam.with_clip(train.clip).with_weight_decay(train.weight_decay);
         // Gradients flow to the variables through the network's tensors, which are the same ones.
-        let network = Network::from_weights(&model, &tensors(&adam))?;
+        let network = Fusion::from_weights(&model, &tensors(&adam))?;
         let lock = lock(&dir)?;
         sweep(&dir)?;
         let log = Log::open(dir.join("log.jsonl"), adam.steps())?;
-        let loader = Loader { data: Arc::new(data), train: train.clone() };
+        let validator = train.validation.as_ref().map(|settings| {
+            Validator::new(settings, loader.data.clone(), &loader.split, &dir, adam.steps())
+        });
+        let validator = validator.transpose()?;
         let saved = (dir.join(LAST), adam.steps());
         Ok(Self {
             model,
@@ -227,6 +277,10 @@ impl Trainer {
             loader,
             network,
             adam,
+            average,
+            validator,
+            validated: None,
+            run,
             device,
             dir,
             log,
@@ -250,7 +304,31 @@ impl Trainer {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        self.steps_per_epoch() * self.train.epochs
+        self.train.steps.unwrap_or(self.steps_per_epoch() * self.train.epochs)
+    }
+
+    /// The names of the pairs that a step trains on, counted from 0; of several folders with their
+    /// paths.
+    pub fn pairs_of_step(&self, step: usize) -> Vec<String> {
+        self.loader.names(step)
+    }
+
+    /// The names of the pairs held back for validation.
+    pub fn held_back(&self) -> Vec<String> {
+        let data = &self.loader.data;
+        let folders = self.loader.split.held.iter().enumerate();
+        let names = |(folder, pairs): (usize, &Vec<usize>)| {
+            pairs.iter().map(|&pair| data.name(folder, pair)).collect::<Vec<_>>()
+        };
+        folders.flat_map(names).collect()
+    }
+
+    /// All validations so far, as `validation.jsonl` has them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn validations(&self) -> Result<Vec<ValidationReport>> {
+        self.validator.as_ref().map_or(Ok(Vec::new()), |v| v.log.reports())
     }
 
     /// Time spent in steps so far, earlier runs included.
@@ -269,7 +347,7 @@ impl Trainer {
     }
 
     /// The network as it is now.
-    pub fn network(&self) -> &Network {
+    pub fn network(&self) -> &Fusion {
         &self.network
     }
 
@@ -282,14 +360,33 @@ impl Trainer {
         self.adam.vars().iter().map(copy).collect()
     }
 
-    /// Does one step, and writes its line to the log, but no checkpoint.
+    /// A copy of what `weights.safetensors` holds: the weights' moving average, or the weights if
+    /// the settings ask for none.
+    ///
+    /// # Errors
+    /// If a tensor cannot be copied.
+    pub fn averaged(&self) -> Result<BTreeMap<String, Tensor>> {
+        let Some(average) = &self.average else { return self.weights() };
+        let tensor = |(name, var): (&String, &Var)| {
+            let values = average.values().get(name).cloned().unwrap_or_default();
+            Ok((name.clone(), Tensor::from_vec(values, var.shape(), &self.device)?))
+        };
+        self.adam.vars().iter().map(tensor).collect()
+    }
+
+    /// Does one step, the validation that is due after it, and writes their lines to the logs, but
+    /// no checkpoint.
     ///
     /// # Errors
     /// [`Error::NonFinite`], with weights and state as before the step; [`Error::Stuck`]; a file that cannot be read
-    /// or written; all epochs done already.
+    /// or written; all steps done already.
     pub fn step(&mut self) -> Result<StepReport> {
         if self.adam.steps() >= self.total_steps() {
-            return Err(Error::setting("epochs", self.train.epochs, "more than are done"));
+            let (setting, value) = match self.train.steps {
+                Some(steps) => ("steps", steps),
+                None => ("epochs", self.train.epochs),
+            };
+            return Err(Error::setting(setting, value, "more than are done"));
         }
         let batch = self.loader.batch(self.adam.steps())?;
         self.step_on(batch)
@@ -299,7 +396,7 @@ impl Trainer {
         let started = Instant::now();
         let step = self.adam.steps() + 1;
         let epoch = self.adam.steps() / self.steps_per_epoch();
-        let rate = self.train.rate(epoch);
+        let rate = self.train.rate_of_step(self.adam.steps(), self.steps_per_epoch());
         let patch = self.train.patch;
         let shape = (batch.names.len(), 1, patch, patch);
         let visible = Tensor::from_vec(batch.visible, shape, &Device::Cpu)?;
@@ -317,6 +414,8 @@ impl Trainer {
             intensity: value(&loss.intensity)?,
             gradient: value(&loss.gradient)?,
             ssim: value(&loss.ssim)?,
+            scd: loss.scd.as_ref().map(value).transpose()?,
+            norm: None,
             seconds: 0.,
         };
         let failed = |what: String| {
@@ -325,7 +424,7 @@ impl Trainer {
             Error::NonFinite { step, what, samples, checkpoint, checkpoint_step }
         };
         // The terms first: the total would only say that one of them failed.
-        let bad = report.losses().into_iter().rev().find(|(_, v)| !v.is_finite());
+        let bad = report.all_losses().into_iter().rev().find(|(_, v)| !v.is_finite());
         if let Some((name, value)) = bad {
             return Err(failed(format!("loss `{name}` = {value}")));
         }
@@ -338,6 +437,10 @@ impl Trainer {
             Update::Unguided => self.unguided += 1,
             Update::NonFinite(name) => return Err(failed(format!("the gradient of `{name}`"))),
         }
+        report.norm = self.adam.norm().map(|norm| norm as f32);
+        if let Some(average) = &mut self.average {
+            average.update(&self.adam)?;
+        }
         let seconds = started.elapsed().as_secs_f64();
         report.seconds = seconds as f32;
         self.seconds += seconds;
@@ -345,7 +448,48 @@ impl Trainer {
         if self.unguided >= STUCK {
             return Err(Error::Stuck { step, steps: self.unguided });
         }
+        self.validate(step)?;
         Ok(report)
+    }
+
+    /// Validates if it is due. Before any checkpoint of this step, so that a resumed run has no
+    /// validation to make up for.
+    fn validate(&mut self, step: usize) -> Result<()> {
+        self.validated = None;
+        let last = self.total_steps();
+        if !self.validator.as_ref().is_some_and(|v| v.is_due(step, last)) {
+            return Ok(());
+        }
+        let weights = self.averaged()?;
+        // Plain tensors: this network builds no graph.
+        let network = Fusion::from_weights(&self.model, &weights)?;
+        let Some(validator) = &mut self.validator else { return Ok(()) };
+        let report = validator.run(&network, &self.device, step)?;
+        if report.best {
+            validator.best = Some(report.criterion);
+            let criterion = ("validation".to_string(), report.criterion.to_string());
+            self.write_weights("best.safetensors", weights, Some(criterion))?;
+        }
+        self.validated = Some(report);
+        Ok(())
+    }
+
+    fn write_weights(
+        &self,
+        name: &str,
+        weights: BTreeMap<String, Tensor>,
+        more: Option<(String, String)>,
+    ) -> Result<()> {
+        let metadata = BTreeMap::from([
+            ("training".to_string(), serde_json::to_string(&self.train).unwrap_or_default()),
+            ("training_step".to_string(), self.adam.steps().to_string()),
+            ("training_pairs".to_string(), self.loader.split.pairs().to_string()),
+            ("training_seconds".to_string(), format!("{:.0}", self.seconds)),
+        ]);
+        let metadata = metadata.into_iter().chain(more).collect();
+        let config = self.model.clone();
+        let file = Checkpoint { config, weights, self_contained: true, metadata };
+        Ok(file.write(self.dir.join(name), DType::F32)?)
     }
 
     /// Writes a checkpoint; the one before it is kept.
@@ -354,15 +498,21 @@ impl Trainer {
     /// If it cannot be written; the earlier ones are then untouched.
     pub fn save(&mut self) -> Result<()> {
         self.log.sync()?;
+        if let Some(validator) = &self.validator {
+            validator.log.sync()?;
+        }
         let state = State {
             model: self.model.clone(),
             train: self.train.clone(),
-            pairs: self.loader.data.len(),
+            pairs: self.loader.split.pairs(),
             fingerprint: self.loader.data.fingerprint(),
             step: self.adam.steps(),
             seconds: self.seconds,
+            best: self.validator.as_ref().and_then(|v| v.best),
+            run: self.run.clone(),
             weights: tensors(&self.adam),
             moments: self.adam.moments().clone(),
+            average: self.average.as_ref().map(|average| average.values().clone()),
         };
         let last = self.dir.join(LAST);
         state.write(&last, Some(&self.dir.join(PREVIOUS)))?;
@@ -375,21 +525,13 @@ impl Trainer {
     /// # Errors
     /// If one of them cannot be written.
     pub fn export(&self) -> Result<()> {
-        let metadata = BTreeMap::from([
-            ("training".to_string(), serde_json::to_string(&self.train).unwrap_or_default()),
-            ("training_step".to_string(), self.adam.steps().to_string()),
-            ("training_pairs".to_string(), self.loader.data.len().to_string()),
-            ("training_seconds".to_string(), format!("{:.0}", self.seconds)),
-        ]);
-        let (config, weights) = (self.model.clone(), self.weights()?);
-        let file = Checkpoint { config, weights, self_contained: true, metadata };
-        file.write(self.dir.join("weights.safetensors"), DType::F32)?;
-        let curve = curve::svg(&self.log.reports()?);
+        self.write_weights("weights.safetensors", self.averaged()?, None)?;
+        let curve = curve::svg(&self.log.reports()?, &self.validations()?);
         write(&self.dir.join("curve.svg"), curve.as_bytes())
     }
 
-    /// Trains until all epochs are done or `options` says to stop; batches are made one ahead by
-    /// another thread. Checkpoints are written on the way, and with the weights and the curve at
+    /// Trains until all steps are done or `options` says to stop; batches are made ahead, on
+    /// threads of their own, as many as compute. Checkpoints are written on the way, and with the weights and the curve at
     /// the end of every epoch and when stopping.
     ///
     /// # Errors
@@ -409,10 +551,14 @@ impl Trainer {
         let loader = self.loader.clone();
         let steps = self.adam.steps()..self.total_steps();
         let (sender, batches) = sync_channel(1);
+        // Not the pool that computes: waiting for a batch, it would have no thread left to make it.
+        let threads = rayon::current_num_threads();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::Threads(e.to_string()))?;
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for step in steps {
-                    let batch = loader.batch(step);
+                    let batch = pool.install(|| loader.batch(step));
                     let failed = batch.is_err();
                     if sender.send(batch).is_err() || failed {
                         break;
@@ -431,6 +577,7 @@ impl Trainer {
     ) -> Result<Outcome> {
         let (first, total) = (self.adam.steps(), self.total_steps());
         let progress = Progress::new(options.progress, first, total);
+        let epochs = total.div_ceil(self.steps_per_epoch());
         let mut checkpointed = Instant::now();
         let mut means = Means::default();
         while self.adam.steps() < total {
@@ -439,25 +586,28 @@ impl Trainer {
                 .map_err(|_| Error::Threads("the loading thread ended early".into()))??;
             let report = self.step_on(batch)?;
             means.add(&report);
-            progress.step(&report, self.train.epochs, &means);
+            progress.step(&report, epochs, &means);
+            if let Some(report) = &self.validated {
+                progress.validation(report);
+            }
 
             let done = report.step;
             let epoch_ends = done % self.steps_per_epoch() == 0;
             let stop = options.stop.as_ref().is_some_and(|s| s.load(Ordering::Relaxed))
                 || options.stop_after.is_some_and(|n| done - first >= n);
-            let due = epoch_ends
-                || stop
+            let ends = epoch_ends || stop || done == total;
+            let due = ends
                 || checkpointed.elapsed() >= options.checkpoint_every
                 || (options.checkpoint_steps > 0 && done % options.checkpoint_steps == 0);
             if due {
                 self.save()?;
                 checkpointed = Instant::now();
             }
-            if epoch_ends || stop {
+            if ends {
                 self.export()?;
             }
             if epoch_ends {
-                progress.epoch(&report, self.train.epochs, &means);
+                progress.epoch(&report, epochs, &means);
                 means = Means::default();
             }
             if stop && done < total {
@@ -467,43 +617,6 @@ impl Trainer {
         }
         progress.bar.abandon();
         Ok(Outcome::Finished)
-    }
-}
-
-/// The samples of one step.
-#[derive(Default)]
-struct Batch {
-    names: Vec<String>,
-    visible: Vec<f32>,
-    infrared: Vec<f32>,
-}
-
-/// Makes any step's batch from its number alone.
-#[derive(Clone)]
-struct Loader {
-    data: Arc<PairFolder>,
-    train: TrainConfig,
-}
-
-impl Loader {
-    fn steps_per_epoch(&self) -> usize {
-        self.data.len() / self.train.batch
-    }
-
-    fn batch(&self, step: usize) -> Result<Batch> {
-        let TrainConfig { batch, patch, seed, .. } = self.train;
-        let (epoch, at) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
-        let mut order: Vec<usize> = (0..self.data.len()).collect();
-        shuffle(&mut stream(Purpose::Order, seed, epoch as u64, 0), &mut order);
-        let mut out = Batch::default();
-        for &index in order.iter().skip(at * batch).take(batch) {
-            let pair = self.data.pair(index)?;
-            let sample = draw(&pair, patch, seed, epoch, index)?;
-            out.names.push(self.data.name(index).unwrap_or_default().to_string());
-            out.visible.extend(sample.visible);
-            out.infrared.extend(sample.infrared);
-        }
-        Ok(out)
     }
 }
 
@@ -563,6 +676,18 @@ impl Progress {
         let epoch = report.epoch + 1;
         self.bar.set_message(format!("epoch {epoch}/{epochs} lr {:.3e} {means}", report.rate));
         self.bar.set_position(report.step as u64);
+    }
+
+    fn validation(&self, report: &ValidationReport) {
+        if self.bar.is_hidden() && !self.lines {
+            return;
+        }
+        let scores: Vec<_> =
+            report.scores.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();
+        let best = if report.best { ", the best so far" } else { "" };
+        let (step, criterion, scores) = (report.step, report.criterion, scores.join(" "));
+        let text = format!("validation at step {step}: {criterion:+.4}{best} ({scores})");
+        self.bar.suspend(|| eprintln!("{text}"));
     }
 
     fn epoch(&self, report: &StepReport, epochs: usize, means: &Means) {

@@ -6,7 +6,7 @@ use std::slice::from_ref;
 use candle_core::{DType, Device, Tensor, Var};
 use isfm_losses::{
     Error, FusionLoss, LossWeights, Result, clamp_unit, content_loss, fusion_loss, gradient_loss,
-    intensity_loss, plain, ssim_loss,
+    intensity_loss, plain, scd_loss, ssim_loss,
 };
 use isfm_testing::{
     Differences, Numbers, bits, check_gradients, golden, relative, same_on_any_threads, values,
@@ -16,11 +16,12 @@ use proptest::prelude::*;
 type Loss = fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>;
 type Plain = fn(&Tensor, &Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
-const LOSSES: [(&str, Loss, Plain); 4] = [
+const LOSSES: [(&str, Loss, Plain); 5] = [
     ("content", content_loss, plain::content_loss),
     ("intensity", intensity_loss, plain::intensity_loss),
     ("gradient", gradient_loss, plain::gradient_loss),
     ("ssim", ssim_loss, plain::ssim_loss),
+    ("scd", scd_loss, plain::scd_loss),
 ];
 
 /// Numbers in [0, 1).
@@ -108,7 +109,8 @@ proptest! {
 fn slope_zero_where_the_fused_image_meets_a_source() {
     let same = Var::from_tensor(&image(5, (1, 1, 6, 6))).unwrap();
     let constant = same.as_detached_tensor();
-    for (name, loss, plain) in LOSSES {
+    // SCD asks for a difference that is like the other source, and has a slope here.
+    for (name, loss, plain) in LOSSES.into_iter().filter(|l| l.0 != "scd") {
         let ours = loss(&same, &constant, &constant).unwrap();
         assert!(scalar(&ours).abs() < 1e-15, "{name}");
         assert!(values(&slope(&ours, &same)).iter().all(|g| g.abs() < 1e-15), "{name}");
@@ -129,13 +131,43 @@ fn the_visible_edge_wins_a_tie() {
 fn weights_and_upstream_gradients_scale() {
     let [fused, visible, infrared] = triple(4, (2, 1, 9, 8));
     let fused = Var::from_tensor(&fused).unwrap();
-    let weights = LossWeights { content: 0., intensity: 0., gradient: 0., ssim: 3. };
+    let weights = LossWeights { content: 0., intensity: 0., gradient: 0., scd: 0., ssim: 3. };
     let loss = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
     assert!((scalar(&loss.total) - 3. * scalar(&loss.ssim)).abs() < 1e-14);
     let alone = ssim_loss(&fused, &visible, &infrared).unwrap();
     let tripled = (slope(&alone, &fused) * 3.).unwrap();
     assert!(relative(&slope(&loss.total, &fused), &tripled) < 1e-14);
     assert_eq!(scalar(&alone), scalar(&loss.ssim));
+}
+
+#[test]
+fn scd_is_left_out_unless_it_counts() {
+    let [fused, visible, infrared] = triple(4, (2, 1, 9, 8));
+    let fused = Var::from_tensor(&fused).unwrap();
+    let without = fusion_loss(&fused, &visible, &infrared, &LossWeights::default()).unwrap();
+    assert!(without.scd.is_none());
+    let weights = LossWeights { scd: 2., ..LossWeights::default() };
+    let with = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
+    let scd = scalar(&with.scd.unwrap());
+    assert!((scalar(&with.total) - scalar(&without.total) - 2. * scd).abs() < 1e-14);
+}
+
+/// The sum of the sources is the best there is; constant pictures have a value and no slope.
+#[test]
+fn scd_at_its_ends() {
+    let [_, visible, infrared] = triple(6, (1, 1, 16, 16));
+    let best = scd_loss(&(&visible + &infrared).unwrap(), &visible, &infrared).unwrap();
+    // ε / variance = 1e-5 / 0.083 of the correlation is lost.
+    assert!((0. ..2e-4).contains(&scalar(&best)), "{best}");
+    let flat = Tensor::full(0.5, (1, 1, 16, 16), &Device::Cpu).unwrap();
+    let fused = Var::from_tensor(&visible).unwrap();
+    let loss = scd_loss(&fused, &flat, &flat).unwrap();
+    assert!((scalar(&loss) - 1.).abs() < 1e-12);
+    assert!(values(&slope(&loss, &fused)).iter().all(|g| g.abs() < 1e-15));
+    // Not 0 where only the difference is constant, but finite.
+    let fused = Var::from_tensor(&visible).unwrap();
+    let loss = scd_loss(&fused, &visible, &infrared).unwrap();
+    assert!(values(&slope(&loss, &fused)).iter().all(|g| g.is_finite()));
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
+use isfm_losses::LossWeights;
 use isfm_model::Config;
-use isfm_train::{PairFolder, Schedule, StepReport, TrainConfig, Trainer, TrainerBuilder};
+use isfm_train::{
+    Augment, PairFolder, Schedule, StepReport, TrainConfig, Trainer, TrainerBuilder, Validation,
+};
 
 /// `pairs` scenes of differing sizes: texture that only the visible image has, a warm disc that
 /// only the infrared image has.
@@ -36,6 +39,31 @@ pub(crate) fn model() -> Config {
 pub(crate) fn recipe(epochs: usize) -> TrainConfig {
     let schedule = Schedule { start: 2e-4, peak: 1e-3, warmup: 1, ..Schedule::default() };
     TrainConfig { batch: 2, epochs, seed: 1, patch: 24, schedule, ..TrainConfig::default() }
+}
+
+/// Everything that the authors' recipe does not have.
+pub(crate) fn everything() -> TrainConfig {
+    TrainConfig {
+        steps: Some(7),
+        augment: Augment {
+            crops: true,
+            flips: 0.5,
+            invert: 0.2,
+            night: 0.3,
+            levels: 0.5,
+            blur: 0.3,
+            noise: 0.3,
+            same: 0.1,
+            swap: 0.2,
+            ..Augment::default()
+        },
+        clip: Some(0.5),
+        weight_decay: 0.05,
+        ema: Some(0.9),
+        loss: LossWeights { scd: 1., ..LossWeights::default() },
+        validation: Some(Validation { every: 2, share: 0.4, pairs: 2 }),
+        ..recipe(1)
+    }
 }
 
 pub(crate) fn builder(data: &Path, config: TrainConfig) -> TrainerBuilder {

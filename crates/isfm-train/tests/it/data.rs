@@ -270,6 +270,7 @@ fn a_patch_is_what_lies_at_its_place() {
             Placement::Whole => {
                 (0, 0, resize_bicubic(&pair.infrared, 1, 48, 48, 16, 16).unwrap(), 16)
             }
+            Placement::Window { .. } => panic!("not the authors' sampling"),
         };
         seen[usize::from(side == 16)] = true;
         for i in 0..256 {

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{create, log, paint, resume};
-use isfm_train::RunOptions;
+use crate::common::{builder, everything, log, paint, recipe};
+use isfm_train::{RunOptions, TrainConfig};
 
 const CHILD: &str = "ISFM_TRAIN_TEST_FOLDER";
-const EPOCHS: usize = 4;
 
 fn options() -> RunOptions {
     RunOptions { checkpoint_steps: 1, threads: Some(1), ..RunOptions::default() }
@@ -19,13 +18,26 @@ fn options() -> RunOptions {
 fn child() {
     let Ok(dir) = std::env::var(CHILD) else { return };
     let dir = Path::new(&dir);
-    let mut trainer = create(&dir.join("data"), &dir.join("killed"), EPOCHS);
-    trainer.run(&options()).unwrap();
+    let recipe = std::fs::read_to_string(dir.join("recipe.json")).unwrap();
+    let recipe = serde_json::from_str(&recipe).unwrap();
+    let builder = builder(&dir.join("data"), recipe);
+    builder.create(dir.join("killed")).unwrap().run(&options()).unwrap();
 }
 
 #[test]
 fn a_killed_run_goes_on_as_if_nothing_had_happened() {
+    kill_and_resume(recipe(4));
+}
+
+#[test]
+fn so_does_one_with_average_clipping_and_validation() {
+    kill_and_resume(TrainConfig { steps: Some(12), ..everything() });
+}
+
+fn kill_and_resume(recipe: TrainConfig) {
     let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("recipe.json"), serde_json::to_string(&recipe).unwrap())
+        .unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("killed"));
     paint(&data, 7);
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -47,12 +59,14 @@ fn a_killed_run_goes_on_as_if_nothing_had_happened() {
     use std::os::unix::process::ExitStatusExt;
     assert_eq!(status.signal(), Some(9), "the child ended before it was killed");
 
-    let mut trainer = resume(&data, &out, EPOCHS).unwrap();
+    let mut trainer = builder(&data, recipe.clone()).resume(&out).unwrap();
     let done = trainer.steps_done();
     assert!((3..trainer.total_steps()).contains(&done), "{done}");
     trainer.run(&options()).unwrap();
 
     let whole = dir.path().join("whole");
-    create(&data, &whole, EPOCHS).run(&options()).unwrap();
+    builder(&data, recipe).create(&whole).unwrap().run(&options()).unwrap();
     assert_eq!(log(&out), log(&whole));
+    let validations = |of: &Path| std::fs::read_to_string(of.join("validation.jsonl")).ok();
+    assert_eq!(validations(&out), validations(&whole));
 }

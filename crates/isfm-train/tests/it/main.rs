@@ -1,8 +1,12 @@
 //! Data, recipe and whole runs.
 
+mod augment;
 mod common;
 mod data;
 #[cfg(unix)]
 mod kill;
+mod mixture;
 mod optimiser;
 mod run;
+mod run_file;
+mod validation;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor, Var};
 use candle_nn::Optimizer;
-use isfm_train::{Adam, AdamConfig, Schedule, TrainConfig, Update};
+use isfm_train::{Adam, AdamConfig, Schedule, TrainConfig, Update, Validation};
 
 #[test]
 fn the_schedule_is_the_authors() {
@@ -37,7 +37,7 @@ fn the_schedule_is_the_authors() {
 fn settings_out_of_range_are_refused_by_name() {
     TrainConfig::default().validate().unwrap();
     type Change = fn(&mut TrainConfig);
-    let change: [(&str, Change); 8] = [
+    let change: [(&str, Change); 17] = [
         ("batch", |c| c.batch = 0),
         ("epochs", |c| c.epochs = 0),
         ("patch", |c| c.patch = 3),
@@ -46,6 +46,19 @@ fn settings_out_of_range_are_refused_by_name() {
         ("schedule.start", |c| c.schedule.start = -1.),
         ("adam.beta2", |c| c.adam.beta2 = 1.),
         ("loss.ssim", |c| c.loss.ssim = f64::INFINITY),
+        ("loss.scd", |c| c.loss.scd = -1.),
+        ("steps", |c| c.steps = Some(0)),
+        ("clip", |c| c.clip = Some(0.)),
+        ("weight_decay", |c| c.weight_decay = f64::NAN),
+        ("ema", |c| c.ema = Some(1.)),
+        ("augment.night", |c| c.augment.night = 1.5),
+        ("augment.scale_max", |c| c.augment.scale_max = 0.25),
+        ("validation.share", |c| {
+            c.validation = Some(Validation { share: 1., ..Validation::default() });
+        }),
+        ("validation.every", |c| {
+            c.validation = Some(Validation { every: 0, ..Validation::default() });
+        }),
     ];
     for (name, change) in change {
         let mut config = TrainConfig::default();
@@ -57,6 +70,26 @@ fn settings_out_of_range_are_refused_by_name() {
     let config: TrainConfig = serde_json::from_str(text).unwrap();
     assert_eq!((config.batch, config.schedule.peak, config.schedule.warmup), (3, 0.01, 5));
     assert!(serde_json::from_str::<TrainConfig>(r#"{"bach": 3}"#).is_err());
+}
+
+#[test]
+fn a_run_counted_in_steps_has_its_schedule_by_steps() {
+    let config = TrainConfig { steps: Some(1000), ..TrainConfig::default() };
+    for step in [0, 3, 5, 500, 999] {
+        assert_eq!(config.rate_of_step(step, 7), config.schedule.rate(step, 1000));
+    }
+    assert_eq!(TrainConfig::default().rate_of_step(15, 7), TrainConfig::default().rate(2));
+}
+
+/// Settings that are off are not written: files are as they were before these settings existed,
+/// and old ones are read.
+#[test]
+fn settings_that_are_off_leave_no_trace() {
+    let old = r#"{"batch":4,"epochs":100,"seed":3407,"patch":128,"schedule":{"start":1e-5,"peak":0.0001,"floor":5e-6,"warmup":5},"adam":{"beta1":0.9,"beta2":0.999,"eps":1e-8},"loss":{"content":1.0,"intensity":5.0,"gradient":5.0,"ssim":0.5}}"#;
+    let read: TrainConfig = serde_json::from_str(old).unwrap();
+    assert_eq!(read, TrainConfig::default());
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(value(&serde_json::to_string(&read).unwrap()), value(old));
 }
 
 fn vars(values: &[(&str, Vec<f32>)]) -> BTreeMap<String, Var> {
@@ -154,6 +187,49 @@ fn restored_state_goes_on_as_before() {
     for (name, values) in [("x", vec![1., 2., 3.]), ("w", vec![1., 2.])] {
         let other = vars(&[(name, values)]);
         assert!(Adam::restore(other, config(), steps, moments.clone()).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn clipped_gradients_keep_their_direction() {
+    let start = vec![1f32, 2., 3.];
+    let g = [3f32, -4., 12.];
+    let clipped = vars(&[("w", start.clone())]);
+    let mut adam = Adam::named(clipped.clone(), AdamConfig::default()).with_clip(Some(1.3));
+    assert_eq!(adam.norm(), None);
+    step(&mut adam, &[("w", g.to_vec())], 0.1);
+    assert_eq!(adam.norm(), Some(13.));
+    for (mean, g) in adam.moments()["w"].mean.iter().zip(g) {
+        assert!((mean - 0.1 * 0.1 * g).abs() < 1e-6, "{mean} {g}");
+    }
+    // A short one is left as it is, bit by bit.
+    let (one, two) = (vars(&[("w", start.clone())]), vars(&[("w", start)]));
+    step(
+        &mut Adam::named(one.clone(), AdamConfig::default()).with_clip(Some(14.)),
+        &[("w", g.to_vec())],
+        0.1,
+    );
+    step(&mut Adam::named(two.clone(), AdamConfig::default()), &[("w", g.to_vec())], 0.1);
+    assert_eq!(one["w"].to_vec1::<f32>().unwrap(), two["w"].to_vec1::<f32>().unwrap());
+}
+
+#[test]
+fn matrices_decay_and_vectors_do_not() {
+    let run = |decay: f64| -> [Vec<f32>; 2] {
+        let matrix = Var::new(&[[2f32, -4.]], &Device::Cpu).unwrap();
+        let vector = Var::new(&[2f32, -4.], &Device::Cpu).unwrap();
+        let named = BTreeMap::from([("m".into(), matrix), ("v".into(), vector)]);
+        let mut adam = Adam::named(named, AdamConfig::default()).with_weight_decay(decay);
+        adam.set_learning_rate(0.1);
+        let sum = |name: &str| adam.vars()[name].as_tensor().sum_all().unwrap();
+        let loss = (sum("m") + sum("v")).unwrap();
+        adam.update(&loss.backward().unwrap()).unwrap();
+        ["m", "v"].map(|n| adam.vars()[n].flatten_all().unwrap().to_vec1().unwrap())
+    };
+    let ([plain, vector], [decayed, same]) = (run(0.), run(0.5));
+    assert_eq!(vector, same);
+    for ((plain, decayed), start) in plain.iter().zip(&decayed).zip([2f32, -4.]) {
+        assert!((plain - decayed - 0.1 * 0.5 * start).abs() < 1e-6, "{plain} {decayed}");
     }
 }
 
