@@ -67,6 +67,14 @@ impl Pyramid {
     pub fn outputs(&self) -> usize {
         if self.gates { 2 + 2 * (self.levels + self.deeper) } else { 1 }
     }
+
+    /// What gates are at first: no preference, both ways of merging bases in equal shares, details
+    /// that differ enlarged by a tenth above the network and a quarter below it.
+    pub(crate) fn initial_gates(&self) -> Vec<f32> {
+        let fine = [0., 0.2].into_iter().cycle().take(2 * self.levels);
+        let deep = [0., 0.55].into_iter().cycle().take(2 * self.deeper);
+        [0., 0.].into_iter().chain(fine).chain(deep).collect()
+    }
 }
 
 impl Default for Config {

@@ -15,12 +15,16 @@ use crate::{Config, Network, Result};
 /// names, in f32.
 ///
 /// Each tensor has a random stream of its own, chosen by the seed and its name, so that the values
-/// depend on nothing else. (Candle's own generator cannot be seeded on the CPU.)
+/// depend on nothing else. (Candle's own generator cannot be seeded on the CPU.) Gates begin near
+/// what merges well without a network.
 ///
 /// # Errors
 /// If the configuration makes no sense.
 pub fn initial_weights(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
     build_with(config, DType::F32, device, |name, shape, init| {
+        if config.pyramid.gates && name == "conv_final_fuse.2.bias" {
+            return Ok(Tensor::from_vec(config.pyramid.initial_gates(), shape.clone(), device)?);
+        }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(fnv1a(name));
         let values = initial_values(name, shape, init, &mut rng)?;

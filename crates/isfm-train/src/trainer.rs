@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Optimizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
-use isfm_model::{Checkpoint, Config, initial_weights};
+use isfm_model::{Checkpoint, Config, Network, PyramidFusion, initial_weights};
 
 use crate::average::Average;
 use crate::checkpoint::{LAST, PREVIOUS, write};
@@ -22,9 +22,6 @@ use crate::{
     Adam, DataSet, Error, Result, RunFile, State, StepReport, TrainConfig, Update,
     ValidationReport, curve,
 };
-
-/// What is trained: built by `from_weights` on variables or plain tensors, run by `forward`.
-pub(crate) type Fusion = isfm_model::Network;
 
 /// So many steps without a slope, and a run is given up: the optimiser's memory, which decays by
 /// a tenth a step, will not move it any more.
@@ -209,7 +206,7 @@ pub struct Trainer {
     model: Config,
     train: TrainConfig,
     loader: Loader,
-    network: Fusion,
+    fusion: PyramidFusion,
     adam: Adam,
     average: Option<Average>,
     validator: Option<Validator>,
@@ -262,7 +259,7 @@ impl Trainer {
         }
         let adam = adam.with_clip(train.clip).with_weight_decay(train.weight_decay);
         // Gradients flow to the variables through the network's tensors, which are the same ones.
-        let network = Fusion::from_weights(&model, &tensors(&adam))?;
+        let fusion = PyramidFusion::from_weights(&model, &tensors(&adam))?;
         let lock = lock(&dir)?;
         sweep(&dir)?;
         let log = Log::open(dir.join("log.jsonl"), adam.steps())?;
@@ -275,7 +272,7 @@ impl Trainer {
             model,
             train,
             loader,
-            network,
+            fusion,
             adam,
             average,
             validator,
@@ -347,8 +344,8 @@ impl Trainer {
     }
 
     /// The network as it is now.
-    pub fn network(&self) -> &Fusion {
-        &self.network
+    pub fn network(&self) -> &Network {
+        self.fusion.network()
     }
 
     /// A copy of the weights as they are now, by released name.
@@ -401,8 +398,7 @@ impl Trainer {
         let shape = (batch.names.len(), 1, patch, patch);
         let visible = Tensor::from_vec(batch.visible, shape, &Device::Cpu)?;
         let infrared = Tensor::from_vec(batch.infrared, shape, &Device::Cpu)?;
-        let [on_device, other] = [&visible, &infrared].map(|t| t.to_device(&self.device));
-        let fused = self.network.forward(&on_device?, &other?)?;
+        let fused = self.fusion.forward(&visible, &infrared)?;
         let loss = losses(&fused, &visible, &infrared, &self.train.loss)?;
         let value = |t: &Tensor| t.to_dtype(DType::F32)?.to_scalar::<f32>();
         let mut report = StepReport {
@@ -462,9 +458,9 @@ impl Trainer {
         }
         let weights = self.averaged()?;
         // Plain tensors: this network builds no graph.
-        let network = Fusion::from_weights(&self.model, &weights)?;
+        let fusion = PyramidFusion::from_weights(&self.model, &weights)?;
         let Some(validator) = &mut self.validator else { return Ok(()) };
-        let report = validator.run(&network, &self.device, step)?;
+        let report = validator.run(&fusion, step)?;
         if report.best {
             validator.best = Some(report.criterion);
             let criterion = ("validation".to_string(), report.criterion.to_string());

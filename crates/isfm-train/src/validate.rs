@@ -2,16 +2,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use image::{DynamicImage, GrayImage};
 use isfm_losses::clamp_unit;
 use isfm_metrics::{Metric, Plane, Scores, Triple, luma_u8};
+use isfm_model::PyramidFusion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::log::{Line, Log};
 use crate::mixture::Split;
-use crate::trainer::Fusion;
 use crate::{DataSet, Result, Validation};
 
 /// What is scored; larger is better for all of them.
@@ -90,14 +90,13 @@ impl Held {
         Ok(Scores::evaluate_only(&triple, &METRICS))
     }
 
-    fn fuse(&self, network: &Fusion, device: &Device) -> Result<Vec<u8>> {
+    fn fuse(&self, fusion: &PyramidFusion) -> Result<Vec<u8>> {
         let shape = (1, 1, self.height, self.width);
         let tensor = |pixels: &[u8]| {
             let unit: Vec<f32> = pixels.iter().map(|&v| f32::from(v) / 255.).collect();
-            Tensor::from_vec(unit, shape, device)
+            Tensor::from_vec(unit, shape, &Device::Cpu)
         };
-        let fused = network.forward(&tensor(&self.visible)?, &tensor(&self.infrared)?)?;
-        let fused = fused.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let fused = fusion.forward(&tensor(&self.visible)?, &tensor(&self.infrared)?)?;
         let fused = clamp_unit(&fused).map_err(candle_core::Error::from)?;
         let unit = fused.flatten_all()?.to_vec1::<f32>()?;
         Ok(unit.into_iter().map(|v| (255. * v).round() as u8).collect())
@@ -147,8 +146,7 @@ impl Validator {
     /// Fuses and scores every pair, writes the first pictures and a line of the log.
     pub(crate) fn run(
         &mut self,
-        network: &Fusion,
-        device: &Device,
+        fusion: &PyramidFusion,
         step: usize,
     ) -> Result<ValidationReport> {
         if self.held.is_empty() {
@@ -157,7 +155,7 @@ impl Validator {
         }
         let (mut all, mut gains) = (Vec::new(), Vec::new());
         for (n, held) in self.held.iter().enumerate() {
-            let fused = held.fuse(network, device)?;
+            let fused = held.fuse(fusion)?;
             let scores = held.scores(&fused)?;
             gains.extend(held.gains(&scores));
             all.push(scores);
