@@ -72,20 +72,24 @@ impl Loader {
 
     /// The names of a step's pairs.
     pub(crate) fn names(&self, step: usize) -> Vec<String> {
-        self.picks(step).iter().map(|p| self.data.name(p.folder, p.pair)).collect()
+        self.names_of(&self.picks(step))
+    }
+
+    fn names_of(&self, picks: &[Pick]) -> Vec<String> {
+        picks.iter().map(|p| self.data.name(p.folder, p.pair)).collect()
     }
 
     /// Draws a step's samples on rayon's current pool.
     pub(crate) fn batch(&self, step: usize) -> Result<Batch> {
         let TrainConfig { patch, seed, augment, .. } = &self.train;
-        let epoch = self.epoch(step);
+        let (epoch, picks) = (self.epoch(step), self.picks(step));
         let draw = |pick: &Pick| {
             let pair = self.data.folders()[pick.folder].0.pair(pick.pair)?;
             augment.draw(&pair, *patch, *seed, epoch, pick.index)
         };
         // All first: which of several errors is reported must not depend on the threads.
-        let samples: Vec<Result<Sample>> = self.picks(step).par_iter().map(draw).collect();
-        let mut batch = Batch { names: self.names(step), ..Batch::default() };
+        let samples: Vec<Result<Sample>> = picks.par_iter().map(draw).collect();
+        let mut batch = Batch { names: self.names_of(&picks), ..Batch::default() };
         for sample in samples {
             let sample = sample?;
             batch.visible.extend(sample.visible);

@@ -140,7 +140,7 @@ impl Validator {
     }
 
     pub(crate) fn is_due(&self, step: usize, last: usize) -> bool {
-        step % self.every == 0 || step == last
+        step.is_multiple_of(self.every) || step == last
     }
 
     /// Fuses and scores every pair, writes the first pictures and a line of the log.
