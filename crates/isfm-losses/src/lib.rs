@@ -21,6 +21,10 @@ pub struct LossWeights {
     pub intensity: f64,
     /// Weight of [`gradient_loss`].
     pub gradient: f64,
+    /// What the sources' stronger edges are multiplied by to be the target of [`gradient_loss`], above
+    /// 0; the released program's is 1, which is not written.
+    #[serde(skip_serializing_if = "is_one")]
+    pub gradient_gain: f64,
     /// Weight of [`scd_loss`], which the released program does not have; 0 leaves it out. Not
     /// written when 0, so that a recipe without it reads as it always did.
     #[serde(skip_serializing_if = "is_zero")]
@@ -33,10 +37,14 @@ fn is_zero(weight: &f64) -> bool {
     *weight == 0.
 }
 
+fn is_one(gain: &f64) -> bool {
+    *gain == 1.
+}
+
 impl Default for LossWeights {
     /// The released network's: 1, 5, 5 and ½, without [`scd_loss`].
     fn default() -> Self {
-        Self { content: 1., intensity: 5., gradient: 5., scd: 0., ssim: 0.5 }
+        Self { content: 1., intensity: 5., gradient: 5., gradient_gain: 1., scd: 0., ssim: 0.5 }
     }
 }
 
@@ -47,7 +55,7 @@ pub struct FusionLoss {
     pub content: Tensor,
     /// [`intensity_loss`], unweighted.
     pub intensity: Tensor,
-    /// [`gradient_loss`], unweighted.
+    /// [`gradient_loss`] with the gain, unweighted.
     pub gradient: Tensor,
     /// [`ssim_loss`], unweighted.
     pub ssim: Tensor,
@@ -76,7 +84,13 @@ pub fn fusion_loss(
 ) -> Result<FusionLoss> {
     let content = content_loss(fused, visible, infrared)?;
     let intensity = intensity_loss(fused, visible, infrared)?;
-    let gradient = gradient_loss(fused, visible, infrared)?;
+    let gradient = if is_one(&weights.gradient_gain) {
+        gradient_loss(fused, visible, infrared)?
+    } else {
+        // |G(f) − γ target| = γ |G(f / γ) − target|, G being linear.
+        let gain = weights.gradient_gain;
+        gradient_loss(&fused.affine(1. / gain, 0.)?, visible, infrared)?.affine(gain, 0.)?
+    };
     let ssim = ssim_loss(fused, visible, infrared)?;
     let first =
         (content.affine(weights.content, 0.)? + intensity.affine(weights.intensity, 0.)?)?;

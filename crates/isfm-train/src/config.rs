@@ -158,6 +158,7 @@ impl TrainConfig {
         any("loss.content", self.loss.content)?;
         any("loss.intensity", self.loss.intensity)?;
         any("loss.gradient", self.loss.gradient)?;
+        above("loss.gradient_gain", self.loss.gradient_gain)?;
         any("loss.ssim", self.loss.ssim)?;
         any("loss.scd", self.loss.scd)?;
         above("clip", self.clip.unwrap_or(1.))?;
