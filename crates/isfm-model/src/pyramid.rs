@@ -187,9 +187,10 @@ impl PyramidFusion {
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
         let pair = PyramidPair::new(self.pyramid, visible, infrared)?;
+        let own = visible.dtype();
         let there = |base: &Tensor| base.to_dtype(self.dtype)?.to_device(&self.device);
         let [visible, infrared] = pair.bases().map(there);
         let outputs = self.network.forward(&visible?, &infrared?)?;
-        pair.fuse(&outputs.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)
+        pair.fuse(&outputs.to_device(&Device::Cpu)?.to_dtype(own)?)
     }
 }

@@ -3,6 +3,7 @@
 mod common;
 mod files;
 mod images;
+mod pyramid;
 mod stretch;
 mod tensors;
 mod threads;

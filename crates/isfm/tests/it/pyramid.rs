@@ -1,0 +1,109 @@
+//! The network on a pyramid.
+
+use image::{DynamicImage, GrayImage, Luma};
+use isfm::{Builder, Checkpoint, Config, Isfm, Pyramid, Tiling};
+use isfm_model::initial_weights;
+use isfm_testing::refused;
+
+use crate::common::{builder, colour_image, config, grey_image};
+
+/// Random weights with gates that go far in every direction.
+fn gated() -> Builder {
+    let pyramid = Pyramid { levels: 2, gates: true, deeper: 2 };
+    let config = Config { pyramid, ..config() };
+    let mut weights = initial_weights(&config, 3, &candle_core::Device::Cpu).unwrap();
+    let last = "conv_final_fuse.2.weight".to_string();
+    let stronger = (weights[&last].clone() * 40.).unwrap();
+    weights.insert(last, stronger);
+    let metadata = Default::default();
+    Isfm::builder().checkpoint(Checkpoint { config, weights, self_contained: true, metadata })
+}
+
+fn constant(width: u32, height: u32, level: u8) -> DynamicImage {
+    GrayImage::from_pixel(width, height, Luma([level])).into()
+}
+
+const SIZES: [(u32, u32); 6] = [(1, 1), (1, 9), (6, 1), (7, 5), (40, 33), (64, 48)];
+
+#[test]
+fn constant_pairs_give_what_lies_between_them_whatever_the_gates() {
+    let isfm = gated().build().unwrap();
+    for (width, height) in SIZES {
+        for (a, b) in [(0, 0), (0, 255), (255, 30), (120, 119), (255, 255)] {
+            let fused = isfm.fuse(&constant(width, height, a), &constant(width, height, b));
+            for &v in fused.unwrap().into_luma8().as_raw() {
+                assert!((a.min(b)..=a.max(b)).contains(&v), "{a}, {b} at {width}x{height}: {v}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_fused_with_itself_comes_back_whatever_the_gates() {
+    let isfm = gated().build().unwrap();
+    for (width, height) in SIZES {
+        let picture = grey_image(width, height, 5);
+        let fused = isfm.fuse(&picture, &picture).unwrap();
+        assert_eq!(fused, picture, "{width}x{height}");
+    }
+}
+
+#[test]
+fn gates_decide() {
+    let (visible, infrared) = (grey_image(64, 48, 1), grey_image(64, 48, 2));
+    let fused = gated().build().unwrap().fuse(&visible, &infrared).unwrap();
+    // Neither source, and not what the rule gives by itself.
+    assert!(fused != visible && fused != infrared);
+    let plain = builder().pyramid(2).build().unwrap().fuse(&visible, &infrared).unwrap();
+    assert_ne!(fused, plain);
+}
+
+#[test]
+fn tiles_differ_little_from_the_whole() {
+    let (visible, infrared) = (colour_image(330, 270, 1), grey_image(330, 270, 2));
+    for levels in [1, 2, 3] {
+        let fuse = |tiling| {
+            let isfm = builder().pyramid(levels).tiling(tiling).build().unwrap();
+            isfm.fuse(&visible, &infrared).unwrap().into_rgb8()
+        };
+        let (whole, tiles) = (fuse(Tiling::Whole), fuse(Tiling::Edge(160)));
+        let off = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b));
+        let mean = whole.iter().zip(tiles.iter()).map(off).sum::<f64>() / whole.len() as f64;
+        assert!(mean < 1., "{levels} levels: {mean}");
+        assert_ne!(whole, tiles);
+    }
+}
+
+#[test]
+fn any_size_and_any_number_of_levels() {
+    for levels in [1, 3, 8] {
+        let isfm = builder().pyramid(levels).build().unwrap();
+        for (width, height) in SIZES {
+            let fused = isfm.fuse(&grey_image(width, height, 1), &grey_image(width, height, 2));
+            let fused = fused.unwrap();
+            assert_eq!((fused.width(), fused.height()), (width, height));
+        }
+    }
+}
+
+#[test]
+fn no_levels_are_the_network_alone() {
+    let (visible, infrared) = (grey_image(50, 37, 1), grey_image(50, 37, 2));
+    let fuse = |builder: Builder| builder.build().unwrap().fuse(&visible, &infrared).unwrap();
+    assert_eq!(fuse(builder().pyramid(0)), fuse(builder()));
+}
+
+#[test]
+fn a_pyramid_takes_less_memory() {
+    let needed = |levels| builder().pyramid(levels).build().unwrap().memory_needed(640, 480);
+    assert!(needed(2) < needed(1) && needed(1) < needed(0));
+}
+
+#[test]
+fn levels_that_cannot_be_are_refused() {
+    let words = ["the levels of the pyramid", "1", "2, which these weights were trained for"];
+    refused(gated().pyramid(1).build(), &words);
+    refused(builder().pyramid(9).build(), &["the levels of the pyramid", "9", "0 to 8"]);
+    let tiles = builder().pyramid(4).tiling(Tiling::Edge(100)).build();
+    refused(tiles, &["the tile edge", "100", "at least 128 pixels"]);
+}
