@@ -31,6 +31,9 @@ pub struct LossWeights {
     pub scd: f64,
     /// Weight of [`ssim_loss`].
     pub ssim: f64,
+    /// Weight of [`vif_loss`], like that of `scd`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub vif: f64,
 }
 
 fn is_zero(weight: &f64) -> bool {
@@ -42,9 +45,17 @@ fn is_one(gain: &f64) -> bool {
 }
 
 impl Default for LossWeights {
-    /// The released network's: 1, 5, 5 and ½, without [`scd_loss`].
+    /// The released network's: 1, 5, 5 and ½, without [`scd_loss`] and [`vif_loss`].
     fn default() -> Self {
-        Self { content: 1., intensity: 5., gradient: 5., gradient_gain: 1., scd: 0., ssim: 0.5 }
+        Self {
+            content: 1.,
+            intensity: 5.,
+            gradient: 5.,
+            gradient_gain: 1.,
+            scd: 0.,
+            ssim: 0.5,
+            vif: 0.,
+        }
     }
 }
 
@@ -61,6 +72,8 @@ pub struct FusionLoss {
     pub ssim: Tensor,
     /// [`scd_loss`], unweighted; none where its weight is 0.
     pub scd: Option<Tensor>,
+    /// [`vif_loss`], unweighted; none where its weight is 0.
+    pub vif: Option<Tensor>,
     /// The weighted sum.
     pub total: Tensor,
 }
@@ -102,7 +115,13 @@ pub fn fusion_loss(
         total = (total + loss.affine(weights.scd, 0.)?)?;
         scd = Some(loss);
     }
-    Ok(FusionLoss { content, intensity, gradient, ssim, scd, total })
+    let mut vif = None;
+    if !is_zero(&weights.vif) {
+        let loss = vif_loss(fused, visible, infrared)?;
+        total = (total + loss.affine(weights.vif, 0.)?)?;
+        vif = Some(loss);
+    }
+    Ok(FusionLoss { content, intensity, gradient, ssim, scd, vif, total })
 }
 
 /// mean|f − ir| + mean|f − vi|.
@@ -166,6 +185,22 @@ pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<
 /// correlations of differences", AEÜ 2015, of which this is 1 − ½ SCD.
 pub fn scd_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
     apply(Term::Scd, plain::scd_loss, [fused, visible, infrared])
+}
+
+/// 1 − ½(VIF(f, vi) + VIF(f, ir)): how much of each source's information is in the fused image, on
+/// the finest scale; at most 1, and below 0 where the fused image has more contrast than both.
+///
+/// VIF(f, s) = Σ ln(1 + g²σs² / (σf² − g cov + n)) / Σ ln(1 + σs² / n) over all places, with g =
+/// max(0, cov / σs²) and n two squared grey levels of 255; variances and covariance are under
+/// [`ssim_loss`]'s window. A source without contrast counts 0. Shapes and NaN as for
+/// [`content_loss`].
+///
+/// # Errors
+/// As [`fusion_loss`].
+///
+/// Source: Sheikh, Bovik, "Image information and visual quality", IEEE TIP 2006, in the pixel domain.
+pub fn vif_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    apply(Term::Vif, plain::vif_loss, [fused, visible, infrared])
 }
 
 /// `x` limited to \[0, 1\], with PyTorch's gradient: 1 inside and at both bounds, 0 outside.

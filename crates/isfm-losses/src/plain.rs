@@ -8,7 +8,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::filter::{GRADIENT, PAD, TAPS, gaussian};
-use crate::term::{C1, C2, FAINT};
+use crate::term::{C1, C2, FAINT, NO_INFORMATION, VIF_NOISE, VIF_TINY};
 
 /// See [`content_loss`](crate::content_loss).
 pub fn content_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
@@ -65,6 +65,34 @@ pub fn scd_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<T
     };
     let sum = (correlation(&(fused - &v)?, &i)? + correlation(&(fused - &i)?, &v)?)?;
     sum.mean_all()?.affine(-0.5, 1.)
+}
+
+/// See [`vif_loss`](crate::vif_loss).
+pub fn vif_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let taps = gaussian();
+    let kernel: Vec<f64> = taps.iter().flat_map(|a| taps.map(|b| a * b)).collect();
+    let kernel = Tensor::from_vec(kernel, (1, 1, TAPS, TAPS), fused.device())?;
+    let kernel = kernel.to_dtype(fused.dtype())?;
+    let blur = |x: &Tensor| x.contiguous()?.conv2d(&kernel, PAD, 1, 1, 1);
+    let mean = blur(fused)?;
+    let variance = positive(&(blur(&fused.sqr()?)? - mean.sqr()?)?)?;
+    let vif = |source: &Tensor| -> Result<Tensor> {
+        let own_mean = blur(source)?;
+        let own = positive(&(blur(&source.sqr()?)? - own_mean.sqr()?)?)?;
+        let covariance = (blur(&(fused * source)?)? - (&mean * &own_mean)?)?;
+        let gain = positive(&(&covariance / own.affine(1., VIF_TINY)?)?)?;
+        let rest = positive(&(&variance - (&gain * &covariance)?)?)?.affine(1., VIF_NOISE)?;
+        let kept = ((gain.sqr()? * &own)? / rest)?.affine(1., 1.)?.log()?;
+        let own = own.affine(1. / VIF_NOISE, 1.)?.log()?;
+        let own = own.flatten_from(1)?.mean(1)?.affine(1., NO_INFORMATION)?;
+        (kept.flatten_from(1)?.mean(1)? / own)?.mean_all()
+    };
+    (vif(&visible.detach())? + vif(&infrared.detach())?)?.affine(-0.5, 1.)
+}
+
+/// `x`, or 0 where it is negative; NaN stays NaN.
+fn positive(x: &Tensor) -> Result<Tensor> {
+    select(&x.gt(0f64)?, x, &x.zeros_like()?)
 }
 
 /// |x| with slope 0 at 0; Candle's own has slope 1 there.

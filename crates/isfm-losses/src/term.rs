@@ -10,6 +10,12 @@ use crate::filter::{Size, Window, gradient};
 
 pub(crate) const C1: f64 = 1e-4;
 pub(crate) const C2: f64 = 9e-4;
+/// The variance of the noise that VIF supposes: 2 squared grey levels of 255.
+pub(crate) const VIF_NOISE: f64 = 2. / (255. * 255.);
+/// Keeps the gain finite where the source is flat.
+pub(crate) const VIF_TINY: f64 = 1e-10;
+/// Information of a picture without any, per place, so that its part of VIF is 0.
+pub(crate) const NO_INFORMATION: f64 = 1e-3;
 /// Added to the variances of [`Term::Scd`].
 pub(crate) const FAINT: f64 = 1e-5;
 
@@ -20,6 +26,7 @@ pub(crate) enum Term {
     Gradient,
     Ssim,
     Scd,
+    Vif,
 }
 
 impl Term {
@@ -30,6 +37,7 @@ impl Term {
             Term::Gradient => "gradient_loss",
             Term::Ssim => "ssim_loss",
             Term::Scd => "scd_loss",
+            Term::Vif => "vif_loss",
         }
     }
 }
@@ -85,12 +93,13 @@ impl TermOp {
                     Term::Gradient => images.gradient(),
                     Term::Ssim => images.ssim(),
                     Term::Scd => images.scd(),
+                    Term::Vif => images.vif(),
                 }
             })
             .collect();
         let mean = sums.iter().sum::<f64>() / self.count(size, sums.len());
         Ok(match self.term {
-            Term::Ssim | Term::Scd => 1. - 0.5 * mean,
+            Term::Ssim | Term::Scd | Term::Vif => 1. - 0.5 * mean,
             _ => mean,
         })
     }
@@ -115,6 +124,7 @@ impl TermOp {
                     Term::Gradient => images.gradient_slope(scale, out),
                     Term::Ssim => images.ssim_slope(scale, out),
                     Term::Scd => images.scd_slope(scale, out),
+                    Term::Vif => images.vif_slope(scale, out),
                 }
             });
         Tensor::from_vec(out, fused.shape(), fused.device())
@@ -124,7 +134,7 @@ impl TermOp {
     fn count(&self, size: Size, batch: usize) -> f64 {
         let each = match self.term {
             Term::Ssim => size.windowed().len(),
-            Term::Scd => 1,
+            Term::Scd | Term::Vif => 1,
             _ => size.len(),
         };
         (each * batch) as f64
@@ -156,7 +166,7 @@ fn slice<'a, E: WithDType>(s: &'a CpuStorage, layout: &Layout) -> candle_core::R
 }
 
 /// One image of each kind. Each loss has a method for the sum of its map, and one that writes
-/// `scale` times the gradient of that sum (of −½ the sum for SSIM and SCD, whose map is one value).
+/// `scale` times the gradient of that sum (of −½ the sum for SSIM, and for SCD and VIF, whose maps are one value).
 #[derive(Clone, Copy)]
 struct Images<'a, E> {
     fused: &'a [E],
@@ -273,6 +283,57 @@ impl<E: WithDType> Images<'_, E> {
         })
     }
 
+    /// The two sources' information that is in the fused image, each as a part of what is in itself.
+    fn vif(&self) -> f64 {
+        let window = Window::new();
+        let fused = Moments::of(&window, self.fused, self.size);
+        let one = |source: &[E]| {
+            let moments = Moments::of(&window, source, self.size);
+            let cross = window.apply(&product(self.fused, source), self.size);
+            let (mut kept, mut own) = (0., 0.);
+            for (p, &cross) in cross.iter().enumerate() {
+                let at = Vif::at(&fused, &moments, cross, p);
+                kept += at.kept();
+                own += at.own();
+            }
+            kept / (own + cross.len() as f64 * NO_INFORMATION)
+        };
+        one(self.visible) + one(self.infrared)
+    }
+
+    fn vif_slope(&self, scale: E, out: &mut [E]) {
+        let window = Window::new();
+        let fused = Moments::of(&window, self.fused, self.size);
+        let mut d_mean = vec![E::zero(); fused.mean.len()];
+        let mut d_square = vec![E::zero(); fused.mean.len()];
+        for source in [self.visible, self.infrared] {
+            let moments = Moments::of(&window, source, self.size);
+            let mut cross = window.apply(&product(self.fused, source), self.size);
+            let at = |p: usize, cross: E| Vif::at(&fused, &moments, cross, p);
+            let own: f64 = cross.iter().enumerate().map(|(p, &cross)| at(p, cross).own()).sum();
+            let scale = -0.5 * scale.to_f64() / (own + cross.len() as f64 * NO_INFORMATION);
+            for (p, cross) in cross.iter_mut().enumerate() {
+                let [d_covariance, d_variance] = at(p, *cross).slope().map(|d| scale * d);
+                // cov = cross − mean·mean, var = square − mean².
+                let (m1, m2) = (fused.mean[p].to_f64(), moments.mean[p].to_f64());
+                d_mean[p] += E::from_f64(-d_covariance * m2 - 2. * d_variance * m1);
+                d_square[p] += E::from_f64(d_variance);
+                *cross = E::from_f64(d_covariance);
+            }
+            for ((out, d), &source) in
+                out.iter_mut().zip(window.adjoint(&cross, self.size)).zip(source)
+            {
+                *out += d * source;
+            }
+        }
+        let two = E::from_f64(2.);
+        let d_mean = window.adjoint(&d_mean, self.size);
+        let d_square = window.adjoint(&d_square, self.size);
+        for (((out, m), s), &f) in out.iter_mut().zip(d_mean).zip(d_square).zip(self.fused) {
+            *out += m + two * f * s;
+        }
+    }
+
     fn scd(&self) -> f64 {
         self.differences().map(|pixels| Correlation::of(pixels).value).iter().sum()
     }
@@ -370,12 +431,64 @@ impl<E: WithDType> Ssim<E> {
     }
 }
 
+/// The variances and the covariance of a source and the fused image under the window at one place.
+struct Vif {
+    source: f64,
+    fused: f64,
+    covariance: f64,
+}
+
+impl Vif {
+    fn at<E: WithDType>(fused: &Moments<E>, source: &Moments<E>, cross: E, p: usize) -> Self {
+        let variance = |m: &Moments<E>| {
+            let mean = m.mean[p].to_f64();
+            positive(m.square[p].to_f64() - mean * mean)
+        };
+        let covariance = cross.to_f64() - fused.mean[p].to_f64() * source.mean[p].to_f64();
+        Self { source: variance(source), fused: variance(fused), covariance }
+    }
+
+    /// The gain from the source to the fused image, and the variance that is not the source's, noise
+    /// included.
+    fn gain(&self) -> (f64, f64) {
+        let gain = positive(self.covariance / (self.source + VIF_TINY));
+        (gain, positive(self.fused - gain * self.covariance) + VIF_NOISE)
+    }
+
+    fn kept(&self) -> f64 {
+        let (gain, rest) = self.gain();
+        (gain * gain * self.source / rest).ln_1p()
+    }
+
+    fn own(&self) -> f64 {
+        (self.source / VIF_NOISE).ln_1p()
+    }
+
+    /// ∂ kept / ∂ the covariance and / ∂ the fused image's variance.
+    fn slope(&self) -> [f64; 2] {
+        let (gain, rest) = self.gain();
+        if gain == 0. {
+            return [0., 0.];
+        }
+        let ratio = gain * gain * self.source / rest;
+        let free = if rest > VIF_NOISE { 1. } else { 0. };
+        let per_gain = 2. * gain * self.source / rest;
+        let d_covariance = per_gain / (self.source + VIF_TINY) + free * 2. * gain * ratio / rest;
+        [d_covariance, -free * ratio / rest].map(|d| d / (1. + ratio))
+    }
+}
+
 fn product<E: WithDType>(a: &[E], b: &[E]) -> Vec<E> {
     a.iter().zip(b).map(|(&a, &b)| a * b).collect()
 }
 
 fn abs<E: WithDType>(x: E) -> E {
     if x < E::zero() { E::zero() - x } else { x }
+}
+
+/// `x`, or 0 if it is negative; NaN stays NaN, which `f64::max` would drop.
+fn positive(x: f64) -> f64 {
+    if x < 0. { 0. } else { x }
 }
 
 /// −1, 0 or 1; NaN stays NaN.

@@ -164,9 +164,8 @@ impl PyramidFusion {
         let network = Network::from_weights(config, weights)?;
         // `Network` refuses weights without tensors.
         let first = weights.values().next();
-        let (device, dtype) = first.map_or((Device::Cpu, DType::F32), |t| {
-            (t.device().clone(), t.dtype())
-        });
+        let (device, dtype) =
+            first.map_or((Device::Cpu, DType::F32), |t| (t.device().clone(), t.dtype()));
         Ok(Self { network, pyramid: config.pyramid, device, dtype })
     }
 

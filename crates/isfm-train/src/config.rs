@@ -161,6 +161,7 @@ impl TrainConfig {
         above("loss.gradient_gain", self.loss.gradient_gain)?;
         any("loss.ssim", self.loss.ssim)?;
         any("loss.scd", self.loss.scd)?;
+        any("loss.vif", self.loss.vif)?;
         above("clip", self.clip.unwrap_or(1.))?;
         any("weight_decay", self.weight_decay)?;
         decay("ema", self.ema.unwrap_or(0.))?;

@@ -31,6 +31,9 @@ pub struct StepReport {
     /// The SCD term, unweighted, where it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scd: Option<f32>,
+    /// The VIF term, unweighted, where it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vif: Option<f32>,
     /// The norm of all gradients together before clipping, where they are clipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norm: Option<f32>,
@@ -52,7 +55,9 @@ impl StepReport {
 
     /// [`StepReport::losses`] and the terms that only some runs have.
     pub(crate) fn all_losses(&self) -> Vec<(&'static str, f32)> {
-        self.losses().into_iter().chain(self.scd.map(|scd| ("scd", scd))).collect()
+        let more = [("scd", self.scd), ("vif", self.vif)];
+        let more = more.into_iter().filter_map(|(name, loss)| Some((name, loss?)));
+        self.losses().into_iter().chain(more).collect()
     }
 }
 

@@ -411,6 +411,7 @@ impl Trainer {
             gradient: value(&loss.gradient)?,
             ssim: value(&loss.ssim)?,
             scd: loss.scd.as_ref().map(value).transpose()?,
+            vif: loss.vif.as_ref().map(value).transpose()?,
             norm: None,
             seconds: 0.,
         };

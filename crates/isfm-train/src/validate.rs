@@ -144,11 +144,7 @@ impl Validator {
     }
 
     /// Fuses and scores every pair, writes the first pictures and a line of the log.
-    pub(crate) fn run(
-        &mut self,
-        fusion: &PyramidFusion,
-        step: usize,
-    ) -> Result<ValidationReport> {
+    pub(crate) fn run(&mut self, fusion: &PyramidFusion, step: usize) -> Result<ValidationReport> {
         if self.held.is_empty() {
             let held = self.picks.par_iter().map(|&(f, p)| Held::of(&self.data, f, p));
             self.held = held.collect::<Result<_>>()?;

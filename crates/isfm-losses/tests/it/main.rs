@@ -6,7 +6,7 @@ use std::slice::from_ref;
 use candle_core::{DType, Device, Tensor, Var};
 use isfm_losses::{
     Error, FusionLoss, LossWeights, Result, clamp_unit, content_loss, fusion_loss, gradient_loss,
-    intensity_loss, plain, scd_loss, ssim_loss,
+    intensity_loss, plain, scd_loss, ssim_loss, vif_loss,
 };
 use isfm_testing::{
     Differences, Numbers, bits, check_gradients, golden, relative, same_on_any_threads, values,
@@ -16,12 +16,13 @@ use proptest::prelude::*;
 type Loss = fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>;
 type Plain = fn(&Tensor, &Tensor, &Tensor) -> candle_core::Result<Tensor>;
 
-const LOSSES: [(&str, Loss, Plain); 5] = [
+const LOSSES: [(&str, Loss, Plain); 6] = [
     ("content", content_loss, plain::content_loss),
     ("intensity", intensity_loss, plain::intensity_loss),
     ("gradient", gradient_loss, plain::gradient_loss),
     ("ssim", ssim_loss, plain::ssim_loss),
     ("scd", scd_loss, plain::scd_loss),
+    ("vif", vif_loss, plain::vif_loss),
 ];
 
 /// Numbers in [0, 1).
@@ -109,8 +110,9 @@ proptest! {
 fn slope_zero_where_the_fused_image_meets_a_source() {
     let same = Var::from_tensor(&image(5, (1, 1, 6, 6))).unwrap();
     let constant = same.as_detached_tensor();
-    // SCD asks for a difference that is like the other source, and has a slope here.
-    for (name, loss, plain) in LOSSES.into_iter().filter(|l| l.0 != "scd") {
+    // SCD asks for a difference that is like the other source, VIF for more contrast: they have a
+    // slope here.
+    for (name, loss, plain) in LOSSES.into_iter().filter(|l| !["scd", "vif"].contains(&l.0)) {
         let ours = loss(&same, &constant, &constant).unwrap();
         assert!(scalar(&ours).abs() < 1e-15, "{name}");
         assert!(values(&slope(&ours, &same)).iter().all(|g| g.abs() < 1e-15), "{name}");
@@ -131,7 +133,13 @@ fn the_visible_edge_wins_a_tie() {
 fn weights_and_upstream_gradients_scale() {
     let [fused, visible, infrared] = triple(4, (2, 1, 9, 8));
     let fused = Var::from_tensor(&fused).unwrap();
-    let weights = LossWeights { content: 0., intensity: 0., gradient: 0., scd: 0., ssim: 3. };
+    let weights = LossWeights {
+        content: 0.,
+        intensity: 0.,
+        gradient: 0.,
+        ssim: 3.,
+        ..LossWeights::default()
+    };
     let loss = fusion_loss(&fused, &visible, &infrared, &weights).unwrap();
     assert!((scalar(&loss.total) - 3. * scalar(&loss.ssim)).abs() < 1e-14);
     let alone = ssim_loss(&fused, &visible, &infrared).unwrap();

@@ -10,7 +10,8 @@ use isfm_testing::{refused, values};
 use proptest::prelude::*;
 
 fn small() -> Checkpoint {
-    let config = Config { embed_dim: 8, depths: vec![1, 2], d_state: 4, expand: 3, ..Config::default() };
+    let config =
+        Config { embed_dim: 8, depths: vec![1, 2], d_state: 4, expand: 3, ..Config::default() };
     let weights = initial_weights(&config, 5, &Device::Cpu).unwrap();
     let metadata = BTreeMap::from([("made by".to_string(), "a test".to_string())]);
     Checkpoint { config, weights, self_contained: true, metadata }
