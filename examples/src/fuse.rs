@@ -41,6 +41,11 @@ pub struct Args {
     /// Configuration of the weights, by name: small (the embedded weights'), base, paper
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
+    /// Fuse on a pyramid of L levels: the network sees 1/4 of the pixels for each level, the detail
+    /// above is merged by its energy. 0 is the network on the whole picture, as in the paper; by
+    /// default it is what the weights were trained for
+    #[arg(long, value_name = "L")]
+    pub pyramid: Option<usize>,
     /// Fuse in tiles of at most N pixels a side; by default only what memory is too small for
     #[arg(long, value_name = "N")]
     pub tile: Option<usize>,
@@ -123,6 +128,9 @@ fn network(args: &Args) -> Result<Isfm> {
     }
     if let Some(path) = &args.weights {
         builder = builder.weights(path);
+    }
+    if let Some(levels) = args.pyramid {
+        builder = builder.pyramid(levels);
     }
     if let Some(edge) = args.tile {
         builder = builder.tiling(Tiling::Edge(edge));

@@ -14,9 +14,9 @@ const SHARPNESS: f64 = 4.;
 /// share is proportional to the energy.
 const DEEP_SHARPNESS: f64 = 1.;
 
-/// How hard the choice of the larger base is where the network says nothing: a difference of 0.1
-/// gives it 88 %.
-const BASE_SHARPNESS: f64 = 20.;
+/// How hard the choice of the larger base is where the network says nothing: a difference of 0.05
+/// gives it 95 %.
+const BASE_SHARPNESS: f64 = 60.;
 
 /// Two pictures as Laplacian pyramids (Burt & Adelson, 1983): the detail of each level, and the bases
 /// that the network fuses.
@@ -60,7 +60,7 @@ impl PyramidPair {
     /// With gates it is C = 2 + 2 (L + [`deeper`](Pyramid::deeper)) maps w, m, p₁, q₁, p₂, q₂, … The
     /// details of level l are merged by [`merge_details`] with p and q of that level, enlarged to its
     /// size. The base is merged in two ways, whose results are mixed in the shares σ(m) and 1 − σ(m):
-    /// - pixel by pixel: V + σ(w + 20 (I − V)) (I − V), which lies between the sources;
+    /// - pixel by pixel: V + σ(w + 60 (I − V)) (I − V), which lies between the sources;
     /// - as a pyramid of its own, whose details are merged likewise, with p and q made smaller, and
     ///   whose base is merged pixel by pixel.
     ///

@@ -11,13 +11,18 @@ type Outcome = Result<(), String>;
 type Test = fn() -> Outcome;
 
 fn main() {
-    let tests: [(&str, Test); 4] = [
+    let tests: [(&str, Test); 6] = [
         ("the_page_works_in_a_browser", browser::the_page_works_in_a_browser),
         ("tiles_do_not_show_on_real_pairs", pairs::tiles_do_not_show_on_real_pairs),
         (
             "raw_thermal_frames_fuse_like_rendered_ones",
             pairs::raw_thermal_frames_fuse_like_rendered_ones,
         ),
+        (
+            "every_picture_fused_with_itself_comes_back",
+            pairs::every_picture_fused_with_itself_comes_back,
+        ),
+        ("medical_backgrounds_stay_black", pairs::medical_backgrounds_stay_black),
         ("roadscene_is_as_others_measured_it", pairs::roadscene_is_as_others_measured_it),
     ];
     println!("\nrunning {} tests", tests.len());

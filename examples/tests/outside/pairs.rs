@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageBuffer, Luma};
 use isfm::{Isfm, Normalize, Tiling, read_image};
+use rayon::prelude::*;
 
 use crate::Outcome;
 use crate::common::{evaluate, json, text};
@@ -49,6 +50,74 @@ pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
             assert!(mean < 1. && worst <= 8, "{mean} {worst}");
         }
     }
+    Ok(())
+}
+
+/// Every folder of pairs beside the workspace.
+fn sets() -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    let mut open = vec![shared("data")?];
+    while let Some(folder) = open.pop() {
+        if folder.join("vi").is_dir() {
+            found.push(folder);
+            continue;
+        }
+        let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        open.extend(entries.filter(|path| path.is_dir()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// `check` of the luma of every picture, and how many there were.
+fn every_picture(check: impl Fn(&Path, DynamicImage) + Sync) -> Result<usize, String> {
+    let folders = sets()?.into_iter().flat_map(|set| ["vi", "ir"].map(|side| set.join(side)));
+    let pictures = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let pictures: Vec<PathBuf> = pictures.map(|e| e.unwrap().path()).collect();
+    pictures.par_iter().for_each(|path| check(path, read_image(path).unwrap()));
+    Ok(pictures.len())
+}
+
+/// At least 40 dB.
+pub(crate) fn every_picture_fused_with_itself_comes_back() -> Outcome {
+    let fuser = Isfm::embedded().unwrap();
+    let count = every_picture(|path, picture| {
+        let fused = fuser.fuse(&picture, &picture).unwrap().to_rgb8();
+        let squares = fused.iter().zip(picture.to_rgb8().iter()).map(|(a, b)| {
+            let off = f64::from(a.abs_diff(*b));
+            off * off
+        });
+        let mse = squares.sum::<f64>() / fused.len() as f64;
+        let psnr = 10. * (255. * 255. / mse).log10();
+        assert!(psnr >= 40., "{}: {psnr:.1} dB", path.display());
+    })?;
+    println!("{count} pictures");
+    Ok(())
+}
+
+/// Where both sources of a medical pair are below 3, the result is below 5.
+pub(crate) fn medical_backgrounds_stay_black() -> Outcome {
+    let fuser = Isfm::embedded().unwrap();
+    let medical =
+        |set: &PathBuf| set.file_name().is_some_and(|n| n.to_string_lossy().contains("mri"));
+    let mut pixels = 0;
+    for set in sets()?.iter().filter(|&set| medical(set)) {
+        for entry in std::fs::read_dir(set.join("vi")).unwrap() {
+            let name = entry.unwrap().file_name();
+            let [visible, infrared] =
+                ["vi", "ir"].map(|side| read_image(set.join(side).join(&name)).unwrap());
+            let fused = fuser.fuse(&visible, &infrared).unwrap().to_luma8();
+            let sources = visible.to_luma8().into_iter().zip(infrared.to_luma8());
+            for (at, (v, i)) in sources.enumerate() {
+                if v.max(i) < 3 {
+                    pixels += 1;
+                    let got = fused.as_raw()[at];
+                    assert!(got < 5, "{} of {}: {got}", name.display(), set.display());
+                }
+            }
+        }
+    }
+    println!("{pixels} pixels of background");
     Ok(())
 }
 

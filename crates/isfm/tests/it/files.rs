@@ -156,13 +156,13 @@ fn damaged_weights_are_found_out_in_use() {
 
 #[cfg(feature = "embedded-weights")]
 #[test]
-fn the_embedded_weights_are_the_small_preset_s() {
+fn the_embedded_weights_are_the_live_preset_s() {
     let fuser = Isfm::embedded().unwrap();
-    assert_eq!(fuser.config(), &Preset::Small.into());
-    let small = Isfm::builder().config(Preset::Small.into()).build().unwrap();
+    assert_eq!(fuser.config(), &Preset::Live.into());
+    let live = Isfm::builder().config(Preset::Live.into()).build().unwrap();
     let (visible, infrared) = (colour_image(20, 14, 1), grey_image(20, 14, 2));
     let fused = fuser.fuse(&visible, &infrared).unwrap();
-    assert_eq!(fused, small.fuse(&visible, &infrared).unwrap());
+    assert_eq!(fused, live.fuse(&visible, &infrared).unwrap());
     let error = Isfm::builder().config(Preset::Paper.into()).build().unwrap_err();
     assert!(matches!(error, Error::NotEmbedded { .. }), "{error}");
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/embedded.safetensors");

@@ -107,3 +107,18 @@ fn levels_that_cannot_be_are_refused() {
     let tiles = builder().pyramid(4).tiling(Tiling::Edge(100)).build();
     refused(tiles, &["the tile edge", "100", "at least 128 pixels"]);
 }
+
+/// Of the weights that are shipped: all constant pairs in steps of 15 levels.
+#[cfg(feature = "embedded-weights")]
+#[test]
+fn shipped_weights_leave_constants_between_the_two() {
+    let isfm = Isfm::embedded().unwrap();
+    for a in (0..=255).step_by(15) {
+        for b in (0..=255u8).step_by(15) {
+            let fused = isfm.fuse(&constant(48, 40, a), &constant(48, 40, b)).unwrap();
+            for &v in fused.into_luma8().as_raw() {
+                assert!((a.min(b)..=a.max(b)).contains(&v), "{a}, {b}: {v}");
+            }
+        }
+    }
+}
