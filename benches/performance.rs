@@ -13,7 +13,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use isfm::{Isfm, Tiling};
 use isfm_benches::{Roofline, Scan, best, image, network, random, random_var};
 use isfm_dwt::{Border, DataFormat, Wavelet};
-use isfm_model::{Config, Network, Preset, initial_weights};
+use isfm_model::{Checkpoint, Config, Network, Preset, Pyramid, initial_weights};
 use isfm_ops::Epilogue;
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -41,6 +41,7 @@ fn main() -> Outcome<()> {
         operations(roof)?,
         products(roof)?,
         networks(roof, quick)?,
+        levels()?,
         training()?,
         stages(quick)?,
         scaling(quick)?,
@@ -263,7 +264,7 @@ fn peak(what: &str) -> Outcome<f64> {
     Ok(String::from_utf8(out.stdout)?.trim().parse()?)
 }
 
-/// The other end of [`peak`]: `whole PRESET H W`, or `tiled SIDE`.
+/// The other end of [`peak`]: `whole PRESET H W`, `levels L` or `tiled SIDE`.
 fn peak_of(what: &str) -> Outcome<()> {
     let words: Vec<&str> = what.split(' ').collect();
     match words[..] {
@@ -271,6 +272,10 @@ fn peak_of(what: &str) -> Outcome<()> {
             let (h, w) = (h.parse()?, w.parse()?);
             let network = network(preset.parse()?, DType::F32, &Device::Cpu, false)?;
             network.forward(&image(1, h, w), &image(1, h, w))?;
+        }
+        ["levels", levels] => {
+            let (visible, infrared) = pair();
+            on_levels(levels.parse()?)?.fuse(&visible, &infrared)?;
         }
         ["tiled", side] => {
             let (visible, infrared) = pictures(side.parse()?);
@@ -335,6 +340,45 @@ fn networks(roof: Roofline, quick: bool) -> Outcome<String> {
         }
     }
     Ok(format!("## The whole network\n\n{table}{floor}"))
+}
+
+/// A colour and a grey picture of 640×480.
+fn pair() -> (DynamicImage, DynamicImage) {
+    let (visible, infrared) = pictures(640);
+    (visible.crop_imm(0, 0, 640, 480), infrared.crop_imm(0, 0, 640, 480))
+}
+
+/// The facade with the preset small on so many levels of a pyramid, with gates as the embedded weights
+/// have them; without levels the network alone.
+fn on_levels(levels: usize) -> Outcome<Isfm> {
+    let gates = levels > 0;
+    let pyramid =
+        Pyramid { levels, gates, deeper: if gates { 5usize.saturating_sub(levels) } else { 0 } };
+    let config = Config { pyramid, ..Preset::Small.into() };
+    let weights = initial_weights(&config, 1, &Device::Cpu)?;
+    let metadata = Default::default();
+    let checkpoint = Checkpoint { config, weights, self_contained: true, metadata };
+    Ok(Isfm::builder().checkpoint(checkpoint).build()?)
+}
+
+/// What the pyramid saves.
+fn levels() -> Outcome<String> {
+    let (visible, infrared) = pair();
+    let mut table = Table::new("levels | time | peak memory");
+    for levels in 0..=5 {
+        let isfm = on_levels(levels)?;
+        let runs = if levels == 0 { 3 } else { 10 };
+        let seconds =
+            best(runs, || isfm.fuse(&visible, &infrared).map_err(candle_core::Error::wrap))?;
+        let mib = peak(&format!("levels {levels}"))?;
+        table.row(format_args!("{levels} | {} | {mib:.0} MiB", Seconds(seconds)));
+    }
+    Ok(format!(
+        "## On a pyramid\n\nA colour and a grey picture of 640×480 and 8 bits through the facade, preset \
+         small on so many levels of a pyramid with gates (0: the network alone), best of 10 runs (3 without \
+         levels). Peak memory is the whole process's, for one fusion. The embedded weights have 3 \
+         levels:\n\n{table}"
+    ))
 }
 
 /// Forward and backward: a training step of the network, its scans by Candle's own operations, and

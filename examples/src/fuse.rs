@@ -38,7 +38,7 @@ pub struct Args {
     /// Configuration of the weights, as JSON; without it the file itself tells
     #[arg(long, value_name = "FILE.json", conflicts_with = "preset")]
     pub config: Option<PathBuf>,
-    /// Configuration of the weights, by name: small (the embedded weights'), base, paper
+    /// Configuration of the weights, by name: live (the embedded weights'), small, base, paper
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Fuse on a pyramid of L levels: the network sees 1/4 of the pixels for each level, the detail

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageBuffer, Luma};
 use isfm::{Isfm, Normalize, Tiling, read_image};
+use isfm_files::Pairing;
+use isfm_files::pairs::Folder;
 use rayon::prelude::*;
 
 use crate::Outcome;
@@ -53,35 +55,29 @@ pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
     Ok(())
 }
 
-/// Every folder of pairs beside the workspace.
-fn sets() -> Result<Vec<PathBuf>, String> {
-    let mut found = Vec::new();
+/// Every folder beside the workspace that holds files.
+fn folders() -> Result<Vec<PathBuf>, String> {
     let mut open = vec![shared("data")?];
+    let mut found = Vec::new();
     while let Some(folder) = open.pop() {
-        if folder.join("vi").is_dir() {
+        let entries = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path());
+        let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+        open.extend(folders);
+        if !files.is_empty() {
             found.push(folder);
-            continue;
         }
-        let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
-        open.extend(entries.filter(|path| path.is_dir()));
     }
-    found.sort();
     Ok(found)
-}
-
-/// `check` of the luma of every picture, and how many there were.
-fn every_picture(check: impl Fn(&Path, DynamicImage) + Sync) -> Result<usize, String> {
-    let folders = sets()?.into_iter().flat_map(|set| ["vi", "ir"].map(|side| set.join(side)));
-    let pictures = folders.flat_map(|folder| std::fs::read_dir(folder).unwrap());
-    let pictures: Vec<PathBuf> = pictures.map(|e| e.unwrap().path()).collect();
-    pictures.par_iter().for_each(|path| check(path, read_image(path).unwrap()));
-    Ok(pictures.len())
 }
 
 /// At least 40 dB.
 pub(crate) fn every_picture_fused_with_itself_comes_back() -> Outcome {
     let fuser = Isfm::embedded().unwrap();
-    let count = every_picture(|path, picture| {
+    let listed: Vec<Folder> = folders()?.iter().map(|f| Folder::list(f).unwrap()).collect();
+    let pictures = listed.iter().flat_map(|f| f.by_stem().into_values().flatten());
+    let pictures: Vec<&Path> = pictures.collect();
+    pictures.par_iter().for_each(|path| {
+        let picture = read_image(path).unwrap();
         let fused = fuser.fuse(&picture, &picture).unwrap().to_rgb8();
         let squares = fused.iter().zip(picture.to_rgb8().iter()).map(|(a, b)| {
             let off = f64::from(a.abs_diff(*b));
@@ -90,33 +86,36 @@ pub(crate) fn every_picture_fused_with_itself_comes_back() -> Outcome {
         let mse = squares.sum::<f64>() / fused.len() as f64;
         let psnr = 10. * (255. * 255. / mse).log10();
         assert!(psnr >= 40., "{}: {psnr:.1} dB", path.display());
-    })?;
-    println!("{count} pictures");
+    });
+    assert!(pictures.len() > 100);
+    println!("{} pictures", pictures.len());
     Ok(())
 }
 
 /// Where both sources of a medical pair are below 3, the result is below 5.
 pub(crate) fn medical_backgrounds_stay_black() -> Outcome {
     let fuser = Isfm::embedded().unwrap();
-    let medical =
-        |set: &PathBuf| set.file_name().is_some_and(|n| n.to_string_lossy().contains("mri"));
     let mut pixels = 0;
-    for set in sets()?.iter().filter(|&set| medical(set)) {
-        for entry in std::fs::read_dir(set.join("vi")).unwrap() {
-            let name = entry.unwrap().file_name();
+    for mri in folders()?.iter().filter(|f| f.ends_with("ir") || f.ends_with("mri")) {
+        let set = mri.parent().unwrap();
+        let name = set.file_name().unwrap().to_string_lossy();
+        let Some(kind) = name.strip_prefix("mri_") else { continue };
+        let other = if mri.ends_with("mri") { kind } else { "vi" };
+        for pair in Pairing::find(set.join(other), mri).unwrap().pairs {
             let [visible, infrared] =
-                ["vi", "ir"].map(|side| read_image(set.join(side).join(&name)).unwrap());
+                [&pair.visible, &pair.infrared].map(|path| read_image(path).unwrap());
             let fused = fuser.fuse(&visible, &infrared).unwrap().to_luma8();
-            let sources = visible.to_luma8().into_iter().zip(infrared.to_luma8());
-            for (at, (v, i)) in sources.enumerate() {
-                if v.max(i) < 3 {
+            let (visible, infrared) = (visible.to_luma8(), infrared.to_luma8());
+            let sources = visible.iter().zip(infrared.iter());
+            for ((v, i), &got) in sources.zip(fused.iter()) {
+                if v.max(i) < &3 {
                     pixels += 1;
-                    let got = fused.as_raw()[at];
-                    assert!(got < 5, "{} of {}: {got}", name.display(), set.display());
+                    assert!(got < 5, "{}: {got}", pair.visible.display());
                 }
             }
         }
     }
+    assert!(pixels > 1_000_000);
     println!("{pixels} pixels of background");
     Ok(())
 }
