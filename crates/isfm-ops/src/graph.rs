@@ -35,9 +35,15 @@ pub(crate) trait Backward: Send + Sync + 'static {
 
 /// Whether [`record`] takes these inputs: some are tracked, all are on the CPU, and gradients can
 /// be added there.
-pub(crate) fn takes<'a>(inputs: impl IntoIterator<Item = &'a Tensor> + Clone) -> bool {
-    let fits = |t: &Tensor| t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64);
-    inputs.clone().into_iter().any(Tensor::track_op) && inputs.into_iter().all(fits)
+pub(crate) fn takes<'a>(inputs: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    let mut tracked = false;
+    for t in inputs {
+        if !t.device().is_cpu() || !matches!(t.dtype(), DType::F32 | DType::F64) {
+            return false;
+        }
+        tracked |= t.track_op();
+    }
+    tracked
 }
 
 /// Tensors of `results`, through which gradients reach `inputs` by `backward`.
@@ -70,9 +76,9 @@ pub(crate) fn record(
         tokens.push(token(Fan { outside }, &inputs)?);
     }
     while tokens.len() > MOST {
-        let fans = tokens.chunks(MOST).map(|tokens| {
-            token(Fan { outside: vec![None; tokens.len()] }, tokens)
-        });
+        let fans = tokens
+            .chunks(MOST)
+            .map(|tokens| token(Fan { outside: vec![None; tokens.len()] }, tokens));
         tokens = fans.collect::<Result<_>>()?;
     }
     let node = Node { inputs, targets, backward: Box::new(backward), results: places.clone() };

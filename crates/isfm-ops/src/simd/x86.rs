@@ -1,6 +1,8 @@
 use std::arch::x86_64::*;
 
-use super::math::{EXP_MAX, EXP_MIN, EXP_P, LN2_HI, LN2_LO, LOG2_E, LOG2_E_LO, side_by_side, sum_each};
+use super::math::{
+    EXP_MAX, EXP_MIN, EXP_P, LN2_HI, LN2_LO, LOG2_E, LOG2_E_LO, side_by_side, sum_each,
+};
 use super::{Kernel, Simd, sealed};
 
 /// 16 lanes; exists only inside [`run_avx512`].
