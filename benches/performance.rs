@@ -451,7 +451,7 @@ fn stages(quick: bool) -> Outcome<String> {
         let fusing = stage(runs, || isf.forward(&visible, &infrared, &output.bands))?;
         let fusing = layers as f64 * fusing;
 
-        let last = isfm_blocks::reconstruction(2 * layers * dim, vb.pp("conv_final_fuse"))?;
+        let last = isfm_blocks::reconstruction(2 * layers * dim, 1, vb.pp("conv_final_fuse"))?;
         let reconstructing = stage(runs, || {
             let mut sum = Accumulator::default();
             for index in 0..2 * layers {

@@ -7,8 +7,8 @@
 //! token of one element, which is made of the tokens of its inputs:
 //!
 //! ```text
-//! input's token ── fan ── node ── result            graph, as Candle sees it
-//! input's place ←─ gradients ←─ result's place      gradients
+//! input's token ── node ── result              graph, as Candle sees it
+//! input's place ←─ gradients ←─ result's place  gradients
 //! ```
 //!
 //! Tokens also make operations of any number of inputs and results, where Candle's have at most
@@ -70,18 +70,21 @@ pub(crate) fn record(
         });
     }
     let places: Vec<Arc<Place>> = results.iter().map(|_| Arc::default()).collect();
-    let mut tokens = Vec::new();
-    for edges in edges.chunks(MOST) {
-        let (inputs, outside): (Vec<_>, Vec<_>) = edges.iter().cloned().unzip();
-        tokens.push(token(Fan { outside }, &inputs)?);
+    while edges.len() > MOST {
+        let fans = edges.chunks(MOST).map(|edges| {
+            let (inputs, outside): (Vec<_>, Vec<_>) = edges.iter().cloned().unzip();
+            Ok((token(Fan { outside }, &inputs)?, None))
+        });
+        edges = fans.collect::<Result<_>>()?;
     }
-    while tokens.len() > MOST {
-        let fans = tokens
-            .chunks(MOST)
-            .map(|tokens| token(Fan { outside: vec![None; tokens.len()] }, tokens));
-        tokens = fans.collect::<Result<_>>()?;
-    }
-    let node = Node { inputs, targets, backward: Box::new(backward), results: places.clone() };
+    let (tokens, outside): (Vec<_>, Vec<_>) = edges.into_iter().unzip();
+    let node = Node {
+        inputs,
+        targets,
+        backward: Box::new(backward),
+        results: places.clone(),
+        fan: Fan { outside },
+    };
     let node = token(node, &tokens)?;
     let results = results.into_iter().zip(places);
     results.map(|((storage, shape), place)| result(storage, shape, &node, place)).collect()
@@ -90,7 +93,8 @@ pub(crate) fn record(
 fn result(storage: CpuStorage, shape: Shape, node: &Tensor, place: Arc<Place>) -> Result<Tensor> {
     let id = Arc::new(OnceLock::new());
     let elements = Mutex::new(Some((storage, shape)));
-    let result = token(Join { elements, place: place.clone(), id: id.clone() }, &[node.clone()])?;
+    let result =
+        token(Join { elements, place: place.clone(), id: id.clone() }, std::slice::from_ref(node))?;
     let _ = id.set(result.id());
     lock(&RESULTS).insert(result.id(), Entry { token: node.clone(), place });
     Ok(result)
@@ -151,7 +155,8 @@ fn nothing() -> Result<Tensor> {
     Tensor::zeros(1, DType::F32, &Device::Cpu)
 }
 
-/// Hands gradients to inputs that are no results of this module's.
+/// Hands gradients to inputs that are no results of this module's. One alone stands between a node
+/// and more inputs than an operation can have.
 struct Fan {
     /// For each input the place of its gradient; `None` for a token.
     outside: Vec<Option<Arc<Place>>>,
@@ -174,10 +179,11 @@ struct Node {
     targets: Vec<Option<Arc<Place>>>,
     backward: Box<dyn Backward>,
     results: Vec<Arc<Place>>,
+    fan: Fan,
 }
 
 impl Token for Node {
-    fn backward(&self, inputs: &[&Tensor], _: &Tensor) -> Result<Vec<Tensor>> {
+    fn backward(&self, inputs: &[&Tensor], grad: &Tensor) -> Result<Vec<Tensor>> {
         let grads: Vec<_> = self.results.iter().map(|place| place.take()).collect();
         if grads.iter().any(Option::is_some) {
             let grads = self.backward.gradients(&self.inputs, grads)?;
@@ -187,7 +193,7 @@ impl Token for Node {
                 }
             }
         }
-        inputs.iter().map(|_| nothing()).collect()
+        self.fan.backward(inputs, grad)
     }
 }
 
