@@ -1,9 +1,11 @@
 //! The whole network, and one training step's forward and backward.
 
-use candle_core::{DType, Device};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use isfm_benches::{image, network};
-use isfm_model::Preset;
+use isfm_model::{Network, Preset};
 
 fn forward(c: &mut Criterion) {
     let mut group = c.benchmark_group("network forward");
@@ -23,19 +25,53 @@ fn forward(c: &mut Criterion) {
     group.finish();
 }
 
+/// Forward and backward beside the forward of the same pictures without a graph, which is what the
+/// step's time is compared with.
 fn training(c: &mut Criterion) {
     let mut group = c.benchmark_group("training step");
     group.sample_size(10);
-    let network = network(Preset::Small, DType::F32, &Device::Cpu, true).unwrap();
-    let (visible, infrared) = (image(4, 128, 128), image(4, 128, 128));
-    group.bench_function("small, 4 pairs of 128x128", |b| {
-        b.iter(|| {
-            let fused = network.forward(&visible, &infrared).unwrap();
-            fused.sqr().unwrap().mean_all().unwrap().backward().unwrap()
+    for (preset, batch) in [(Preset::Small, 4), (Preset::Base, 1)] {
+        let (visible, infrared) = (image(batch, 128, 128), image(batch, 128, 128));
+        let name = |what: &str| format!("{preset}, {batch} x 128x128, {what}");
+        let plain = network(preset, DType::F32, &Device::Cpu, false).unwrap();
+        group.bench_function(name("forward"), |b| {
+            b.iter(|| plain.forward(&visible, &infrared).unwrap());
         });
-    });
+        let network = network(preset, DType::F32, &Device::Cpu, true).unwrap();
+        group.bench_function(name("forward with graph"), |b| {
+            b.iter(|| network.forward(&visible, &infrared).unwrap());
+        });
+        group.bench_function(name("step"), |b| {
+            b.iter(|| {
+                let fused = network.forward(&visible, &infrared).unwrap();
+                fused.sqr().unwrap().mean_all().unwrap().backward().unwrap()
+            });
+        });
+        ratio(&plain, &network, &visible, &infrared);
+    }
     group.finish();
 }
 
-criterion_group!(benches, forward, training);
+/// Prints how many times a forward a step takes. The two take turns, so that other work on the
+/// machine slows both down, and the least time of each counts.
+fn ratio(plain: &Network, network: &Network, visible: &Tensor, infrared: &Tensor) {
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..8 {
+        let start = Instant::now();
+        plain.forward(visible, infrared).unwrap();
+        let middle = Instant::now();
+        let fused = network.forward(visible, infrared).unwrap();
+        fused.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+        least[0] = least[0].min((middle - start).as_secs_f64());
+        least[1] = least[1].min(middle.elapsed().as_secs_f64());
+    }
+    println!("a step takes {:.2} times its forward", least[1] / least[0]);
+}
+
+fn keep_memory(_: &mut Criterion) {
+    // As the programs here do when they start.
+    isfm::keep_freed_memory();
+}
+
+criterion_group!(benches, keep_memory, forward, training);
 criterion_main!(benches);

@@ -8,6 +8,7 @@ mod check;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod epilogue;
+mod graph;
 mod memory;
 pub mod nn;
 pub mod op;

@@ -32,6 +32,8 @@
 //! # }
 //! ```
 
+use std::sync::{Arc, OnceLock};
+
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage,
@@ -43,6 +45,7 @@ use isfm_kernels::{Plan, Type};
 use rayon::prelude::*;
 
 use crate::check;
+use crate::graph::{self, Backward};
 use crate::simd::Real;
 
 /// An input on the CPU: its elements, contiguous, and its shape.
@@ -119,12 +122,50 @@ pub trait Op: Send + Sync + 'static {
 /// operation refuses its inputs.
 pub fn apply(op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
     let inputs = inputs.iter().map(|t| t.contiguous()).collect::<Result<Vec<_>>>()?;
+    if graph::takes(&inputs) {
+        return recorded(op, inputs);
+    }
     match inputs.as_slice() {
         [a] => a.apply_op1(Adapter(op)),
         [a, b] => a.apply_op2(b, Adapter(op)),
         [a, b, c] => a.apply_op3(b, c, Adapter(op)),
         _ => Err(Error::msg(format!("{}: {} inputs, needs 1 to 3", op.name(), inputs.len()))),
     }
+}
+
+/// The result of an operation on the CPU some of whose inputs are tracked.
+fn recorded(op: impl Op, inputs: Vec<Tensor>) -> Result<Tensor> {
+    struct Recorded<O> {
+        op: Adapter<O>,
+        /// Without a graph; otherwise it would hold itself.
+        result: Arc<OnceLock<Tensor>>,
+    }
+    impl<O: Op> Backward for Recorded<O> {
+        fn gradients(
+            &self,
+            inputs: &[Tensor],
+            grads: Vec<Option<Tensor>>,
+        ) -> Result<Vec<Option<Tensor>>> {
+            let (Some(Some(grad)), Some(result)) = (grads.first(), self.result.get()) else {
+                return Ok(Vec::new());
+            };
+            let inputs: Vec<&Tensor> = inputs.iter().collect();
+            Ok(self.op.gradients(&inputs, result, grad)?.into())
+        }
+    }
+    let op = Adapter(op);
+    let held: Vec<_> = inputs.iter().map(|t| t.storage_and_layout()).collect();
+    let sources = held.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(storage) => Ok((storage, *layout)),
+        _ => Err(Error::msg("a kernel of the CPU was given a tensor that is elsewhere")),
+    });
+    let computed = op.cpu(&sources.collect::<Result<Vec<_>>>()?)?;
+    drop(held);
+    let result = Arc::new(OnceLock::new());
+    let recorded = Recorded { op, result: result.clone() };
+    let tensor = graph::record(vec![computed], inputs, recorded)?.remove(0);
+    let _ = result.set(tensor.detach());
+    Ok(tensor)
 }
 
 /// The result of an operation without a graph, for computing gradients.

@@ -172,12 +172,13 @@ pub(crate) unsafe fn window<E>(s: &[E], i: usize, n: usize) -> &[E] {
 
 /// Several results of `widths` values a row, made together: `blocks` cut the `rows` into contiguous
 /// tasks, and `f` gets a task's rows, its part of each result, set to zero, and buffers to reuse.
-pub(crate) fn fill_blocks<E: Real>(
+/// Also returns what `f` returned, in order.
+pub(crate) fn fill_blocks<E: Real, R: Send>(
     rows: usize,
     widths: &[usize],
     blocks: impl Iterator<Item = Range<usize>>,
-    f: impl Fn(Range<usize>, &mut [&mut [E]], &mut [Vec<E>; 2]) + Sync,
-) -> Vec<Vec<E>> {
+    f: impl Fn(Range<usize>, &mut [&mut [E]], &mut [Vec<E>; 2]) -> R + Sync,
+) -> (Vec<Vec<E>>, Vec<R>) {
     let mut results: Vec<Vec<E>> = widths.iter().map(|w| memory::with_room(rows * w)).collect();
     let blank =
         results.iter_mut().zip(widths).map(|(r, w)| &mut r.spare_capacity_mut()[..rows * w]);
@@ -196,15 +197,17 @@ pub(crate) fn fill_blocks<E: Real>(
         tasks.push((block, parts));
     }
     assert_eq!(end, rows, "blocks cover all rows");
-    tasks.into_par_iter().for_each_init(<[Vec<E>; 2]>::default, |buffers, (block, parts)| {
+    let tasks = tasks.into_par_iter();
+    let returned = tasks.map_init(<[Vec<E>; 2]>::default, |buffers, (block, parts)| {
         let mut parts: Vec<&mut [E]> = parts.into_iter().map(zeroed).collect();
-        f(block, &mut parts, buffers);
+        f(block, &mut parts, buffers)
     });
+    let returned = returned.collect();
     for (result, width) in results.iter_mut().zip(widths) {
         // SAFETY: the blocks cover all rows, and each task has set its parts to zero.
         unsafe { result.set_len(rows * width) };
     }
-    results
+    (results, returned)
 }
 
 /// Cuts `buffer`, made long enough, into slices of the given lengths.

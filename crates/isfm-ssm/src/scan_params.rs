@@ -113,6 +113,22 @@ impl ScanParams {
     /// If there are not 4 directions, a shape or an element type does not fit, or a dimension is
     /// zero.
     pub fn over_map(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
+        self.map(x, x_dbl, |width| vec![4, width])
+    }
+
+    /// [`over_map`](Self::over_map) of projections B×H×W×4(R+2N): viewing them in the other shape
+    /// would be an operation of the graph, whose gradient Candle copies.
+    pub(crate) fn over_projected(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
+        self.map(x, x_dbl, |width| vec![4 * width])
+    }
+
+    /// `last` gives the last dimensions of `x_dbl` for a width R+2N.
+    fn map(
+        &self,
+        x: &Tensor,
+        x_dbl: &Tensor,
+        last: impl Fn(usize) -> Vec<usize>,
+    ) -> Result<Tensor> {
         const OP: &str = "selective_scan_2d";
         let (batch, rows, cols, d) = match *x.dims() {
             [batch, rows, cols, d] if batch * rows * cols * d > 0 => (batch, rows, cols, d),
@@ -123,7 +139,8 @@ impl ScanParams {
             let needed = format!("[4, {d}, R], R at least 1");
             return Err(shape_error(OP, "dt_projs_weight", self.dt_projs_weight.dims(), needed));
         }
-        like(OP, "x_dbl", x_dbl, &[batch, rows, cols, 4, rank + 2 * states], x.dtype())?;
+        let needed = [vec![batch, rows, cols], last(rank + 2 * states)].concat();
+        like(OP, "x_dbl", x_dbl, &needed, x.dtype())?;
         let sizes = options(Scan::map(batch, rows, cols, d, states), rank);
         scan(OP, sizes, x, x_dbl, &self.flat()?)
     }

@@ -121,8 +121,7 @@ impl SelectiveScan2d {
 
     /// The scan of `x` with its projections B×H×W×4(R+2N).
     pub(crate) fn scan_projected(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
-        let (b, h, w, columns) = x_dbl.dims4()?;
-        self.params.over_map(x, &x_dbl.reshape((b, h, w, 4, columns / 4))?)
+        self.params.over_projected(x, x_dbl)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A chain in blocks of pixels, without gradients, on the CPU.
+//! A chain in blocks of pixels, on the CPU.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use crate::simd::{Real, dispatch};
 impl Chain {
     /// The maps wanted, or `None` where the chain must run op by op.
     pub(super) fn in_blocks(&self, wanted: &[Value]) -> Result<Option<Vec<Tensor>>> {
-        let Some(plan) = self.plan(wanted) else { return Ok(None) };
+        let Some(plan) = self.untracked_plan(wanted) else { return Ok(None) };
         let maps = with_float!(plan.inputs[0].dtype(), E => self.maps_in_blocks::<E>(&plan, wanted), else {
             return Ok(None)
         });
@@ -26,7 +26,7 @@ impl Chain {
 
     /// The mean wanted, or `None` where the chain must run op by op.
     pub(super) fn mean_in_blocks(&self, wanted: Value) -> Result<Option<Tensor>> {
-        let Some(plan) = self.plan(&[wanted]) else { return Ok(None) };
+        let Some(plan) = self.untracked_plan(&[wanted]) else { return Ok(None) };
         if plan.window.is_some() {
             return Ok(None);
         }
@@ -35,11 +35,14 @@ impl Chain {
         })
     }
 
-    fn plan(&self, wanted: &[Value]) -> Option<Plan> {
+    fn untracked_plan(&self, wanted: &[Value]) -> Option<Plan> {
         let tensors = || self.steps.iter().flat_map(Step::tensors);
-        if !untracked(tensors()) || !tensors().all(|t| t.device().is_cpu()) {
-            return None;
-        }
+        let fits = untracked(tensors()) && tensors().all(|t| t.device().is_cpu());
+        if fits { self.plan(wanted) } else { None }
+    }
+
+    /// How to run on the CPU, or `None` where the chain must run op by op.
+    pub(super) fn plan(&self, wanted: &[Value]) -> Option<Plan> {
         // The operations themselves check the sizes, on maps without rows. A chain that they refuse
         // runs op by op, which reports the error.
         let all: Vec<Value> = (0..self.steps.len()).map(|i| self.value(i)).collect();
@@ -81,11 +84,21 @@ impl Chain {
     }
 
     fn maps_in_blocks<E: Real>(&self, plan: &Plan, wanted: &[Value]) -> Result<Vec<Tensor>> {
+        let maps = self.elements_in_blocks::<E>(plan, wanted)?.into_iter().zip(wanted);
+        maps.map(|(map, x)| Tensor::from_vec(map, plan.shape(*x), &Device::Cpu)).collect()
+    }
+
+    /// The elements of the maps wanted.
+    pub(super) fn elements_in_blocks<E: Real>(
+        &self,
+        plan: &Plan,
+        wanted: &[Value],
+    ) -> Result<Vec<Vec<E>>> {
         let &Plan { batch, height, width, .. } = plan;
         let widths: Vec<usize> = wanted.iter().map(|x| plan.channels[x.step]).collect();
         let pixels = height * width;
-        let results = with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
-            Ok(match plan.window {
+        with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
+            let (maps, _) = match plan.window {
                 None => {
                     let segment = Segment::new(self, plan, 0..self.steps.len(), wanted)?;
                     fill_blocks(batch * pixels, &widths, plan.blocks(ROWS), |rows, out, buffers| {
@@ -101,17 +114,21 @@ impl Chain {
                         pass.band(rows, inputs, out, buffers);
                     })
                 }
-            })
-        })?;
-        let maps = results.into_iter().zip(widths);
-        maps.map(|(map, c)| Tensor::from_vec(map, (batch, height, width, c), &Device::Cpu))
-            .collect()
+            };
+            Ok(maps)
+        })
     }
 
     fn mean_of_blocks<E: Real>(&self, plan: &Plan, wanted: Value) -> Result<Tensor> {
+        let means = self.means_in_blocks::<E>(plan, wanted)?;
+        Tensor::from_vec(means, (plan.batch, plan.channels[wanted.step]), &Device::Cpu)
+    }
+
+    /// The elements of the mean wanted.
+    pub(super) fn means_in_blocks<E: Real>(&self, plan: &Plan, wanted: Value) -> Result<Vec<E>> {
         let (pixels, c) = (plan.height * plan.width, plan.channels[wanted.step]);
         let segment = Segment::<E>::new(self, plan, 0..self.steps.len(), &[wanted])?;
-        let means = with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
+        with_slices::<E, _>(&plan.inputs.iter().collect::<Vec<_>>(), |inputs| {
             let mut means = Vec::with_capacity(plan.batch * c);
             for first in (0..plan.batch * pixels).step_by(pixels) {
                 let sums = sum_rows(pixels, c, |rows, sums| {
@@ -126,27 +143,30 @@ impl Chain {
                 means.extend(sums.into_iter().map(|sum| sum / E::of(pixels as f64)));
             }
             Ok(means)
-        })?;
-        Tensor::from_vec(means, (plan.batch, c), &Device::Cpu)
+        })
     }
 }
 
 /// What a run in blocks needs to know of the chain.
-struct Plan {
+pub(super) struct Plan {
     /// Contiguous, in order.
-    inputs: Vec<Tensor>,
+    pub(super) inputs: Vec<Tensor>,
     /// C of each value.
-    channels: Vec<usize>,
+    pub(super) channels: Vec<usize>,
     /// The step that is a depth-wise convolution.
-    window: Option<usize>,
-    batch: usize,
-    height: usize,
-    width: usize,
+    pub(super) window: Option<usize>,
+    pub(super) batch: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
 }
 
 impl Plan {
+    pub(super) fn shape(&self, x: Value) -> (usize, usize, usize, usize) {
+        (self.batch, self.height, self.width, self.channels[x.step])
+    }
+
     /// Blocks of at most `rows` pixels, each of one image.
-    fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(super) fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let pixels = self.height * self.width;
         (0..self.batch).flat_map(move |b| {
             let end = (b + 1) * pixels;
@@ -201,7 +221,7 @@ enum Kernel<E> {
 }
 
 /// A range of steps of a chain as kernels, each with the place that it sets or changes.
-struct Segment<E> {
+pub(super) struct Segment<E> {
     kernels: Vec<(usize, Kernel<E>)>,
     /// C of each input.
     inputs: Vec<usize>,
@@ -212,6 +232,17 @@ struct Segment<E> {
 impl<E: Real> Segment<E> {
     /// The steps `range`, of which those of `wanted` become outputs.
     fn new(chain: &Chain, plan: &Plan, range: Range<usize>, wanted: &[Value]) -> Result<Self> {
+        Self::of(chain, plan, range, wanted, |_| true)
+    }
+
+    /// The same without the steps that are not `needed`.
+    pub(super) fn of(
+        chain: &Chain,
+        plan: &Plan,
+        range: Range<usize>,
+        wanted: &[Value],
+        needed: impl Fn(usize) -> bool,
+    ) -> Result<Self> {
         let places = Places::assign(chain, plan, range.clone(), wanted);
         let place = |x: Value| places.of[x.step];
         let values = |t: &Tensor| t.flatten_all()?.to_vec1::<E>();
@@ -222,6 +253,9 @@ impl<E: Real> Segment<E> {
         let mut kernels = Vec::new();
         for (i, step) in chain.steps[range.clone()].iter().enumerate() {
             let Place::Slot(to) = places.of[range.start + i] else { continue };
+            if !needed(range.start + i) {
+                continue;
+            }
             // A kernel that changes a value needs it in its own place.
             let mut start = |from: Value| {
                 if place(from) != Place::Slot(to) {
@@ -276,7 +310,7 @@ impl<E: Real> Segment<E> {
 
     /// Takes `rows` of the inputs, which are whole maps with images of `pixels` pixels, through the
     /// steps. `window` fills the rows of a depth-wise convolution.
-    fn run(
+    pub(super) fn run(
         &self,
         rows: Range<usize>,
         pixels: usize,

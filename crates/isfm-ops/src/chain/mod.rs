@@ -32,6 +32,7 @@
 //! ```
 
 mod blocks;
+mod gradient;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -62,7 +63,7 @@ impl Default for Chain {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Step {
     Input(Tensor),
     Norm {
@@ -114,6 +115,23 @@ impl Step {
         first.into_iter().chain(second)
     }
 
+    /// The same step on other values.
+    fn with_sources(&self, to: impl Fn(Value) -> Value) -> Self {
+        let mut step = self.clone();
+        match &mut step {
+            Self::Input(_) => {}
+            Self::Norm { x, .. } | Self::Linear { x, .. } | Self::DepthwiseSilu { x, .. } => {
+                *x = to(*x);
+            }
+            Self::LinearAdd { x, y, .. } | Self::Add { x, y } | Self::ScaleAdd { x, y, .. } => {
+                (*x, *y) = (to(*x), to(*y));
+            }
+            Self::SiluGate { x, z } => (*x, *z) = (to(*x), to(*z)),
+        }
+        step
+    }
+
+    /// The tensors of its own, in the order of their gradients.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let (first, second) = match self {
             Self::Input(t) | Self::ScaleAdd { scale: t, .. } => (Some(t), None),
@@ -189,11 +207,17 @@ impl Chain {
     /// no kernel.
     pub fn maps<const N: usize>(self, values: [Value; N]) -> Result<[Tensor; N]> {
         self.check(&values)?;
-        let maps = match self.in_blocks(&values)? {
-            Some(maps) => maps,
-            None => self.op_by_op(&values, |map| Ok(map.clone()))?,
-        };
-        maps.try_into().map_err(|_| candle_core::Error::msg("one map for each value"))
+        self.run(&values)?.try_into().map_err(|_| candle_core::Error::msg("one map for each value"))
+    }
+
+    fn run(&self, wanted: &[Value]) -> Result<Vec<Tensor>> {
+        if let Some(maps) = self.in_blocks(wanted)? {
+            return Ok(maps);
+        }
+        match self.with_gradients(wanted)? {
+            Some(maps) => Ok(maps),
+            None => self.op_by_op(wanted, |map| Ok(map.clone())),
+        }
     }
 
     /// Runs the chain; returns the mean of a map over its pixels, B×C.
@@ -203,6 +227,9 @@ impl Chain {
     pub fn mean(self, value: Value) -> Result<Tensor> {
         self.check(&[value])?;
         if let Some(mean) = self.mean_in_blocks(value)? {
+            return Ok(mean);
+        }
+        if let Some(mean) = self.mean_with_gradients(value)? {
             return Ok(mean);
         }
         let [map] = self.maps([value])?;

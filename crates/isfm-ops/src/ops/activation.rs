@@ -110,6 +110,36 @@ impl<E: Real> Kernel<E> for GateRows<'_, E> {
     }
 }
 
+/// The gradients of x and z of x ⊙ SiLU(z): set, or added to what is there.
+pub(crate) struct GateGradientRows<'a, E> {
+    pub(crate) x: &'a [E],
+    pub(crate) z: &'a [E],
+    pub(crate) grad: &'a [E],
+    pub(crate) add: [bool; 2],
+    pub(crate) dx: &'a mut [E],
+    pub(crate) dz: &'a mut [E],
+}
+
+impl<E: Real> Kernel<E> for GateGradientRows<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd<E = E>>(self, s: S) {
+        let zero = s.splat(E::of(0.));
+        for at in (0..self.x.len()).step_by(S::LANES) {
+            let lanes = S::LANES.min(self.x.len() - at);
+            let x = s.load_partial(&self.x[at..][..lanes]);
+            let grad = s.load_partial(&self.grad[at..][..lanes]);
+            let (value, slope) = silu_and_slope(s, s.load_partial(&self.z[at..][..lanes]));
+            let (dx, dz) = (&mut self.dx[at..][..lanes], &mut self.dz[at..][..lanes]);
+            let start = if self.add[0] { s.load_partial(dx) } else { zero };
+            s.store_partial(s.fma(grad, value, start), dx);
+            let start = if self.add[1] { s.load_partial(dz) } else { zero };
+            s.store_partial(s.fma(s.mul(grad, x), slope, start), dz);
+        }
+    }
+}
+
 /// SiLU's value and its derivative, sigmoid(x)·(1 + x·(1 − sigmoid(x))).
 #[inline(always)]
 fn silu_and_slope<S: Simd>(s: S, x: S::V) -> (S::V, S::V) {

@@ -158,7 +158,8 @@ impl Op for Gradient {
             let mut sums = vec![E::of(0.); 2 * c];
             let (dw, db) = sums.split_at_mut(c);
             let (x, grad) = (&x[start..][..dx.len()], &grad[start..][..dx.len()]);
-            dispatch(Backward { x, weight, grad, eps: E::of(self.eps), dx, dw, db });
+            let eps = E::of(self.eps);
+            dispatch(NormGradientRows { x, weight, grad, eps, add: false, dx, dw, db });
             sums
         });
         let mut partials = partials.concat();
@@ -173,17 +174,20 @@ impl Op for Gradient {
     }
 }
 
-struct Backward<'a, E> {
-    x: &'a [E],
-    weight: &'a [E],
-    grad: &'a [E],
-    eps: E,
-    dx: &'a mut [E],
-    dw: &'a mut [E],
-    db: &'a mut [E],
+/// The gradients of some rows: sets those of x, or adds them to what is there with `add`, and adds
+/// to those of weight and bias.
+pub(crate) struct NormGradientRows<'a, E> {
+    pub(crate) x: &'a [E],
+    pub(crate) weight: &'a [E],
+    pub(crate) grad: &'a [E],
+    pub(crate) eps: E,
+    pub(crate) add: bool,
+    pub(crate) dx: &'a mut [E],
+    pub(crate) dw: &'a mut [E],
+    pub(crate) db: &'a mut [E],
 }
 
-impl<E: Real> Kernel<E> for Backward<'_, E> {
+impl<E: Real> Kernel<E> for NormGradientRows<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -213,7 +217,9 @@ impl<E: Real> Kernel<E> for Backward<'_, E> {
                 let dy = s.load_partial(&grad[i..][..lanes]);
                 let g = s.mul(dy, s.load_partial(&self.weight[i..][..lanes]));
                 let d = s.sub(s.sub(g, mean_g), s.mul(h, mean_gh));
-                s.store_partial(s.mul(d, scale), &mut dx[i..][..lanes]);
+                let dx = &mut dx[i..][..lanes];
+                let start = if self.add { s.load_partial(dx) } else { zero };
+                s.store_partial(s.fma(d, scale, start), dx);
             });
         }
     }

@@ -170,10 +170,11 @@ impl Op for SumOfProducts {
     }
 }
 
-struct ProductRows<'a, E> {
-    a: &'a [E],
-    b: &'a [E],
-    sums: &'a mut [E],
+/// `sums += a ⊙ b`, row by row.
+pub(crate) struct ProductRows<'a, E> {
+    pub(crate) a: &'a [E],
+    pub(crate) b: &'a [E],
+    pub(crate) sums: &'a mut [E],
 }
 
 impl<E: Real> Kernel<E> for ProductRows<'_, E> {

@@ -120,6 +120,17 @@ simd! {
         // What log₂e lacks in f32 would cost a digit at x = -70.
         self.power(n, self.fma(x, self.splat(LOG2_E_LO), rest))
     }
+    // In the order of the default.
+    fn sum(self, v: __m512) -> f32 {
+        // SAFETY: see the note on the tokens.
+        unsafe {
+            let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v));
+            let s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(upper));
+            let s = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps::<1>(s));
+            let s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+            _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps::<1>(s, s)))
+        }
+    }
     // Lane 4j + i holds quarter j's share of row i.
     fn quarter(self, rows: [__m512; 4], _: usize) -> __m512 {
         let [a, b, c, d] = rows;

@@ -1,9 +1,13 @@
-//! A chain gives the same in blocks (no tensor asks for a gradient) as op by op.
+//! A chain gives the same without gradients, with them, and op by op; and the gradients are right.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Module, Result, Tensor, Var};
+use isfm_ops::Epilogue;
 use isfm_ops::chain::{Chain, Value};
 use isfm_ops::nn::{DepthwiseConv2d, LayerNorm};
-use isfm_testing::{assert_close, bits, random, refused, same_on_any_threads};
+use isfm_testing::{
+    Differences, assert_close, bits, check_gradients, gradients, random, refused,
+    same_on_any_threads,
+};
 
 /// Parameters and inputs of every kind of step.
 struct Tensors {
@@ -38,6 +42,36 @@ impl Tensors {
             skip: random(&[c]),
             scale: random(&[b, WIDE]),
         }
+    }
+
+    fn list(&self) -> Vec<Tensor> {
+        let Self { maps: [a, b], norm, wide_norm, window, .. } = self;
+        let Self { widen, widen_bias, narrow, skip, scale, .. } = self;
+        let window = [window.weight(), window.bias().unwrap()];
+        let norms = [norm.weight(), norm.bias(), wide_norm.weight(), wide_norm.bias()];
+        let others = [widen, widen_bias, narrow, skip, scale];
+        [a, b].into_iter().chain(norms).chain(window).chain(others).cloned().collect()
+    }
+
+    fn from_list(list: &[Tensor]) -> Self {
+        let t = |i: usize| list[i].clone();
+        Self {
+            maps: [t(0), t(1)],
+            norm: LayerNorm::new(t(2), t(3), 1e-2),
+            wide_norm: LayerNorm::new(t(4), t(5), 1e-2),
+            window: DepthwiseConv2d::new(t(6), Some(t(7))),
+            widen: t(8),
+            widen_bias: t(9),
+            narrow: t(10),
+            skip: t(11),
+            scale: t(12),
+        }
+    }
+
+    /// All results in a row.
+    fn flat(&self) -> Result<Tensor> {
+        let all = self.all()?;
+        Tensor::cat(&all.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?, 0)
     }
 
     /// The same with a first map that asks for a gradient.
@@ -150,6 +184,98 @@ fn a_tracked_chain_keeps_the_graph() {
     // All but the input that is a result itself.
     let tracked = tensors.all().unwrap().iter().filter(|map| map.track_op()).count();
     assert_eq!(tracked, 11);
+}
+
+#[test]
+fn finite_differences() {
+    for size in [[1, 1, 1, 3], [2, 3, 4, 3]] {
+        let tensors = Tensors::new(size, DType::F64).list();
+        let how = Differences { tolerance: 2e-6, ..Differences::default() };
+        check_gradients(&format!("chains of {size:?}"), &tensors, how, |list| {
+            Tensors::from_list(list).flat()
+        });
+    }
+}
+
+/// Against the operations one by one, each a chain of one step, over several blocks.
+#[test]
+fn gradients_of_blocks_agree_with_operations() {
+    for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 2e-4)] {
+        let tensors = Tensors::new([2, 20, 29, 6], dtype).list();
+        let both = |apart: bool| {
+            gradients(&tensors, |list| {
+                let t = Tensors::from_list(list);
+                let [a, b] = &t.maps;
+                let normed = |x: &Tensor, norm: &LayerNorm| norm.forward(x);
+                if apart {
+                    let wide = isfm_ops::linear(
+                        &normed(a, &t.norm)?,
+                        &t.widen,
+                        Some(&t.widen_bias),
+                        Epilogue::None,
+                    )?;
+                    let x = isfm_ops::linear(b, &t.widen, None, Epilogue::Add(&wide))?;
+                    let x = normed(&x, &t.wide_norm)?;
+                    let scaled = isfm_ops::scale_add(&x, &t.scale, &x)?;
+                    let gated = isfm_ops::silu_gate(&scaled, &x)?;
+                    let sum = isfm_ops::weighted_sum(&gated, 1., &scaled, 1.)?;
+                    let (weight, bias) = (t.window.weight(), t.window.bias());
+                    let sum = isfm_ops::depthwise_conv2d(&sum, weight, bias, Epilogue::Silu)?;
+                    let out = isfm_ops::linear(&sum, &t.narrow, None, Epilogue::None)?;
+                    return isfm_ops::scale_add(a, &t.skip, &out);
+                }
+                let mut chain = Chain::new();
+                let [a, b] = [chain.input(a), chain.input(b)];
+                let x = chain.norm(a, &t.norm);
+                let x = chain.linear(x, &t.widen, Some(&t.widen_bias));
+                let x = chain.linear_add(b, &t.widen, x);
+                let x = chain.norm(x, &t.wide_norm);
+                let scaled = chain.scale_add(x, &t.scale, x);
+                let gated = chain.silu_gate(scaled, x);
+                let sum = chain.add(gated, scaled);
+                let sum = chain.depthwise_silu(sum, &t.window);
+                let out = chain.linear(sum, &t.narrow, None);
+                let out = chain.scale_add(a, &t.skip, out);
+                Ok(chain.maps([out])?[0].clone())
+            })
+        };
+        for (i, (got, want)) in both(false).iter().zip(both(true)).enumerate() {
+            assert_close(got, &want, tolerance, &format!("{dtype:?} gradient {i}"));
+        }
+    }
+}
+
+/// A gradient that reaches one result only, inputs and weights without gradients, and a backward
+/// pass that runs twice.
+#[test]
+fn some_gradients() {
+    let mut tensors = Tensors::new([2, 9, 15, 4], DType::F64);
+    let weight = Var::from_tensor(&tensors.narrow).unwrap();
+    tensors.narrow = weight.as_tensor().clone();
+    let (chain, wanted) = tensors.pixels();
+    let [out, ..] = chain.maps(wanted).unwrap();
+    let loss = out.sqr().unwrap().sum_all().unwrap();
+    let grads = [loss.backward().unwrap(), loss.backward().unwrap()];
+    let [first, second] = grads.each_ref().map(|grads| grads.get(&weight).unwrap());
+    assert_eq!(bits(first), bits(second));
+    let list = tensors.list();
+    let how = Differences { tolerance: 2e-6, ..Differences::default() };
+    check_gradients("one weight", &[weight.as_tensor().detach()], how, |x| {
+        let mut list: Vec<Tensor> = list.iter().map(Tensor::detach).collect();
+        list[10] = x[0].clone();
+        let (chain, wanted) = Tensors::from_list(&list).pixels();
+        Ok(chain.maps(wanted)?[0].clone())
+    });
+}
+
+#[test]
+fn gradients_do_not_depend_on_threads() {
+    let tensors = Tensors::new([2, 37, 29, 6], DType::F32).list();
+    let run = || {
+        let grads = gradients(&tensors, |list| Tensors::from_list(list).flat());
+        grads.iter().map(bits).collect::<Vec<_>>()
+    };
+    same_on_any_threads("gradients of chains", run);
 }
 
 #[test]

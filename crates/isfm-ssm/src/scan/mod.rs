@@ -289,6 +289,8 @@ struct Chunk {
 
 /// Where the rows of some steps start.
 struct Places {
+    /// The first step.
+    first: usize,
     len: usize,
     /// In `u` and `y`.
     maps: [usize; CHUNK],
@@ -298,17 +300,21 @@ struct Places {
 
 impl Places {
     fn new() -> Self {
-        Self { len: 0, maps: [0; CHUNK], projs: [0; CHUNK] }
+        Self { first: 0, len: 0, maps: [0; CHUNK], projs: [0; CHUNK] }
     }
 
     fn set(&mut self, spec: &Scan, b: usize, k: usize, steps: Range<usize>) {
-        self.len = steps.len();
+        (self.first, self.len) = (steps.start, steps.len());
         let (maps, projs) = (&mut self.maps[..self.len], &mut self.projs[..self.len]);
         spec.positions(k, steps.start, maps);
         for (map, proj) in maps.iter_mut().zip(projs) {
             *proj = spec.proj_row(b, k, *map);
             *map = spec.row(b, *map);
         }
+    }
+
+    fn steps(&self) -> Range<usize> {
+        self.first..self.first + self.len
     }
 
     fn maps(&self) -> &[usize] {
@@ -325,9 +331,14 @@ impl Chunk {
         Self { here: Places::new(), next: Places::new() }
     }
 
-    /// Takes the chunk of `steps`; `next` are the steps of the chunk after it.
+    /// Takes the chunk of `steps`; `next` are the steps of the chunk after it. Always of the same
+    /// image and group.
     fn walk(&mut self, spec: &Scan, b: usize, k: usize, steps: Range<usize>, next: Range<usize>) {
-        self.here.set(spec, b, k, steps);
+        // Mostly the one that was next.
+        std::mem::swap(&mut self.here, &mut self.next);
+        if self.here.steps() != steps {
+            self.here.set(spec, b, k, steps);
+        }
         self.next.set(spec, b, k, next);
     }
 
