@@ -23,6 +23,7 @@ const BASE_SHARPNESS: f64 = 60.;
 #[derive(Clone, Debug)]
 pub struct PyramidPair {
     pyramid: Pyramid,
+    pictures: [Tensor; 2],
     /// Visible and infrared, the finest level first.
     details: Vec<[Tensor; 2]>,
     bases: [Tensor; 2],
@@ -37,14 +38,15 @@ impl PyramidPair {
     /// # Errors
     /// If the shapes are not as above.
     pub fn new(pyramid: Pyramid, visible: &Tensor, infrared: &Tensor) -> Result<Self> {
-        let mut bases = [visible.clone(), infrared.clone()];
+        let pictures = [visible.clone(), infrared.clone()];
+        let mut bases = pictures.clone();
         let mut details = Vec::with_capacity(pyramid.levels);
         for _ in 0..pyramid.levels {
             let (detail, smaller) = split(&bases)?;
             details.push(detail);
             bases = smaller;
         }
-        Ok(Self { pyramid, details, bases })
+        Ok(Self { pyramid, pictures, details, bases })
     }
 
     /// The visible and the infrared base, B×1×⌈H/2ᴸ⌉×⌈W/2ᴸ⌉.
@@ -64,10 +66,13 @@ impl PyramidPair {
     /// - as a pyramid of its own, whose details are merged likewise, with p and q made smaller, and
     ///   whose base is merged pixel by pixel.
     ///
+    /// At last a pixel is limited to 1.25 max(V, I) + 1/255: beside a bright edge details of both
+    /// sources may add up to light where neither has any, as on the background of medical pictures.
+    ///
     /// # Errors
     /// If `outputs` has another shape.
     pub fn fuse(self, outputs: &Tensor) -> Result<Tensor> {
-        let Self { pyramid: Pyramid { levels, gates, deeper }, details, bases } = self;
+        let Self { pyramid: Pyramid { levels, gates, deeper }, pictures, details, bases } = self;
         let (fused, controls) = if gates {
             let gate = |at, count| outputs.narrow(1, at, count);
             let controls = gate(2, 2 * levels)?;
@@ -93,6 +98,10 @@ impl PyramidPair {
             controls = pyr_up(&controls.narrow(1, 0, 2 * level + 2)?, height, width)?;
             let control = controls.narrow(1, 2 * level, 2)?;
             fused = add_detail(&fused, &detail, &control, SHARPNESS)?;
+        }
+        if gates {
+            let [visible, infrared] = &pictures;
+            fused = fused.minimum(&visible.maximum(infrared)?.affine(1.25, 1. / 255.)?)?;
         }
         Ok(fused)
     }

@@ -70,7 +70,7 @@ impl Default for Builder {
 
 impl Builder {
     /// The memory limit where none is set, in bytes: 6 GiB. With it the paper's configuration
-    /// fuses its data sets' 640×480 pairs whole, the embedded one pictures of 50 megapixels.
+    /// fuses its data sets' 640×480 pairs whole, the embedded one pictures of 40 megapixels.
     pub const DEFAULT_MEMORY_LIMIT: usize = 6 << 30;
 
     /// Weights from a `.safetensors` or released `.pth` file instead of the embedded ones.

@@ -29,13 +29,12 @@ pub enum Borders {
 }
 
 impl Borders {
-    /// Pixels that are seen beyond the image on every side. The rim is about three of the network's
-    /// pixels wide, with fainter ripples behind it. The wavelet's 2×2 blocks stay the image's.
+    /// Pixels that are seen beyond the image on every side: eight of the network's, which are 2ᴸ wide.
+    /// The rim is about three wide, with fainter ripples behind it. Even, so that the wavelet's 2×2
+    /// blocks stay the image's.
     fn margin(self, levels: usize) -> usize {
         match self {
-            Self::Extend if levels == 0 => 8,
-            // The network's pixels are 2ᴸ wide, and gates show less of the rim than the fused picture.
-            Self::Extend => 4 << levels,
+            Self::Extend => 8 << levels,
             Self::Released => 0,
         }
     }

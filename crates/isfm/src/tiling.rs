@@ -22,7 +22,8 @@ pub enum Tiling {
     /// Never: the whole image at once, whatever the memory.
     Whole,
     /// Tiles of at most so many pixels a side, whatever the memory; at least
-    /// [`Tiling::MIN_EDGE`], and with a pyramid of L levels at least 2ᴸ⁺³.
+    /// [`Tiling::MIN_EDGE`], and with a pyramid of L levels at least 64·2ᴸ: the network, which sees
+    /// 1/2ᴸ of them, judges a scene by more than a smaller tile shows.
     Edge(usize),
 }
 
@@ -205,9 +206,10 @@ impl Grid {
         Plan { across: split(self.width), down: split(self.height), margin: self.margin }
     }
 
-    /// The edge of the smallest tiles that a memory limit is answered with.
+    /// The edge of the smallest tiles that a memory limit is answered with: 128 pixels, or what [`min_edge`] is
+    /// with a pyramid.
     fn least(&self) -> usize {
-        MIN_AUTO_EDGE.max(8 * self.unit)
+        if self.unit == 2 { MIN_AUTO_EDGE } else { 32 * self.unit }
     }
 
     /// The smallest tiles that a memory limit is answered with.
@@ -255,7 +257,7 @@ impl Grid {
 
 /// The smallest edge that can be asked for with a pyramid of so many levels.
 fn min_edge(levels: usize) -> usize {
-    Tiling::MIN_EDGE.max(8 << levels)
+    if levels == 0 { Tiling::MIN_EDGE } else { 64 << levels }
 }
 
 /// # Errors

@@ -142,8 +142,14 @@ fn the_embedded_network_makes_no_rim() {
     let isfm = Isfm::embedded().unwrap();
     for (visible, infrared) in [(0., 0.), (0.1, 0.4), (0.8, 0.3)] {
         let fused = values(&isfm.fuse_luma(&flat(visible), &flat(infrared)).unwrap());
-        let middle = fused[30 * 80 + 40];
-        let off = fused.iter().map(|v| (v - middle).abs()).fold(0., f32::max);
+        // A rim is what the border has beside the pixels a little further inside: gates may drift
+        // slowly over a picture.
+        let inside = |at: usize, n: usize| at.clamp(8, n - 9);
+        let off = (0..60 * 80).map(|at| {
+            let (y, x) = (at / 80, at % 80);
+            (fused[at] - fused[inside(y, 60) * 80 + inside(x, 80)]).abs()
+        });
+        let off = off.fold(0., f32::max);
         // Two grey levels are seen by nobody; without extension it is more than ten.
         assert!(off < 2.5 / 255., "{visible}, {infrared}: {off}");
     }
