@@ -50,8 +50,8 @@ impl Reconstruction {
         Ok(Accumulator(Some(conv2d_accumulate(sum.0, map, &weight, self.conv_in.bias())?)))
     }
 
-    /// The fused luminance (or as many maps as there are outputs), B×H×W×1, not clamped, from the
-    /// sum over all maps.
+    /// The fused luminance, or as many maps as there are outputs: B×H×W×outputs, not clamped, from
+    /// the sum over all maps.
     ///
     /// # Errors
     /// If no map was added.

@@ -32,12 +32,16 @@ pub fn gradient_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Res
     abs(&(gradient(fused)? - target)?)?.mean_all()
 }
 
-/// See [`ssim_loss`](crate::ssim_loss).
-pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+/// The SSIM window as a kernel for images like this one.
+fn window(like: &Tensor) -> Result<Tensor> {
     let taps = gaussian();
     let kernel: Vec<f64> = taps.iter().flat_map(|a| taps.map(|b| a * b)).collect();
-    let kernel = Tensor::from_vec(kernel, (1, 1, TAPS, TAPS), fused.device())?;
-    let kernel = kernel.to_dtype(fused.dtype())?;
+    Tensor::from_vec(kernel, (1, 1, TAPS, TAPS), like.device())?.to_dtype(like.dtype())
+}
+
+/// See [`ssim_loss`](crate::ssim_loss).
+pub fn ssim_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+    let kernel = window(fused)?;
     let blur = |x: &Tensor| x.contiguous()?.conv2d(&kernel, PAD, 1, 1, 1);
     let ssim = |y: &Tensor| -> Result<Tensor> {
         let (mx, my) = (blur(fused)?, blur(y)?);
@@ -69,10 +73,7 @@ pub fn scd_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<T
 
 /// See [`vif_loss`](crate::vif_loss).
 pub fn vif_loss(fused: &Tensor, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-    let taps = gaussian();
-    let kernel: Vec<f64> = taps.iter().flat_map(|a| taps.map(|b| a * b)).collect();
-    let kernel = Tensor::from_vec(kernel, (1, 1, TAPS, TAPS), fused.device())?;
-    let kernel = kernel.to_dtype(fused.dtype())?;
+    let kernel = window(fused)?;
     let blur = |x: &Tensor| x.contiguous()?.conv2d(&kernel, PAD, 1, 1, 1);
     let mean = blur(fused)?;
     let variance = positive(&(blur(&fused.sqr()?)? - mean.sqr()?)?)?;

@@ -262,15 +262,19 @@ impl<E: WithDType> Images<'_, E> {
                 d_square[p] -= scale * value / s.d;
                 *cross = scale * two * s.a / cd;
             }
-            for ((out, d), &source) in
-                out.iter_mut().zip(window.adjoint(&cross, self.size)).zip(source)
-            {
+            let d_cross = window.adjoint(&cross, self.size);
+            for ((out, d), &source) in out.iter_mut().zip(d_cross).zip(source) {
                 *out += d * source;
             }
         }
-        let d_mean = window.adjoint(&d_mean, self.size);
-        let d_square = window.adjoint(&d_square, self.size);
-        for (((out, m), s), &f) in out.iter_mut().zip(d_mean).zip(d_square).zip(self.fused) {
+        self.add_moments_slope(&window, [&d_mean, &d_square], out);
+    }
+
+    /// Adds to `out` what the slopes of the fused image's windowed mean and square make of its pixels.
+    fn add_moments_slope(&self, window: &Window<E>, slopes: [&[E]; 2], out: &mut [E]) {
+        let two = E::from_f64(2.);
+        let [mean, square] = slopes.map(|slope| window.adjoint(slope, self.size));
+        for (((out, m), s), &f) in out.iter_mut().zip(mean).zip(square).zip(self.fused) {
             *out += m + two * f * s;
         }
     }
@@ -320,18 +324,12 @@ impl<E: WithDType> Images<'_, E> {
                 d_square[p] += E::from_f64(d_variance);
                 *cross = E::from_f64(d_covariance);
             }
-            for ((out, d), &source) in
-                out.iter_mut().zip(window.adjoint(&cross, self.size)).zip(source)
-            {
+            let d_cross = window.adjoint(&cross, self.size);
+            for ((out, d), &source) in out.iter_mut().zip(d_cross).zip(source) {
                 *out += d * source;
             }
         }
-        let two = E::from_f64(2.);
-        let d_mean = window.adjoint(&d_mean, self.size);
-        let d_square = window.adjoint(&d_square, self.size);
-        for (((out, m), s), &f) in out.iter_mut().zip(d_mean).zip(d_square).zip(self.fused) {
-            *out += m + two * f * s;
-        }
+        self.add_moments_slope(&window, [&d_mean, &d_square], out);
     }
 
     fn scd(&self) -> f64 {
