@@ -9,6 +9,7 @@ use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
+use crate::memory::Room;
 use crate::plane::{Channel, Plane, View};
 use crate::tiling::{Grid, Plan, Tiling};
 use crate::{Error, Result, Side, luma, memory, normalize};
@@ -58,6 +59,7 @@ pub struct Isfm {
     pub(crate) pool: Option<rayon::ThreadPool>,
     pub(crate) borders: Borders,
     pub(crate) options: Options,
+    pub(crate) room: Room,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -123,8 +125,12 @@ impl Isfm {
     /// # Errors
     /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
     /// [`Error::Empty`] for an image without pixels; [`Error::NotFinite`] for a NaN in a float
-    /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept.
+    /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept; [`Error::Memory`] if the
+    /// system has too little left.
     pub fn fuse(&self, visible: &DynamicImage, infrared: &DynamicImage) -> Result<DynamicImage> {
+        // The result, and the floats in which the percentiles of 16-bit values are found.
+        let [seen, heat] = [visible, infrared].map(|image| image.as_bytes().len());
+        self.room.check(seen.saturating_mul(3).saturating_add(heat.saturating_mul(2)))?;
         self.install(|| {
             let visible = Samples::new(visible, Side::Visible)?;
             let infrared = Samples::new(infrared, Side::Infrared)?;
@@ -234,29 +240,33 @@ impl Isfm {
         let unit = 2 << levels;
         let [width, height] = [width, height].map(|n| n.next_multiple_of(unit));
         let grid = Grid { width, height, margin: self.borders.margin(levels), unit };
+        let per_pixel = memory::per_pixel(&self.config);
+        let bytes = |plan: &Plan| plan.bytes(per_pixel).saturating_add(held);
         let plan = match self.options.tiling {
-            Tiling::Whole => return Ok(whole),
+            Tiling::Whole => whole.clone(),
             Tiling::Edge(edge) => grid.edge(edge),
             Tiling::Auto => {
-                let per_pixel = memory::per_pixel(&self.config);
-                let asked = self.options.memory_limit;
-                let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
-                let room = limit.saturating_sub(held);
-                if whole.bytes(per_pixel) <= room {
-                    return Ok(whole);
-                }
-                let smallest = grid.smallest();
-                match (grid.within(room, per_pixel), asked) {
+                let within = |limit: usize| {
+                    let whole = (bytes(&whole) <= limit).then(|| whole.clone());
+                    whole.or_else(|| grid.within(limit.saturating_sub(held), per_pixel))
+                };
+                let (limit, smallest) = (self.room.limit, || grid.smallest());
+                let plan = match (within(limit), self.options.memory_limit) {
                     (Some(plan), _) => plan,
-                    // Nobody asked for the default limit: do the best there is.
-                    (None, None) => smallest,
-                    (None, Some(limit)) => {
-                        let needed = smallest.bytes(per_pixel).saturating_add(held);
-                        return Err(Error::MemoryLimit { limit, needed });
+                    // Nobody asked for this limit: do the best there is.
+                    (None, None) => smallest(),
+                    (None, Some(_)) => {
+                        return Err(Error::MemoryLimit { limit, needed: bytes(&smallest()) });
                     }
+                };
+                match self.room.check(bytes(&plan)) {
+                    // Less is left than when the limit was found.
+                    Err(Error::Memory { left, .. }) => within(left).unwrap_or_else(smallest),
+                    _ => plan,
                 }
             }
         };
+        self.room.check(bytes(&plan))?;
         Ok(if plan.is_whole() { whole } else { plan })
     }
 

@@ -1,10 +1,15 @@
 //! How much memory a forward pass takes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use isfm_model::Config;
+
+use crate::system::available_memory;
+use crate::{Builder, Error, Result};
 
 /// Bytes for each pixel of what is fused at once, beside the caller's own images and the result: the
 /// network's feature maps, and the planes (two lumas and the result as `f32`, and their copies).
-pub(crate) fn per_pixel(config: &Config) -> usize {
+pub fn per_pixel(config: &Config) -> usize {
     match config.pyramid.levels {
         0 => maps(config).saturating_add(24),
         // A quarter of the pixels for each level; and of the pyramid at most 14 planes of the finest
@@ -31,6 +36,40 @@ fn maps(config: &Config) -> usize {
     (maps + projections).saturating_mul(11) / 10
 }
 
+/// What fusions may take.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Above it a picture is cut into tiles.
+    pub(crate) limit: usize,
+    /// The most that was found to be there. It need not be looked for again: what a fusion took it gave
+    /// back, to the system or to an allocator that keeps it.
+    found: AtomicUsize,
+}
+
+impl Room {
+    /// `asked`, or what [`Builder::memory_limit`] says; on a GPU the host's memory says nothing.
+    pub(crate) fn new(asked: Option<usize>, on_gpu: bool) -> Self {
+        let share = || available_memory().filter(|_| !on_gpu).map(|bytes| bytes / 2);
+        let limit = asked.or_else(share).unwrap_or(Builder::FALLBACK_MEMORY_LIMIT);
+        Self { limit, found: AtomicUsize::new(if on_gpu { usize::MAX } else { 0 }) }
+    }
+
+    /// # Errors
+    /// [`Error::Memory`] if the system has less than `needed` bytes left.
+    pub(crate) fn check(&self, needed: usize) -> Result<()> {
+        if needed <= self.found.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match available_memory() {
+            Some(left) if left < needed => Err(Error::Memory { needed, left }),
+            _ => {
+                self.found.fetch_max(needed, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use isfm_model::Preset;
@@ -46,5 +85,21 @@ mod tests {
             let above = estimate / measured;
             assert!((1.05..1.3).contains(&above), "{preset}: {estimate} for {measured}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let room = Room::new(Some(5), false);
+        assert_eq!(room.limit, 5);
+        room.check(1).unwrap();
+        if available_memory().is_some() {
+            assert!(matches!(
+                room.check(1 << 60),
+                Err(Error::Memory { needed: 0x1000_0000_0000_0000, .. })
+            ));
+        }
+        let gpu = Room::new(None, true);
+        assert_eq!(gpu.limit, Builder::FALLBACK_MEMORY_LIMIT);
+        gpu.check(1 << 60).unwrap();
     }
 }
