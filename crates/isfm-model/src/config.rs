@@ -63,7 +63,7 @@ impl Pyramid {
 
     /// Maps that the network gives: without gates the fused picture alone; with them the weight of
     /// the base and the share of its weighting, then for each level, the finest first, a preference
-    /// and a gain ([`PyramidPair::fuse`](crate::PyramidPair::fuse)).
+    /// and a gain ([`fuse_bases`](Self::fuse_bases), [`fuse_details`](Self::fuse_details)).
     pub fn outputs(&self) -> usize {
         if self.gates { 2 + 2 * (self.levels + self.deeper) } else { 1 }
     }
