@@ -114,8 +114,13 @@ fn say(text: String) {
 
 /// An error with its causes.
 fn whole(error: &dyn Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// As [`isfm::read_image`], from memory.
