@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "write")]
+mod atomic;
+#[cfg(not(feature = "write"))]
+#[path = "read_only.rs"]
 mod atomic;
 pub mod checkpoint;
 mod error;
