@@ -45,18 +45,17 @@ impl Checkpoint {
         Self::assemble(&path.display().to_string(), config, contents)
     }
 
-    /// As [`Checkpoint::read`], from the bytes of a safetensors file; `origin` names them in
-    /// errors.
+    /// As [`Checkpoint::read`], from a file's bytes; `origin` names them in errors.
     ///
     /// # Errors
     /// As [`Checkpoint::read`].
-    pub fn from_safetensors(
+    pub fn from_bytes(
         origin: &str,
         bytes: &[u8],
         config: Option<&Config>,
         device: &Device,
     ) -> Result<Self> {
-        let contents = checkpoint::from_safetensors(origin, bytes, device, is_known)?;
+        let contents = checkpoint::from_bytes(origin, bytes, device, is_known)?;
         Self::assemble(origin, config, contents)
     }
 

@@ -97,25 +97,21 @@ pub fn read(path: &Path, device: &Device, wanted: impl Fn(&str) -> bool) -> Resu
         return contents(&origin, form, &mut file, about.len(), device, &wanted);
     }
     file.take(MAX_PIPE).read_to_end(&mut head).map_err(failed)?;
-    let length = head.len() as u64;
-    contents(&origin, form, &mut Cursor::new(head), length, device, &wanted)
+    from_bytes(&origin, &head, device, wanted)
 }
 
-/// As [`read`], from the bytes of a safetensors file; `origin` names them in errors.
+/// As [`read`], from a file's bytes; `origin` names them in errors.
 ///
 /// # Errors
 /// As [`read`].
-pub fn from_safetensors(
+pub fn from_bytes(
     origin: &str,
     bytes: &[u8],
     device: &Device,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Contents> {
-    let form = match form(&bytes[..bytes.len().min(form::HEAD)]) {
-        Ok(Form::Safetensors) => Form::Safetensors,
-        Ok(_) => return Err(Error::weights(origin, "torch.save's, no safetensors".into())),
-        Err(what) => return Err(Error::weights(origin, what.into())),
-    };
+    let form = form(&bytes[..bytes.len().min(form::HEAD)]);
+    let form = form.map_err(|what| Error::weights(origin, what.into()))?;
     contents(origin, form, &mut Cursor::new(bytes), bytes.len() as u64, device, &wanted)
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use isfm_files::checkpoint::{Contents, from_safetensors, read};
+use isfm_files::checkpoint::{Contents, from_bytes, read};
 use isfm_testing::{Numbers, refused};
 use zip::CompressionMethod::{Deflated, Stored};
 
@@ -172,7 +172,7 @@ fn safetensors_headers_are_held_against_the_file() {
         ([&[0, 0, 0, 2, 0, 0, 0, 0][..], b"{}"].concat(), "a header of 33554432 bytes"),
         (b"\xff\0\0\0\0\0\0\0{}".to_vec(), "truncated"),
     ] {
-        let error = from_safetensors("memory", &bytes, &Device::Cpu, |_| true);
+        let error = from_bytes("memory", &bytes, &Device::Cpu, |_| true);
         if let Err(error) = &error {
             assert!(error.to_string().len() < 400, "{error}");
         }
@@ -180,7 +180,7 @@ fn safetensors_headers_are_held_against_the_file() {
         refused(error, &["memory", said]);
     }
     let other = r#"{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}"#;
-    let error = from_safetensors("memory", &safetensors(other, 8), &Device::Cpu, |_| true);
+    let error = from_bytes("memory", &safetensors(other, 8), &Device::Cpu, |_| true);
     refused(error, &["a: its type C64 is not read"]);
 }
 

@@ -198,13 +198,13 @@ fn values_that_are_not_finite_are_refused() {
     let large = Tensor::full(-3e38f32, 8, &Device::Cpu).unwrap();
     checkpoint.weights.insert(name.to_string(), large);
     let bytes = checkpoint.to_safetensors(DType::F32).unwrap();
-    Checkpoint::from_safetensors("memory", &bytes, None, &Device::Cpu).unwrap();
+    Checkpoint::from_bytes("memory", &bytes, None, &Device::Cpu).unwrap();
     refused(checkpoint.to_safetensors(DType::F16), &[name, "-3e38", "F16", "store F32"]);
     let broken = Tensor::new(&[0f32, 1., f32::NAN, 0., 0., 0., 0., 0.], &Device::Cpu).unwrap();
     checkpoint.weights.insert(name.to_string(), broken);
     let bytes = checkpoint.to_safetensors(DType::F32).unwrap();
     let said = format!("{name} has the value NaN at 2");
-    refused(Checkpoint::from_safetensors("memory", &bytes, None, &Device::Cpu), &[&said]);
+    refused(Checkpoint::from_bytes("memory", &bytes, None, &Device::Cpu), &[&said]);
 }
 
 #[test]
