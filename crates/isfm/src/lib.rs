@@ -11,6 +11,7 @@ mod luma;
 mod memory;
 mod normalize;
 mod plane;
+mod pyramid;
 mod system;
 mod tiling;
 
@@ -23,7 +24,7 @@ pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
 #[cfg(feature = "cuda")]
 pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;
-pub use memory::per_pixel as memory_per_pixel;
+pub use memory::memory_per_pixel;
 pub use normalize::Normalize;
 pub use system::available_memory;
 pub use tiling::Tiling;

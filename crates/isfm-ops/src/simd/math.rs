@@ -15,18 +15,25 @@ pub(super) const EXP_P: [f32; 6] =
 pub(super) const EXP_MIN: f32 = -104.;
 pub(super) const EXP_MAX: f32 = 89.;
 
+/// x y + z, fused where every processor of the target has the instruction (NEON); elsewhere `mul_add`
+/// may be a slow library call.
+#[inline(always)]
+pub(super) fn fused<E: Real>(x: E, y: E, z: E) -> E {
+    if cfg!(target_arch = "aarch64") { x.mul_add(y, z) } else { x * y + z }
+}
+
 #[inline(always)]
 pub(super) fn exp_f32(x: f32) -> f32 {
     let c = if x < EXP_MIN { EXP_MIN } else { x };
     let c = if c > EXP_MAX { EXP_MAX } else { c };
     // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, and vectorises.
-    let n = (c * LOG2_E + 12_582_912.) - 12_582_912.;
-    let r = (c - n * LN2_HI) - n * LN2_LO;
+    let n = fused(c, LOG2_E, 12_582_912.) - 12_582_912.;
+    let r = fused(n, -LN2_LO, fused(n, -LN2_HI, c));
     let mut p = EXP_P[0];
     for &k in &EXP_P[1..] {
-        p = p * r + k;
+        p = fused(p, r, k);
     }
-    let p = p * (r * r) + r + 1.;
+    let p = fused(p, r * r, r) + 1.;
     let n = n as i32;
     let half = n >> 1;
     let pow2 = |k: i32| f32::from_bits(((k + 127) << 23) as u32);
@@ -53,11 +60,11 @@ pub(super) fn ln_f32(x: f32) -> f32 {
     ];
     let mut p = P[0];
     for &k in &P[1..] {
-        p = p * m + k;
+        p = fused(p, m, k);
     }
     let z = m * m;
-    let y = p * m * z + e * LN2_LO - 0.5 * z;
-    m + y + e * LN2_HI
+    let y = fused(e, LN2_LO, p * m * z) - 0.5 * z;
+    fused(e, LN2_HI, m + y)
 }
 
 // ln(1 + y)/y on [0, 1], relative error 3e-8.

@@ -1,4 +1,4 @@
-use super::math::{side_by_side, sum_each};
+use super::math::{fused, side_by_side, sum_each};
 use super::{Real, Simd, sealed};
 
 /// Vectors as plain arrays, for the compiler to vectorise as the target allows.
@@ -61,8 +61,11 @@ impl<E: Real, const N: usize> Simd for Portable<E, N> {
     }
     #[inline(always)]
     fn fma(self, a: [E; N], b: [E; N], c: [E; N]) -> [E; N] {
-        // Not `mul_add`: without the instruction that is a slow library call.
-        zip(zip(a, b, |x, y| x * y), c, |x, y| x + y)
+        let mut out = c;
+        for i in 0..N {
+            out[i] = fused(a[i], b[i], c[i]);
+        }
+        out
     }
     #[inline(always)]
     fn max(self, a: [E; N], b: [E; N]) -> [E; N] {
