@@ -124,7 +124,7 @@ fn train(args: Args) -> Result<()> {
         }
         for (side, skipped) in ["visible", "infrared"].into_iter().zip(folder.skipped()) {
             if skipped.total() > 0 {
-                eprintln!("warning: no pictures beside the {side} ones: {skipped}");
+                eprintln!("warning: not taken for pictures beside the {side} ones: {skipped}");
             }
         }
     }

@@ -72,7 +72,7 @@ impl Voice {
     /// What of folders was not taken for pictures.
     pub fn skipped<const N: usize>(self, folders: [(&Path, Skipped); N]) {
         for (folder, skipped) in folders.into_iter().filter(|(_, skipped)| skipped.total() > 0) {
-            self.say(format_args!("no pictures in {}: {skipped}", folder.display()));
+            self.say(format_args!("not taken for pictures in {}: {skipped}", folder.display()));
         }
     }
 }
