@@ -4,13 +4,6 @@
 //! The page and this program share nothing but memory: files go in by [`room`], pictures and messages
 //! come out by an address and a length. No more than that is needed, so there is no generated glue.
 
-#[path = "../../examples/src/paint.rs"]
-#[allow(dead_code)] // The examples use more of it.
-mod paint;
-#[path = "../../examples/src/text.rs"]
-#[allow(dead_code)]
-mod text;
-
 use std::cell::RefCell;
 use std::error::Error;
 use std::io::Cursor;
@@ -66,15 +59,6 @@ pub extern "C" fn fuse(resize: bool) -> bool {
         let visible = decode(visible).map_err(|e| format!("visible: {e}"))?;
         let infrared = decode(infrared).map_err(|e| format!("infrared: {e}"))?;
         show(&visible, &infrared, resize)
-    })
-}
-
-/// Paints a pair and fuses it. Whether it worked.
-#[unsafe(no_mangle)]
-pub extern "C" fn example() -> bool {
-    run(|_| {
-        let (visible, infrared) = paint::night_road();
-        show(&visible.into(), &infrared.into(), false)
     })
 }
 
@@ -174,13 +158,18 @@ mod tests {
 
     #[test]
     fn the_pictures_are_the_facades() {
-        assert!(example(), "{}", said());
-        let (visible, infrared) = paint::night_road();
-        let (visible, infrared) = (visible.into(), infrared.into());
+        let files = [
+            include_bytes!("../example/visible.jpg").as_slice(),
+            include_bytes!("../example/infrared.jpg"),
+        ];
+        put(0, files[0]);
+        put(1, files[1]);
+        assert!(fuse(false), "{}", said());
+        let [visible, infrared] = files.map(|file| image::load_from_memory(file).unwrap());
         let fused = Isfm::embedded().unwrap().fuse(&visible, &infrared).unwrap();
         PAGE.with_borrow(|page| {
             for (shown, image) in page.shown.iter().zip([visible, infrared, fused]) {
-                assert_eq!((shown.width, shown.height), paint::SIZE);
+                assert_eq!((shown.width, shown.height), (640, 480));
                 assert!(shown.rgba == image.to_rgba8().into_raw());
             }
         });
@@ -194,7 +183,7 @@ mod tests {
         for (files, resize, want) in [
             ([&visible, &visible], false, ""),
             ([&visible, &infrared], true, ""),
-            ([&visible, &infrared], false, "30×20"),
+            ([&visible, &infrared], false, "30x20"),
             ([&b"no picture".to_vec(), &infrared], false, "visible: "),
             ([&visible, &infrared[..40].to_vec()], false, "infrared: "),
             ([&Vec::new(), &visible], false, "visible: "),
