@@ -8,7 +8,9 @@ mod atomic;
 pub mod checkpoint;
 mod error;
 pub mod pairs;
+mod text;
 
 pub use atomic::{is_unfinished, sync_folder, write_atomically};
 pub use error::{Error, Result};
 pub use pairs::{PICTURE_EXTENSIONS, Pairing, is_picture};
+pub use text::{read_text, without_mark};

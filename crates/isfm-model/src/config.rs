@@ -63,7 +63,7 @@ impl Pyramid {
 
     /// Maps that the network gives: without gates the fused picture alone; with them the weight of
     /// the base and the share of its weighting, then for each level, the finest first, a preference
-    /// and a gain ([`PyramidPair::fuse`](crate::PyramidPair::fuse)).
+    /// and a gain ([`fuse_bases`](Self::fuse_bases), [`fuse_details`](Self::fuse_details)).
     pub fn outputs(&self) -> usize {
         if self.gates { 2 + 2 * (self.levels + self.deeper) } else { 1 }
     }
@@ -150,7 +150,7 @@ impl Config {
     /// If it is not JSON, has an unknown key or a value out of range.
     pub fn from_json(text: &str) -> Result<Self> {
         // An object first: serde would take an empty array for a struct of defaults.
-        let object = serde_json::from_str::<serde_json::Map<_, _>>(text)?;
+        let object = serde_json::from_str::<serde_json::Map<_, _>>(isfm_files::without_mark(text))?;
         let config: Self = serde_json::from_value(object.into())?;
         config.validate()?;
         Ok(config)
@@ -162,7 +162,7 @@ impl Config {
     /// If the file cannot be read, or as [`Config::from_json`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
-        match std::fs::read_to_string(&path) {
+        match isfm_files::read_text(&path) {
             Ok(text) => Self::from_json(&text)
                 .map_err(|source| Error::ConfigFile { path, source: Box::new(source) }),
             Err(source) => Err(isfm_files::Error::Read { path, source }.into()),

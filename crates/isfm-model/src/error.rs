@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use candle_core::DType;
 use isfm_files::checkpoint::Difference;
 
 use crate::{Config, Preset};
@@ -61,6 +62,16 @@ pub enum Error {
         /// The configuration that they look like, if any.
         looks: Option<Box<Config>>,
     },
+    /// A weight that a type of elements cannot hold.
+    #[error("{name} has the value {value:e}, which {dtype:?} cannot hold: store F32 or BF16")]
+    Range {
+        /// The weight's tensor.
+        name: String,
+        /// Its value.
+        value: f32,
+        /// The type.
+        dtype: DType,
+    },
     /// Input images of a shape the network cannot take.
     #[error("{what} is {got:?}, needs {needed}")]
     Input {
@@ -112,6 +123,7 @@ mod tests {
                 difference: Box::default(),
                 looks: Some(Box::new(config)),
             },
+            Error::Range { name: text("bias"), value: 1e5, dtype: DType::F16 },
             Error::Input { what: "it", got: vec![1], needed: text("2") },
             Error::Candle(candle_core::Error::Msg(text("no kernel"))),
         ] {
@@ -126,6 +138,7 @@ mod tests {
                 Error::Config { .. }
                 | Error::UnknownPreset(_)
                 | Error::Mismatch { .. }
+                | Error::Range { .. }
                 | Error::Input { .. } => says_once(&error, &error.to_string()),
             }
         }

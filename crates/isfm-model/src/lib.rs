@@ -13,5 +13,5 @@ pub use config::{Config, Preset, Pyramid};
 pub use error::{Error, Result};
 pub use init::initial_weights;
 pub use network::{Network, ParameterCounts, Stages, tensor_shapes};
-pub use pyramid::{PyramidFusion, PyramidPair};
+pub use pyramid::PyramidFusion;
 pub use weights::Weights;

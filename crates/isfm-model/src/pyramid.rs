@@ -18,96 +18,112 @@ const DEEP_SHARPNESS: f64 = 1.;
 /// gives it 95 %.
 const BASE_SHARPNESS: f64 = 60.;
 
-/// Two pictures as Laplacian pyramids (Burt & Adelson, 1983): the detail of each level, and the bases
-/// that the network fuses.
-#[derive(Clone, Debug)]
-pub struct PyramidPair {
-    pyramid: Pyramid,
-    pictures: [Tensor; 2],
-    /// Visible and infrared, the finest level first.
-    details: Vec<[Tensor; 2]>,
-    bases: [Tensor; 2],
-}
-
-impl PyramidPair {
-    /// Takes two pictures apart.
+/// The steps of fusing two pictures as Laplacian pyramids (Burt & Adelson, 1983). The network's
+/// `outputs` for the [bases](Self::base) come between the first and the second; [`PyramidFusion`] runs
+/// all of them. Pictures are on the CPU.
+impl Pyramid {
+    /// The base of a picture: L times half its size ([`pyr_down`]).
     ///
     /// # Shapes
-    /// `visible` and `infrared`: B×1×H×W, of one shape, of any size from 1×1, on the CPU.
+    /// - `picture`: B×1×H×W, of any size from 1×1
+    /// - returns B×1×⌈H/2ᴸ⌉×⌈W/2ᴸ⌉
     ///
     /// # Errors
-    /// If the shapes are not as above.
-    pub fn new(pyramid: Pyramid, visible: &Tensor, infrared: &Tensor) -> Result<Self> {
-        let pictures = [visible.clone(), infrared.clone()];
-        let mut bases = pictures.clone();
-        let mut details = Vec::with_capacity(pyramid.levels);
-        for _ in 0..pyramid.levels {
-            let (detail, smaller) = split(&bases)?;
-            details.push(detail);
-            bases = smaller;
+    /// If the shape is not as above.
+    pub fn base(&self, picture: &Tensor) -> Result<Tensor> {
+        let mut base = picture.clone();
+        for _ in 0..self.levels {
+            base = pyr_down(&base)?;
         }
-        Ok(Self { pyramid, pictures, details, bases })
+        Ok(base)
     }
 
-    /// The visible and the infrared base, B×1×⌈H/2ᴸ⌉×⌈W/2ᴸ⌉.
-    pub fn bases(&self) -> [&Tensor; 2] {
-        self.bases.each_ref()
+    /// The fused base, and with gates what merges the details above it.
+    ///
+    /// Without gates the network gives the fused base itself (C = 1), which is returned. With gates
+    /// it gives C = 2 + 2 (L + [`deeper`](Self::deeper)) maps w, m, p₁, q₁, p₂, q₂, … The base is
+    /// merged in two ways, whose results are mixed in the shares σ(m) and 1 − σ(m):
+    /// - pixel by pixel: V + σ(w + 60 (I − V)) (I − V), which lies between the sources;
+    /// - as a pyramid of its own, whose details are merged as in
+    ///   [`fuse_details`](Self::fuse_details) but by a softer choice, with p and q made smaller, and
+    ///   whose base is merged pixel by pixel.
+    ///
+    /// # Shapes
+    /// - `bases`: visible and infrared, B×1×h×w
+    /// - `outputs`: B×C×h×w, what the network gives for them
+    /// - returns B×1×h×w, with gates B×(1 + 2L)×h×w: the fused base, p₁, q₁, p₂, …
+    ///
+    /// # Errors
+    /// If `outputs` has another shape.
+    pub fn fuse_bases(&self, bases: [&Tensor; 2], outputs: &Tensor) -> Result<Tensor> {
+        if !self.gates {
+            return Ok(outputs.clone());
+        }
+        let bases = bases.map(Tensor::clone);
+        let gate = |at, count| outputs.narrow(1, at, count);
+        let weight = gate(0, 1)?;
+        let mut fused = weighted(&bases, &weight)?;
+        if self.deeper > 0 {
+            let deep = gate(2 + 2 * self.levels, 2 * self.deeper)?;
+            let deep = merge_bases(bases, &weight, &deep)?;
+            let share = candle_nn::ops::sigmoid(&gate(1, 1)?)?;
+            fused = (((fused - &deep)? * share)? + deep)?;
+        }
+        Ok(Tensor::cat(&[fused, gate(2, 2 * self.levels)?], 1)?)
     }
 
     /// Puts the fused picture together, B×1×H×W, not clamped.
     ///
-    /// `outputs` is what the network gives for the bases, B×C×⌈H/2ᴸ⌉×⌈W/2ᴸ⌉. Without gates it is the
-    /// fused base (C = 1), and the details are merged with p = q = 0.
+    /// The details of level l are merged by [`merge_details`] with pₗ and qₗ, enlarged to its size;
+    /// without gates both are 0. With gates a pixel is limited at last to 1.25 max(V, I) + 1/255:
+    /// beside a bright edge details of both sources may add up to light where neither has any, as on
+    /// the background of medical pictures.
     ///
-    /// With gates it is C = 2 + 2 (L + [`deeper`](Pyramid::deeper)) maps w, m, p₁, q₁, p₂, q₂, … The
-    /// details of level l are merged by [`merge_details`] with p and q of that level, enlarged to its
-    /// size. The base is merged in two ways, whose results are mixed in the shares σ(m) and 1 − σ(m):
-    /// - pixel by pixel: V + σ(w + 60 (I − V)) (I − V), which lies between the sources;
-    /// - as a pyramid of its own, whose details are merged likewise, with p and q made smaller, and
-    ///   whose base is merged pixel by pixel.
+    /// A pixel of the result depends on sources and base less than 8·2ᴸ pixels away.
     ///
-    /// At last a pixel is limited to 1.25 max(V, I) + 1/255: beside a bright edge details of both
-    /// sources may add up to light where neither has any, as on the background of medical pictures.
+    /// # Shapes
+    /// - `visible`, `infrared`: B×1×H×W
+    /// - `fused_bases`: what [`fuse_bases`](Self::fuse_bases) gives for their bases
     ///
     /// # Errors
-    /// If `outputs` has another shape.
-    pub fn fuse(self, outputs: &Tensor) -> Result<Tensor> {
-        let Self { pyramid: Pyramid { levels, gates, deeper }, pictures, details, bases } = self;
-        let (fused, controls) = if gates {
-            let gate = |at, count| outputs.narrow(1, at, count);
-            let controls = gate(2, 2 * levels)?;
-            let direct = weighted(&bases, &gate(0, 1)?)?;
-            if deeper == 0 {
-                (direct, controls)
-            } else {
-                let deep = gate(2 + 2 * levels, 2 * deeper)?;
-                let deep = merge_bases(bases, &gate(0, 1)?, &deep)?;
-                let share = candle_nn::ops::sigmoid(&gate(1, 1)?)?;
-                ((((direct - &deep)? * share)? + deep)?, controls)
-            }
-        } else {
-            let (batch, _, height, width) = outputs.dims4()?;
-            let shape = (batch, 2 * levels, height, width);
-            (outputs.clone(), Tensor::zeros(shape, outputs.dtype(), outputs.device())?)
-        };
-        let mut controls = controls;
-        let mut fused = fused;
+    /// If the shapes are not as above.
+    pub fn fuse_details(
+        &self,
+        visible: &Tensor,
+        infrared: &Tensor,
+        fused_bases: &Tensor,
+    ) -> Result<Tensor> {
+        let mut details = Vec::with_capacity(self.levels);
+        let mut smaller = [visible.clone(), infrared.clone()];
+        for _ in 0..self.levels {
+            let (detail, next) = split(&smaller)?;
+            details.push(detail);
+            smaller = next;
+        }
+        drop(smaller);
+        let mut controls =
+            if self.gates { Some(fused_bases.narrow(1, 1, 2 * self.levels)?) } else { None };
+        let mut fused = fused_bases.narrow(1, 0, 1)?;
         for (level, detail) in details.into_iter().enumerate().rev() {
-            let (_, _, height, width) = detail[0].dims4()?;
-            // The controls of this level and of the finer ones.
-            controls = pyr_up(&controls.narrow(1, 0, 2 * level + 2)?, height, width)?;
-            let control = controls.narrow(1, 2 * level, 2)?;
+            let (batch, _, height, width) = detail[0].dims4()?;
+            if let Some(coarse) = controls {
+                // The controls of this level and of the finer ones.
+                controls = Some(pyr_up(&coarse.narrow(1, 0, 2 * level + 2)?, height, width)?);
+            }
+            let control = match &controls {
+                Some(controls) => controls.narrow(1, 2 * level, 2)?,
+                None => Tensor::zeros((batch, 2, height, width), fused.dtype(), fused.device())?,
+            };
             fused = add_detail(&fused, &detail, &control, SHARPNESS)?;
         }
-        if gates {
-            let [visible, infrared] = &pictures;
+        if self.gates {
             fused = fused.minimum(&visible.maximum(infrared)?.affine(1.25, 1. / 255.)?)?;
         }
         Ok(fused)
     }
 }
 
-/// V + σ(weight + 20 (I − V)) (I − V).
+/// V + σ(weight + 60 (I − V)) (I − V).
 fn weighted([visible, infrared]: &[Tensor; 2], weight: &Tensor) -> Result<Tensor> {
     let difference = (infrared - visible)?;
     let weight = (weight + (&difference * BASE_SHARPNESS)?)?;
@@ -183,8 +199,22 @@ impl PyramidFusion {
         &self.network
     }
 
-    /// Fuses. The network runs where its weights are and in their element type, the pyramid on the
-    /// CPU, where pictures and result are.
+    /// What the network makes of two bases ([`Pyramid::base`]). It runs where its weights are and in
+    /// their element type; the result is on the CPU and of the bases' type.
+    ///
+    /// # Shapes
+    /// - `visible`, `infrared`: B×1×h×w in [0, 1], on the CPU, at least 2×2
+    /// - returns B×C×h×w, C being [`Pyramid::outputs`]
+    ///
+    /// # Errors
+    /// If the shapes differ or are not as above.
+    pub fn outputs(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
+        let there = |base: &Tensor| base.to_dtype(self.dtype)?.to_device(&self.device);
+        let outputs = self.network.forward(&there(visible)?, &there(infrared)?)?;
+        Ok(outputs.to_device(&Device::Cpu)?.to_dtype(visible.dtype())?)
+    }
+
+    /// Fuses.
     ///
     /// # Shapes
     /// - `visible`, `infrared`: B×1×H×W in [0, 1], on the CPU; the bases (H and W divided by 2ᴸ) at
@@ -194,11 +224,10 @@ impl PyramidFusion {
     /// # Errors
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-        let pair = PyramidPair::new(self.pyramid, visible, infrared)?;
-        let own = visible.dtype();
-        let there = |base: &Tensor| base.to_dtype(self.dtype)?.to_device(&self.device);
-        let [visible, infrared] = pair.bases().map(there);
-        let outputs = self.network.forward(&visible?, &infrared?)?;
-        pair.fuse(&outputs.to_device(&Device::Cpu)?.to_dtype(own)?)
+        let pyramid = &self.pyramid;
+        let bases = [pyramid.base(visible)?, pyramid.base(infrared)?];
+        let outputs = self.outputs(&bases[0], &bases[1])?;
+        let fused = pyramid.fuse_bases(bases.each_ref(), &outputs)?;
+        pyramid.fuse_details(visible, infrared, &fused)
     }
 }

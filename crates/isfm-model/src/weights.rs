@@ -1,5 +1,8 @@
 //! Sets of named tensors, and holding one against a configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
 use isfm_files::checkpoint::{Difference, Tensors};
 
 use crate::{Config, Error, Pyramid, Result, tensor_shapes};
@@ -14,9 +17,33 @@ pub(crate) fn is_used(name: &str) -> bool {
     !name.split('.').any(constant) && !name.starts_with("norm.")
 }
 
-/// Checks that `weights` are exactly those of `config`, and names every difference at once.
-pub(crate) fn check(origin: &str, config: &Config, weights: &Weights) -> Result<()> {
-    let difference = Difference::between(weights, &tensor_shapes(config)?);
+/// Whether a name is one that a network of some configuration has.
+pub(crate) fn is_known(name: &str) -> bool {
+    static KNOWN: OnceLock<BTreeSet<String>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        // Layers and blocks differ in their numbers only; no configuration of one fails.
+        let shapes = tensor_shapes(&Config { depths: vec![1], ..Config::default() });
+        shapes.unwrap_or_default().keys().map(|name| without_numbers(name)).collect()
+    });
+    known.contains(&without_numbers(name))
+}
+
+fn without_numbers(name: &str) -> String {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let parts = name.split('.').map(|part| if number(part) { "#" } else { part });
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// Checks that `weights` are exactly those of `config`, and names every difference at once, with
+/// `others`, which were found beside them.
+pub(crate) fn check(
+    origin: &str,
+    config: &Config,
+    weights: &Weights,
+    others: Vec<String>,
+) -> Result<()> {
+    let mut difference = Difference::between(weights, &tensor_shapes(config)?);
+    difference.unexpected.extend(others);
     if difference.is_empty() {
         return Ok(());
     }
@@ -25,25 +52,35 @@ pub(crate) fn check(origin: &str, config: &Config, weights: &Weights) -> Result<
     Err(Error::Mismatch { origin, config, difference, looks })
 }
 
-/// The configuration that the tensors' names and shapes speak of, if they are an ISFM network's.
+/// The configuration that most of the tensors' names and shapes speak of, if any do: some tensors
+/// may be missing, or of another shape.
 pub(crate) fn infer_config(weights: &Weights) -> Option<Config> {
-    let dim = |name: &str, axis: usize| weights.get(name)?.dims().get(axis).copied();
-    // How many of prefix.0, prefix.1, … there are.
-    let count = |prefix: String| {
-        let exists = |i: &usize| {
-            let prefix = format!("{prefix}{i}.");
-            let next = weights.range(prefix.clone()..).next();
-            next.is_some_and(|(name, _)| name.starts_with(&prefix))
-        };
-        (0..).take_while(exists).count()
+    // The size along an axis that most tensors have of those whose names end so.
+    let most = |ends: &[&str], axis: usize| {
+        let mut votes = BTreeMap::new();
+        let named = weights.iter().filter(|(name, _)| ends.iter().any(|end| name.ends_with(end)));
+        for size in named.filter_map(|(_, tensor)| tensor.dims().get(axis)) {
+            *votes.entry(*size).or_insert(0) += 1;
+        }
+        votes.into_iter().max_by_key(|&(_, votes)| votes).map(|(size, _)| size)
     };
-    let embed_dim = dim("conv1_before.2.weight", 0)?;
-    let layers = count("ISF_layers.".to_string());
+    // One more than the largest number that stands behind a prefix.
+    let count = |prefix: &str| {
+        let number = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse().ok();
+        weights.keys().filter_map(number).max().map_or(0, |last: usize| last.saturating_add(1))
+    };
+    const MOST: usize = 16; // as `Config::validate` has it
+    let width =
+        [".ln_1.weight", ".ln_2.weight", ".skip_scale", ".dw_conv_3.bias", "_before.2.bias"];
+    let embed_dim = most(&width, 0)?;
+    let layers = count("ISF_layers.").max(count("MFF_layers.")).clamp(1, MOST);
+    let depth = |k| count(&format!("ISF_layers.{k}.ISF.blocks.")).clamp(1, MOST);
+    let defaults = Config::default();
     let config = Config {
         embed_dim,
-        depths: (0..layers).map(|k| count(format!("ISF_layers.{k}.ISF.blocks."))).collect(),
-        d_state: dim("ISF_layers.0.ISF.blocks.0.FGS.A_logs", 1)?,
-        expand: dim("ISF_layers.0.ISF.blocks.0.FGS.dt_projs_bias", 1)? / embed_dim.max(1),
+        depths: (0..layers).map(depth).collect(),
+        d_state: most(&[".A_logs"], 1).unwrap_or(defaults.d_state),
+        expand: most(&[".dt_projs_bias"], 1).map_or(defaults.expand, |d| d / embed_dim.max(1)),
         // How many levels there are of each kind no shape says.
         pyramid: Pyramid::default(),
     };

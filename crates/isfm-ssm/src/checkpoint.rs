@@ -31,8 +31,8 @@ pub struct MambaCheckpoint {
 }
 
 impl MambaCheckpoint {
-    /// Reads a file of the forms that [`isfm_files::checkpoint::read`] takes: `.safetensors`, or a
-    /// `state_dict` that `torch.save` wrote in its zip form (`.bin`, `.pt`, `.pth`). Without
+    /// Reads a file of the forms that [`isfm_files::checkpoint`] takes: `.safetensors`, or what
+    /// `torch.save` wrote (`.bin`, `.pt`, `.pth`), from whatever dictionary has the model's names. Without
     /// `config` the sizes are those of the tensors.
     ///
     /// # Errors
@@ -44,8 +44,8 @@ impl MambaCheckpoint {
         device: &Device,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let file = checkpoint::read(path, device, |_| true)?;
-        Self::from_tensors(&path.display().to_string(), file.tensors, config)
+        let file = checkpoint::read(path, device, is_known)?;
+        Self::assemble(&path.display().to_string(), file.tensors, file.others, config)
     }
 
     /// As [`MambaCheckpoint::read`], from tensors that are in memory already, or were read from
@@ -56,6 +56,16 @@ impl MambaCheckpoint {
     pub fn from_tensors(
         origin: &str,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
+        config: Option<&MambaLmConfig>,
+    ) -> Result<Self> {
+        Self::assemble(origin, tensors, vec![], config)
+    }
+
+    /// From tensors, and the names of others that were found beside them.
+    fn assemble(
+        origin: &str,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        others: Vec<String>,
         config: Option<&MambaLmConfig>,
     ) -> Result<Self> {
         let broken = |message: String| -> candle_core::Error {
@@ -76,7 +86,7 @@ impl MambaCheckpoint {
             Some(config) => *config,
             None => infer(&all).map_err(broken)?,
         };
-        check(&all, &config).map_err(broken)?;
+        check(&all, others, &config).map_err(broken)?;
         Ok(Self { tensors: all, config })
     }
 
@@ -139,6 +149,18 @@ fn short_name(name: &str) -> String {
     }
 }
 
+/// Whether a name is one that a model of some configuration has.
+fn is_known(name: &str) -> bool {
+    let name = short_name(name);
+    let Some((number, part)) = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'))
+    else {
+        return ["embedding.weight", "norm_f.weight", "lm_head.weight"].contains(&name.as_str());
+    };
+    let block = MambaConfig { conv_bias: true, bias: true, ..MambaConfig::new(1) };
+    let layer = needed(&MambaLmConfig { block, ..MambaLmConfig::new(1, 1, 1) });
+    number.bytes().all(|b| b.is_ascii_digit()) && layer.contains_key(&format!("layers.0.{part}"))
+}
+
 /// The configuration, from the tensors' shapes and names.
 fn infer(tensors: &Tensors) -> Checked<MambaLmConfig> {
     let mixer = |name: &str| format!("layers.0.mixer.{name}");
@@ -191,14 +213,15 @@ fn is_tied(tensors: &Tensors) -> bool {
 }
 
 /// Names all that is missing, unexpected or of another shape.
-fn check(tensors: &Tensors, config: &MambaLmConfig) -> Checked<()> {
+fn check(tensors: &Tensors, others: Vec<String>, config: &MambaLmConfig) -> Checked<()> {
     config.block.validate().map_err(|e| e.to_string())?;
     let mut needed = needed(config);
     if !needed.contains_key("lm_head.weight") && tensors.contains_key("lm_head.weight") {
         // Released files store a tied projection again.
         needed.insert("lm_head.weight".to_string(), vec![config.vocab_size, config.block.d_model]);
     }
-    let difference = Difference::between(tensors, &needed);
+    let mut difference = Difference::between(tensors, &needed);
+    difference.unexpected.extend(others);
     if !difference.is_empty() {
         return Err(format!("the tensors do not fit the configuration:\n  {difference}"));
     }

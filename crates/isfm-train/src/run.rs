@@ -59,7 +59,7 @@ impl RunFile {
     /// If it cannot be read, or as [`RunFile::parse`].
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = isfm_files::read_text(path).map_err(Error::io(path))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -71,6 +71,7 @@ impl RunFile {
     /// for values out of range.
     pub fn parse(origin: &str, text: &str) -> Result<Self> {
         let wrong = |problem: String| Error::RunFile { origin: origin.to_string(), problem };
+        let text = isfm_files::without_mark(text);
         let sections: Map<String, Value> = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?
         } else {

@@ -235,7 +235,7 @@ impl Builder {
             }
             config.pyramid.levels = levels;
         }
-        tiling::validate(options.tiling, config.pyramid.levels)?;
+        tiling::validate(options.tiling)?;
         let usual = if self_contained { Borders::Extend } else { Borders::Released };
         let borders = borders.unwrap_or(usual);
         for tensor in weights.values_mut() {

@@ -16,6 +16,6 @@ pub(crate) fn checkpoint() -> Result<&'static Checkpoint> {
     if let Some(decoded) = DECODED.get() {
         return Ok(decoded);
     }
-    let decoded = Checkpoint::from_safetensors("(embedded)", BYTES, None, &Device::Cpu)?;
+    let decoded = Checkpoint::from_bytes("(embedded)", BYTES, None, &Device::Cpu)?;
     Ok(DECODED.get_or_init(|| decoded))
 }

@@ -9,8 +9,9 @@ use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
-use crate::plane::{Channel, Plane, View};
-use crate::tiling::{Grid, Plan, Tiling};
+use crate::plane::{Channel, Plane, View, append, planes, tensor};
+use crate::pyramid::{PyramidPlan, Share};
+use crate::tiling::{Grid, MIN_AUTO_EDGE, Plan, Tiling};
 use crate::{Error, Result, Side, luma, memory, normalize};
 
 /// What the network sees beyond the image's border.
@@ -29,7 +30,7 @@ pub enum Borders {
 }
 
 impl Borders {
-    /// Pixels that are seen beyond the image on every side: eight of the network's, which are 2ᴸ wide.
+    /// Pixels that are seen beyond the image on every side: eight of the network's, each 2ᴸ wide.
     /// The rim is about three wide, with fainter ripples behind it. Even, so that the wavelet's 2×2
     /// blocks stay the image's.
     fn margin(self, levels: usize) -> usize {
@@ -102,7 +103,7 @@ impl Isfm {
     /// caller's own images and the result. An estimate, made to be a little high.
     pub fn memory_needed(&self, width: u32, height: u32) -> usize {
         let (width, height) = (width as usize, height as usize);
-        let whole = self.whole(width, height).bytes(memory::per_pixel(&self.config));
+        let whole = self.steps(width, height, Share::Whole).bytes();
         whole.saturating_add(self.held(width, height))
     }
 
@@ -197,18 +198,41 @@ impl Isfm {
         rows: &mut dyn FnMut(usize, View<'_>),
     ) -> Result<()> {
         let (width, height) = visible.size();
-        let see = |[x, y]: [isize; 2], width, height| {
-            let seen = |channel: &dyn Channel| channel.window(x, y, width, height);
-            self.forward(seen(visible), seen(infrared))
-        };
         let plan = self.plan(width, height)?;
-        let Some((low, high)) = self.options.stretch else { return plan.run(see, rows) };
+        let Some((low, high)) = self.options.stretch else {
+            return self.run(&plan, visible, infrared, rows);
+        };
         // The percentiles are known when the last row is.
         let mut fused = Vec::with_capacity(width * height);
-        plan.run(see, |y, rows| append(&mut fused, [width, height], y, rows))?;
+        self.run(&plan, visible, infrared, &mut |y, rows| {
+            append(&mut fused, [width, height], y, rows);
+        })?;
         normalize::stretch(&mut fused, low, high);
         rows(0, View { width, height, data: &fused });
         Ok(())
+    }
+
+    fn run(
+        &self,
+        plan: &Steps,
+        visible: &dyn Channel,
+        infrared: &dyn Channel,
+        rows: &mut dyn FnMut(usize, View<'_>),
+    ) -> Result<()> {
+        match plan {
+            Steps::Network(plan, _) => {
+                let see = |[x, y]: [isize; 2], width, height| {
+                    let seen = |channel: &dyn Channel| channel.window(x, y, width, height);
+                    let fused = self.network(seen(visible), seen(infrared))?;
+                    Ok(fused.into_iter().map(Plane::clamped).collect())
+                };
+                plan.run(1, see, |_, y, picture| rows(y, picture))
+            }
+            Steps::Pyramid(plan) => {
+                let network = |visible, infrared| self.network(visible, infrared);
+                plan.run([visible, infrared], network, rows)
+            }
+        }
     }
 
     /// Bytes of fused luma that are held until the last row is there.
@@ -217,70 +241,78 @@ impl Isfm {
         per_pixel.saturating_mul(width.saturating_mul(height))
     }
 
-    /// The image in one piece, of even size unless the released program's borders are asked for.
-    fn whole(&self, width: usize, height: usize) -> Plan {
-        let levels = self.config.pyramid.levels;
-        if self.borders == Borders::Released && levels == 0 && width > 1 && height > 1 {
-            return Plan::whole(width, height, 0);
+    /// How a picture is fused, as much of it at once as `share` says.
+    fn steps(&self, width: usize, height: usize, share: Share) -> Steps {
+        let pyramid = self.config.pyramid;
+        let per_pixel = memory::per_pixel(&self.config);
+        let margin = self.borders.margin(pyramid.levels);
+        if pyramid.levels > 0 {
+            let size = [width, height];
+            return Steps::Pyramid(PyramidPlan::new(pyramid, per_pixel, size, margin, share));
         }
-        let [width, height] = [width, height].map(|n| n.next_multiple_of(2 << levels));
-        Plan::whole(width, height, self.borders.margin(levels))
-    }
-
-    fn plan(&self, width: usize, height: usize) -> Result<Plan> {
-        let whole = self.whole(width, height);
-        let held = self.held(width, height);
-        let levels = self.config.pyramid.levels;
-        let unit = 2 << levels;
-        let [width, height] = [width, height].map(|n| n.next_multiple_of(unit));
-        let grid = Grid { width, height, margin: self.borders.margin(levels), unit };
-        let plan = match self.options.tiling {
-            Tiling::Whole => return Ok(whole),
-            Tiling::Edge(edge) => grid.edge(edge),
-            Tiling::Auto => {
-                let per_pixel = memory::per_pixel(&self.config);
-                let asked = self.options.memory_limit;
-                let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
-                let room = limit.saturating_sub(held);
-                if whole.bytes(per_pixel) <= room {
-                    return Ok(whole);
-                }
-                let smallest = grid.smallest();
-                match (grid.within(room, per_pixel), asked) {
-                    (Some(plan), _) => plan,
-                    // Nobody asked for the default limit: do the best there is.
-                    (None, None) => smallest,
-                    (None, Some(limit)) => {
-                        let needed = smallest.bytes(per_pixel).saturating_add(held);
-                        return Err(Error::MemoryLimit { limit, needed });
-                    }
-                }
+        // The released program's borders leave a whole image as it is, of odd size or not.
+        let bare = self.borders == Borders::Released && width > 1 && height > 1;
+        let whole = Plan::whole(width, height, 0);
+        let [width, height] = [width, height].map(|n| n.next_multiple_of(2));
+        let whole = if bare { whole } else { Plan::whole(width, height, margin) };
+        let grid = Grid { width, height, margin, least: MIN_AUTO_EDGE, channels: 1 };
+        let plan = match share {
+            Share::Edge(edge) => grid.edge(edge),
+            Share::Within(limit) if grid.bytes(&whole, per_pixel) > limit => {
+                grid.within(limit, per_pixel)
             }
+            Share::Whole | Share::Within(_) => whole.clone(),
         };
-        Ok(if plan.is_whole() { whole } else { plan })
+        let plan = if plan.is_whole() { whole } else { plan };
+        let bytes = grid.bytes(&plan, per_pixel);
+        Steps::Network(plan, bytes)
     }
 
-    fn forward(&self, visible: Plane, infrared: Plane) -> Result<Plane> {
-        let (width, height) = (visible.width, visible.height);
-        let shape = (1, 1, height, width);
-        let input = |mut plane: Plane| -> Result<Tensor> {
-            plane.data.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
-            Ok(Tensor::from_vec(plane.data, shape, &Device::Cpu)?)
+    fn plan(&self, width: usize, height: usize) -> Result<Steps> {
+        let held = self.held(width, height);
+        let asked = self.options.memory_limit;
+        let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
+        let share = match self.options.tiling {
+            Tiling::Whole => Share::Whole,
+            Tiling::Edge(edge) => Share::Edge(edge),
+            Tiling::Auto => Share::Within(limit.saturating_sub(held)),
         };
-        let fused = self.fusion.forward(&input(visible)?, &input(infrared)?)?;
-        let data = fused.flatten_all()?.to_vec1::<f32>()?;
-        if data.iter().any(|v| !v.is_finite()) {
+        let steps = self.steps(width, height, share);
+        let needed = steps.bytes().saturating_add(held);
+        // Nobody asked for the default limit: the smallest tiles are the best there is.
+        if let (Tiling::Auto, Some(limit)) = (self.options.tiling, asked)
+            && needed > limit
+        {
+            return Err(Error::MemoryLimit { limit, needed });
+        }
+        Ok(steps)
+    }
+
+    /// What the network gives for two pictures or bases: one plane, or with gates several.
+    fn network(&self, visible: Plane, infrared: Plane) -> Result<Vec<Plane>> {
+        let [visible, infrared] = [visible, infrared].map(|plane| tensor(plane.clamped()));
+        let outputs = self.fusion.outputs(&visible?, &infrared?)?;
+        let outputs = planes(&outputs)?;
+        if outputs.iter().any(|plane| plane.data.iter().any(|v| !v.is_finite())) {
             return Err(Error::NotFiniteOutput);
         }
-        let data = data.into_iter().map(|v| v.clamp(0., 1.)).collect();
-        Ok(Plane { width, height, data })
+        Ok(outputs)
     }
 }
 
-/// Adds what of some rows, the first of which is row `y`, lies in an image of `width`×`height`.
-fn append(fused: &mut Vec<f32>, [width, height]: [usize; 2], y: usize, rows: View<'_>) {
-    for row in rows.data.chunks_exact(rows.width).take(height - y.min(height)) {
-        fused.extend_from_slice(&row[..width]);
+/// How a picture is fused.
+enum Steps {
+    /// By the network alone; and the bytes that takes.
+    Network(Plan, usize),
+    Pyramid(PyramidPlan),
+}
+
+impl Steps {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Network(_, bytes) => *bytes,
+            Self::Pyramid(plan) => plan.bytes(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod luma;
 mod memory;
 mod normalize;
 mod plane;
+mod pyramid;
 mod tiling;
 
 pub use builder::Builder;

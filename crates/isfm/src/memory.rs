@@ -2,15 +2,25 @@
 
 use isfm_model::Config;
 
-/// Bytes for each pixel of what is fused at once, beside the caller's own images and the result: the
-/// network's feature maps, and the planes (two lumas and the result as `f32`, and their copies).
+/// Bytes for each pixel that the network sees at once: its feature maps, and the planes (two lumas
+/// and the result as `f32`, and their copies).
 pub(crate) fn per_pixel(config: &Config) -> usize {
-    match config.pyramid.levels {
-        0 => maps(config).saturating_add(24),
-        // A quarter of the pixels for each level; and of the pyramid at most 14 planes of the finest
-        // level and a third of that below.
-        levels => (maps(config) >> (2 * levels)).saturating_add(24 + 4 * 14 * 4 / 3),
-    }
+    maps(config).saturating_add(24)
+}
+
+/// Bytes for each pixel of a picture that is taken apart and put together on a pyramid: two lumas and
+/// the result, and at most 14 planes of the finest level and a third of that below.
+pub(crate) const PYRAMID_PLANES: usize = 24 + 4 * 14 * 4 / 3;
+
+/// Bytes for each pixel of so many planes of a base.
+pub(crate) const fn base_planes(count: usize) -> usize {
+    count * size_of::<f32>()
+}
+
+/// Bytes for each pixel of a base while it is merged: both bases, the network's outputs twice and what
+/// is made of them, and the pyramid below.
+pub(crate) const fn merged_bases(outputs: usize) -> usize {
+    base_planes(2 + 3 * outputs) + PYRAMID_PLANES
 }
 
 /// Bytes for each pixel of an image whose fused luma is stretched: the luma, and the copy in which its

@@ -1,6 +1,9 @@
 //! One channel of an image as floats.
 
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+
+use crate::Result;
 
 /// One channel of an image, of which pieces are taken as floats.
 pub(crate) trait Channel: Sync {
@@ -44,6 +47,12 @@ impl Plane {
         Self { width, height, data: vec![0.; width * height] }
     }
 
+    /// With every value in [0, 1].
+    pub(crate) fn clamped(mut self) -> Self {
+        self.data.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
+        self
+    }
+
     pub(crate) fn view(&self) -> View<'_> {
         View { width: self.width, height: self.height, data: &self.data }
     }
@@ -64,6 +73,26 @@ impl Channel for View<'_> {
 
     fn read(&self, x: usize, y: usize, out: &mut [f32]) {
         out.copy_from_slice(&self.data[y * self.width + x..][..out.len()]);
+    }
+}
+
+/// A plane as 1×1×H×W.
+pub(crate) fn tensor(plane: Plane) -> Result<Tensor> {
+    Ok(Tensor::from_vec(plane.data, (1, 1, plane.height, plane.width), &Device::Cpu)?)
+}
+
+/// The channels of 1×C×H×W.
+pub(crate) fn planes(tensor: &Tensor) -> Result<Vec<Plane>> {
+    let (_, _, height, width) = tensor.dims4()?;
+    let all = tensor.flatten_all()?.to_vec1::<f32>()?;
+    let plane = |data: &[f32]| Plane { width, height, data: data.to_vec() };
+    Ok(all.chunks_exact(width * height).map(plane).collect())
+}
+
+/// Adds what of some rows, the first of which is row `y`, lies in an image of `width`×`height`.
+pub(crate) fn append(to: &mut Vec<f32>, [width, height]: [usize; 2], y: usize, rows: View<'_>) {
+    for row in rows.data.chunks_exact(rows.width).take(height - y.min(height)) {
+        to.extend_from_slice(&row[..width]);
     }
 }
 

@@ -8,6 +8,10 @@
 //!
 //! The network sees every tile with a margin around it, which is cropped off again and counts in
 //! the memory that a tile takes.
+//!
+//! On a pyramid the tiles are those of the base, which has 1/4ᴸ of the pixels and so is seldom cut at
+//! all. What is done on the picture itself depends on near neighbours alone: it is done on
+//! [`Pieces`], which overlap by margins and give the same bits however they are cut.
 
 use crate::plane::{Channel, Plane, View};
 use crate::{Error, Result};
@@ -21,9 +25,12 @@ pub enum Tiling {
     Auto,
     /// Never: the whole image at once, whatever the memory.
     Whole,
-    /// Tiles of at most so many pixels a side, whatever the memory; at least
-    /// [`Tiling::MIN_EDGE`], and with a pyramid of L levels at least 64·2ᴸ: the network, which sees
-    /// 1/2ᴸ of them, judges a scene by more than a smaller tile shows.
+    /// Tiles of at most so many pixels a side, whatever the memory; at least [`Tiling::MIN_EDGE`].
+    ///
+    /// With a pyramid the picture is cut into pieces of this size (or 2ᴸ⁺¹, if that is more), which
+    /// changes nothing in the result, and its base, which the network sees, into tiles of this size,
+    /// at least 64. So with the embedded weights, whose base has an eighth of the pixels a side,
+    /// tiles of 512 give what the whole picture gives up to 3968×3968.
     Edge(usize),
 }
 
@@ -31,15 +38,19 @@ impl Tiling {
     /// The smallest edge that can be asked for: below it the overlaps are most of the work and
     /// the network sees too little of the scene around a pixel.
     pub const MIN_EDGE: usize = 32;
-    /// The overlap of neighbouring tiles, in pixels; a quarter of the edge for tiles below 256. With a
-    /// pyramid of L levels it is at least 2ᴸ⁺⁴.
+    /// The overlap of neighbouring tiles, in pixels of what the network sees; a quarter of the edge
+    /// for tiles below 256.
     pub const OVERLAP: usize = 64;
 }
 
 /// The edge of the smallest tiles that a memory limit is answered with.
-const MIN_AUTO_EDGE: usize = 128;
+pub(crate) const MIN_AUTO_EDGE: usize = 128;
 
-/// One direction of a tile grid: equal lengths, starts at multiples of a unit.
+/// The smallest tiles of a pyramid's base that can be asked for, and the smallest pieces of a picture
+/// that a memory limit is answered with.
+pub(crate) const MIN_BASE_EDGE: usize = 64;
+
+/// One direction of a tile grid: equal lengths, even starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Axis {
     tile: usize,
@@ -47,18 +58,17 @@ struct Axis {
 }
 
 impl Axis {
-    /// Cuts a length, a multiple of `unit`, into the fewest tiles of at most `edge` (at least 4
-    /// units).
-    fn split(len: usize, edge: usize, unit: usize) -> Self {
-        let edge = edge - edge % unit;
+    /// Cuts an even length into the fewest tiles of at most `edge` (at least 8).
+    fn split(len: usize, edge: usize) -> Self {
+        let edge = edge - edge % 2;
         if len <= edge {
             return Self { tile: len, starts: vec![0] };
         }
-        let overlap = overlap(edge, unit);
+        let overlap = overlap(edge);
         let n = (len - overlap).div_ceil(edge - overlap);
-        let tile = (len + (n - 1) * overlap).div_ceil(n).next_multiple_of(unit);
+        let tile = (len + (n - 1) * overlap).div_ceil(n).next_multiple_of(2);
         let last = len - tile;
-        let starts = (0..n).map(|i| unit * (i * (last / unit) / (n - 1))).collect();
+        let starts = (0..n).map(|i| 2 * (i * (last / 2) / (n - 1))).collect();
         Self { tile, starts }
     }
 
@@ -82,14 +92,9 @@ impl Axis {
     }
 }
 
-/// The overlap of tiles: 64 pixels, or 8 units of a pyramid whose unit is larger than 8.
-fn most_overlap(unit: usize) -> usize {
-    Tiling::OVERLAP.max(8 * unit)
-}
-
-fn overlap(edge: usize, unit: usize) -> usize {
+fn overlap(edge: usize) -> usize {
     let quarter = edge / 4;
-    most_overlap(unit).min(quarter - quarter % unit)
+    Tiling::OVERLAP.min(quarter - quarter % 2)
 }
 
 /// From 0 to 1 over the middle half of an overlap.
@@ -125,14 +130,6 @@ impl Plan {
         [&self.across, &self.down].map(|axis| axis.tile.saturating_add(2 * self.margin))
     }
 
-    /// Bytes that [`run`](Self::run) takes if each pixel seen at once takes `per_pixel`.
-    pub(crate) fn bytes(&self, per_pixel: usize) -> usize {
-        let [width, height] = self.seen();
-        let band = if self.is_whole() { 0 } else { self.width().saturating_mul(self.down.tile) };
-        let tile = per_pixel.saturating_mul(width.saturating_mul(height));
-        tile.saturating_add(band.saturating_mul(size_of::<f32>()))
-    }
-
     /// Pixels computed, overlaps and margins counted as often as they are.
     fn pixels(&self) -> usize {
         self.tiles() * self.seen().iter().product::<usize>()
@@ -147,127 +144,219 @@ impl Plan {
     }
 
     /// Fuses tile by tile, one after the other, and blends. `fuse` is given the top left corner, the
-    /// width and the height of a tile with its margin, which may reach beyond the image; `rows` the
-    /// number of its first row and finished rows, from the top to the bottom of the image.
+    /// width and the height of a tile with its margin, which may reach beyond the image, and gives
+    /// `channels` planes; `rows` the channel, the number of its first row and finished rows, from
+    /// the top to the bottom of the image.
     pub(crate) fn run(
         &self,
-        mut fuse: impl FnMut([isize; 2], usize, usize) -> Result<Plane>,
-        mut rows: impl FnMut(usize, View<'_>),
+        channels: usize,
+        mut fuse: impl FnMut([isize; 2], usize, usize) -> Result<Vec<Plane>>,
+        mut rows: impl FnMut(usize, usize, View<'_>),
     ) -> Result<()> {
         let (width, w, h) = (self.width(), self.across.tile, self.down.tile);
         let (margin, [seen_width, seen_height]) = (self.margin as isize, self.seen());
-        let mut tile = |x: usize, y: usize| -> Result<Plane> {
+        let mut tile = |x: usize, y: usize| -> Result<Vec<Plane>> {
             let seen = fuse([x, y].map(|at| at as isize - margin), seen_width, seen_height)?;
-            Ok(if margin == 0 { seen } else { seen.view().window(margin, margin, w, h) })
+            if margin == 0 {
+                return Ok(seen);
+            }
+            Ok(seen.iter().map(|seen| seen.view().window(margin, margin, w, h)).collect())
         };
         if self.is_whole() {
-            rows(0, tile(0, 0)?.view());
+            for (channel, plane) in tile(0, 0)?.iter().enumerate() {
+                rows(channel, 0, plane.view());
+            }
             return Ok(());
         }
-        let mut band = vec![0.; width * h];
+        let mut bands = vec![vec![0.; width * h]; channels];
         for (j, &y0) in self.down.starts.iter().enumerate() {
             let down = self.down.weights(j);
             for (i, &x0) in self.across.starts.iter().enumerate() {
                 let across = self.across.weights(i);
-                let tile = tile(x0, y0)?;
-                let lines = band.chunks_exact_mut(width).zip(tile.data.chunks_exact(w));
-                for ((to, from), wy) in lines.zip(&down) {
-                    for ((to, from), wx) in to[x0..].iter_mut().zip(from).zip(&across) {
-                        *to += wy * wx * from;
+                for (band, tile) in bands.iter_mut().zip(tile(x0, y0)?) {
+                    let lines = band.chunks_exact_mut(width).zip(tile.data.chunks_exact(w));
+                    for ((to, from), wy) in lines.zip(&down) {
+                        for ((to, from), wx) in to[x0..].iter_mut().zip(from).zip(&across) {
+                            *to += wy * wx * from;
+                        }
                     }
                 }
             }
             let next = self.down.starts.get(j + 1).copied().unwrap_or(y0 + h);
-            let (done, rest) = band.split_at((next - y0) * width);
-            rows(y0, View { width, height: next - y0, data: done });
-            let rest = rest.len();
-            band.copy_within(width * h - rest.., 0);
-            band[rest..].fill(0.);
+            for (channel, band) in bands.iter_mut().enumerate() {
+                let (done, rest) = band.split_at((next - y0) * width);
+                rows(channel, y0, View { width, height: next - y0, data: done });
+                let rest = rest.len();
+                band.copy_within(width * h - rest.., 0);
+                band[rest..].fill(0.);
+            }
         }
         Ok(())
     }
 }
 
-/// What an image is cut up on: its size and that of the tiles are multiples of `unit`, which is two of
-/// the network's pixels.
+/// What is cut into tiles: an image of even size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Grid {
     pub(crate) width: usize,
     pub(crate) height: usize,
     /// Pixels that are seen beyond a tile on every side.
     pub(crate) margin: usize,
-    pub(crate) unit: usize,
+    /// The edge of the smallest tiles.
+    pub(crate) least: usize,
+    /// Planes that a tile gives.
+    pub(crate) channels: usize,
 }
 
 impl Grid {
-    /// Tiles of at most `edge` pixels a side, which is at least [`min_edge`].
+    /// Tiles of at most `edge` pixels a side, which is at least 8.
     pub(crate) fn edge(&self, edge: usize) -> Plan {
-        let split = |len| Axis::split(len, edge, self.unit);
+        let split = |len| Axis::split(len, edge);
         Plan { across: split(self.width), down: split(self.height), margin: self.margin }
     }
 
-    /// The edge of the smallest tiles that a memory limit is answered with: 128 pixels, or what [`min_edge`] is
-    /// with a pyramid.
-    fn least(&self) -> usize {
-        if self.unit == 2 { MIN_AUTO_EDGE } else { 32 * self.unit }
+    /// Bytes for each pixel of the rows that a plan holds.
+    fn held(&self) -> usize {
+        self.channels * size_of::<f32>()
     }
 
-    /// The smallest tiles that a memory limit is answered with.
-    pub(crate) fn smallest(&self) -> Plan {
-        self.edge(self.least())
+    /// Bytes that a plan's [`run`](Plan::run) takes if each pixel seen at once takes `per_pixel`.
+    pub(crate) fn bytes(&self, plan: &Plan, per_pixel: usize) -> usize {
+        let [width, height] = plan.seen();
+        let band = if plan.is_whole() { 0 } else { plan.width().saturating_mul(plan.down.tile) };
+        let tile = per_pixel.saturating_mul(width.saturating_mul(height));
+        tile.saturating_add(band.saturating_mul(self.held()))
     }
 
-    /// The grid that computes the fewest pixels in at most `limit` [`bytes`](Self::bytes); `None`
-    /// if not even the [`smallest`](Self::smallest) tiles take so few.
-    pub(crate) fn within(&self, limit: usize, per_pixel: usize) -> Option<Plan> {
-        let &Self { width, height, margin, unit } = self;
-        let fits = |p: &Plan| p.bytes(per_pixel) <= limit;
+    /// The plan that computes the fewest pixels in at most `limit` [`bytes`](Self::bytes); the
+    /// smallest tiles, if even they take more.
+    pub(crate) fn within(&self, limit: usize, per_pixel: usize) -> Plan {
+        let &Self { width, height, margin, least, .. } = self;
+        let fits = |p: &Plan| self.bytes(p, per_pixel) <= limit;
         let whole = Plan::whole(width, height, margin);
         if fits(&whole) {
-            return Some(whole);
+            return whole;
         }
-        let mut best = Some(self.smallest()).filter(fits);
-        let mut columns = 1;
-        loop {
-            let overlaps = (columns - 1) * most_overlap(unit);
-            let edge = (width + overlaps).div_ceil(columns).next_multiple_of(unit);
-            if edge < self.least().min(width) {
-                return best;
+        let smallest = self.edge(least);
+        let mut best = Some(smallest.clone()).filter(fits);
+        for columns in 1..=width.div_ceil(least) {
+            let overlaps = (columns - 1) * Tiling::OVERLAP;
+            let edge = (width + overlaps).div_ceil(columns).next_multiple_of(2);
+            if edge < least.min(width) {
+                break;
             }
-            let across = Axis::split(width, edge, unit);
+            let across = Axis::split(width, edge);
             let row = per_pixel.saturating_mul(across.tile + 2 * margin);
             let margins = row.saturating_mul(2 * margin);
-            let row = row.saturating_add(width.saturating_mul(size_of::<f32>()));
+            let row = row.saturating_add(width.saturating_mul(self.held()));
             let room = limit.saturating_sub(margins) / row.max(1);
-            if room >= self.least().min(height) {
-                let plan = Plan { across, down: Axis::split(height, room, unit), margin };
-                // Among equals the squarer one: it sees more around its middle.
-                let cost = |p: &Plan| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
-                if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
-                    best = Some(plan);
-                }
+            if room < least.min(height) {
+                continue;
             }
-            if edge <= self.least() {
-                return best;
+            let plan = Plan { across, down: Axis::split(height, room), margin };
+            // Among equals the squarer one: it sees more around its middle.
+            let cost = |p: &Plan| (p.pixels(), p.across.tile.abs_diff(p.down.tile));
+            if fits(&plan) && best.as_ref().is_none_or(|best| cost(&plan) < cost(best)) {
+                best = Some(plan);
             }
-            columns += 1;
         }
+        best.unwrap_or(smallest)
     }
 }
 
-/// The smallest edge that can be asked for with a pyramid of so many levels.
-fn min_edge(levels: usize) -> usize {
-    if levels == 0 { Tiling::MIN_EDGE } else { 64 << levels }
+/// An image in pieces side by side, each seen with a margin, for what depends on near neighbours
+/// alone. The last ones reach beyond the image where its size is no multiple of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pieces {
+    /// Width and height of the image.
+    pub(crate) size: [usize; 2],
+    /// Width and height of a piece.
+    piece: [usize; 2],
+    /// Pixels that are seen beyond a piece on every side.
+    margin: usize,
+}
+
+impl Pieces {
+    /// Pieces of at most `edge` pixels a side, a multiple of `unit`, and of at least `unit`; `margin`
+    /// is a multiple of it, too.
+    pub(crate) fn edge(size: [usize; 2], edge: usize, unit: usize, margin: usize) -> Self {
+        let most = (edge - edge % unit).max(unit);
+        let piece = size.map(|n| n.next_multiple_of(unit).min(most));
+        Self { size, piece, margin }
+    }
+
+    /// The largest ones that take at most `limit` [`bytes`](Self::bytes), or the smallest.
+    pub(crate) fn within(mut self, limit: usize, per_pixel: usize, unit: usize) -> Self {
+        let least = MIN_BASE_EDGE.next_multiple_of(unit);
+        while self.bytes(per_pixel) > limit && self.piece.iter().any(|&n| n > least) {
+            let [width, height] = self.piece;
+            // Strips of the whole width need no band; but margins are most of what a flat one sees.
+            let side = usize::from(height > 4 * least || height >= width);
+            self.piece[side] = (self.piece[side] / 2).next_multiple_of(unit).max(least);
+        }
+        self
+    }
+
+    /// Bytes that [`run`](Self::run) takes if each pixel seen at once takes `per_pixel`.
+    pub(crate) fn bytes(&self, per_pixel: usize) -> usize {
+        let [width, height] = self.piece.map(|n| n.saturating_add(2 * self.margin));
+        let band = self.columns().saturating_mul(self.piece[0]).saturating_mul(self.piece[1]);
+        let band = if self.columns() == 1 { 0 } else { band };
+        let seen = per_pixel.saturating_mul(width.saturating_mul(height));
+        seen.saturating_add(band.saturating_mul(size_of::<f32>()))
+    }
+
+    fn columns(&self) -> usize {
+        self.size[0].div_ceil(self.piece[0])
+    }
+
+    /// Piece by piece: `make` is given the top left corner, the width and the height of one with its
+    /// margin, which may reach beyond the image, and gives a plane of 1/2ˢ of its size, s being
+    /// `halvings`; `rows` the number of a first row of the result and finished rows, from the top to
+    /// the bottom, which may reach beyond the image, too.
+    pub(crate) fn run(
+        &self,
+        halvings: usize,
+        mut make: impl FnMut([isize; 2], usize, usize) -> Result<Plane>,
+        mut rows: impl FnMut(usize, View<'_>),
+    ) -> Result<()> {
+        let [w, h] = self.piece;
+        let [seen_width, seen_height] = self.piece.map(|n| n + 2 * self.margin);
+        let (to_w, to_h) = (w >> halvings, h >> halvings);
+        let columns = self.columns();
+        let held = if columns == 1 { 0 } else { columns * to_w };
+        let mut band = Plane::zeros(held, to_h);
+        for y in 0..self.size[1].div_ceil(h) {
+            for x in 0..columns {
+                let corner = [x * w, y * h].map(|at| at as isize - self.margin as isize);
+                let seen = make(corner, seen_width, seen_height)?;
+                let margin = (self.margin >> halvings) as isize;
+                let piece = seen.view().window(margin, margin, to_w, to_h);
+                if columns == 1 {
+                    rows(y * to_h, piece.view());
+                    continue;
+                }
+                let lines = band.data.chunks_exact_mut(held);
+                for (to, from) in lines.zip(piece.data.chunks_exact(to_w)) {
+                    to[x * to_w..][..to_w].copy_from_slice(from);
+                }
+            }
+            if columns > 1 {
+                rows(y * to_h, band.view());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// # Errors
-/// [`Error::Option`] for an edge below [`min_edge`].
-pub(crate) fn validate(tiling: Tiling, levels: usize) -> Result<()> {
+/// [`Error::Option`] for an edge below [`Tiling::MIN_EDGE`].
+pub(crate) fn validate(tiling: Tiling) -> Result<()> {
     match tiling {
-        Tiling::Edge(edge) if edge < min_edge(levels) => Err(Error::Option {
+        Tiling::Edge(edge) if edge < Tiling::MIN_EDGE => Err(Error::Option {
             what: "the tile edge",
             got: edge.to_string(),
-            needed: format!("at least {} pixels", min_edge(levels)),
+            needed: format!("at least {} pixels", Tiling::MIN_EDGE),
         }),
         _ => Ok(()),
     }
@@ -278,15 +367,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::plane::append;
 
-    fn check(axis: &Axis, len: usize, edge: usize, unit: usize) {
-        assert!(axis.tile <= edge && axis.tile.is_multiple_of(unit));
+    fn check(axis: &Axis, len: usize, edge: usize) {
+        assert!(axis.tile <= edge && axis.tile.is_multiple_of(2));
         assert_eq!(axis.starts[0], 0);
         assert_eq!(axis.starts.last().unwrap() + axis.tile, len);
         for pair in axis.starts.windows(2) {
-            assert!(pair[1].is_multiple_of(unit));
+            assert!(pair[1].is_multiple_of(2));
             let lap = (pair[0] + axis.tile).checked_sub(pair[1]).unwrap();
-            assert!(lap >= overlap(edge - edge % unit, unit), "{axis:?}");
+            assert!(lap >= overlap(edge - edge % 2), "{axis:?}");
         }
         // A pixel belongs to two tiles at most, else three weights would not add up to one.
         for three in axis.starts.windows(3) {
@@ -294,19 +384,19 @@ mod tests {
         }
     }
 
+    fn gradient(width: usize, height: usize) -> Plane {
+        let data = (0..width * height).map(|i| (i % 97) as f32 / 97.).collect();
+        Plane { width, height, data }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn tiles_cover_the_length_and_weights_add_up(
-            units in 1usize..1000,
-            edge in 64usize..700,
-            levels in 0usize..4,
-        ) {
-            let unit = 2 << levels;
-            let (len, edge) = (unit * units, edge.max(min_edge(levels)));
-            let axis = Axis::split(len, edge, unit);
-            check(&axis, len, edge, unit);
+        fn tiles_cover_the_length_and_weights_add_up(half in 1usize..2000, edge in 32usize..700) {
+            let len = 2 * half;
+            let axis = Axis::split(len, edge);
+            check(&axis, len, edge);
             let mut sum = vec![0f32; len];
             for (i, &start) in axis.starts.iter().enumerate() {
                 for (s, w) in sum[start..].iter_mut().zip(axis.weights(i)) {
@@ -317,8 +407,8 @@ mod tests {
             prop_assert!(sum.iter().all(|s| (s - 1.).abs() < 1e-6));
         }
 
-        /// What is seen at once, and the rows held besides, stay within the bytes that a plan names,
-        /// and these within the limit.
+        /// What is seen at once, and the rows held besides, stay within the bytes that are named, and
+        /// these within the limit where anything does.
         #[test]
         fn a_limit_holds(
             w in 1usize..800,
@@ -326,61 +416,84 @@ mod tests {
             edge in Tiling::MIN_EDGE..700,
             area in 1000usize..1_000_000,
             margin in prop::sample::select(vec![0, 8]),
-            levels in 0usize..4,
+            channels in 1usize..4,
+            least in prop::sample::select(vec![64, 128]),
         ) {
             const PER_PIXEL: usize = 1000;
-            let unit = 2 << levels;
-            let [width, height] = [w, h].map(|n| (2 * n).next_multiple_of(unit));
-            let grid = Grid { width, height, margin: margin << levels, unit };
-            let edge = edge.max(min_edge(levels));
+            let (width, height) = (2 * w, 2 * h);
+            let grid = Grid { width, height, margin, least, channels };
             let limit = PER_PIXEL * area;
             let within = grid.within(limit, PER_PIXEL);
-            match &within {
-                Some(plan) => prop_assert!(plan.bytes(PER_PIXEL) <= limit),
-                None => {
-                    prop_assert!(grid.smallest().bytes(PER_PIXEL) > limit);
-                }
+            if grid.bytes(&within, PER_PIXEL) > limit {
+                prop_assert_eq!(&within, &grid.edge(least));
             }
-            let (whole, cut) = (Plan::whole(width, height, grid.margin), grid.edge(edge));
-            for plan in within.iter().chain([&whole, &cut]) {
-                check(&plan.across, width, plan.across.tile, unit);
-                check(&plan.down, height, plan.down.tile, unit);
-                let held = if plan.is_whole() { 0 } else { 4 * width * plan.down.tile };
+            for plan in [within, Plan::whole(width, height, margin), grid.edge(edge)] {
+                check(&plan.across, width, plan.across.tile);
+                check(&plan.down, height, plan.down.tile);
+                let rows = if plan.is_whole() { 0 } else { width * plan.down.tile };
+                let held = 4 * channels * rows;
                 plan.run(
+                    channels,
                     |_, w, h| {
-                        assert!(PER_PIXEL * w * h + held <= plan.bytes(PER_PIXEL), "{plan:?}");
-                        Ok(Plane::zeros(w, h))
+                        assert!(PER_PIXEL * w * h + held <= grid.bytes(&plan, PER_PIXEL), "{plan:?}");
+                        Ok(vec![Plane::zeros(w, h); channels])
                     },
-                    |_, _| (),
+                    |_, _, _| (),
                 )
                 .unwrap();
+            }
+        }
+
+        #[test]
+        fn pieces_cover_a_picture_within_their_limit(
+            w in 1usize..700,
+            h in 1usize..700,
+            levels in 1usize..5,
+            edge in Tiling::MIN_EDGE..700,
+            limit in 1_000usize..100_000_000,
+        ) {
+            let (unit, margin) = (2 << levels, 8 << levels);
+            let size = [w, h].map(|n| n.next_multiple_of(unit));
+            let whole = Pieces::edge(size, usize::MAX, unit, margin);
+            let within = whole.within(limit, 100, unit);
+            if within.bytes(100) > limit {
+                prop_assert!(within.piece.iter().all(|&n| n <= 64));
+            }
+            let picture = gradient(w, h);
+            for pieces in [whole, within, Pieces::edge(size, edge, unit, margin)] {
+                prop_assert!(pieces.piece.iter().all(|n| n.is_multiple_of(unit)));
+                let mut back = Vec::new();
+                let see = |[x, y]: [isize; 2], w, h| Ok(picture.view().window(x, y, w, h));
+                pieces.run(0, see, |y, rows| append(&mut back, [w, h], y, rows)).unwrap();
+                prop_assert_eq!(&back, &picture.data);
             }
         }
     }
 
     #[test]
     fn identity_comes_back_whole() {
-        let mut plane = Plane::zeros(230, 150);
-        for (i, v) in plane.data.iter_mut().enumerate() {
-            *v = (i % 97) as f32 / 97.;
-        }
+        let plane = gradient(230, 150);
         for margin in [0, 8] {
-            let plan = Grid { width: 230, height: 150, margin, unit: 2 }.edge(64);
+            let grid = Grid { width: 230, height: 150, margin, least: 32, channels: 2 };
+            let plan = grid.edge(64);
             assert!(plan.tiles() > 6);
-            let mut back = Vec::new();
-            let fuse = |[x, y]: [isize; 2], w, h| Ok(plane.view().window(x, y, w, h));
-            plan.run(fuse, |y, rows| {
-                assert_eq!((y * 230, rows.width), (back.len(), 230));
+            let mut back = [Vec::new(), Vec::new()];
+            let fuse = |[x, y]: [isize; 2], w, h| {
+                let tile = plane.view().window(x, y, w, h);
+                Ok(vec![tile.clone(), tile])
+            };
+            plan.run(2, fuse, |channel, y, rows| {
+                assert_eq!((y * 230, rows.width), (back[channel].len(), 230));
                 assert!(rows.height < 64 + 1);
-                back.extend_from_slice(rows.data);
+                back[channel].extend_from_slice(rows.data);
             })
             .unwrap();
-            assert_eq!(back.len(), plane.data.len());
-            for (a, b) in back.iter().zip(&plane.data) {
-                assert!((a - b).abs() < 1e-6);
+            for back in back {
+                assert_eq!(back.len(), plane.data.len());
+                for (a, b) in back.iter().zip(&plane.data) {
+                    assert!((a - b).abs() < 1e-6);
+                }
             }
         }
-        let grid = Grid { width: 4000, height: 4000, margin: 0, unit: 2 };
-        assert!(grid.within(1_000_000, 1000).is_none());
     }
 }

@@ -5,13 +5,14 @@ mod browser;
 #[path = "../it/common.rs"]
 mod common;
 mod pairs;
+mod weights;
 
 /// Or why a test was skipped.
 type Outcome = Result<(), String>;
 type Test = fn() -> Outcome;
 
 fn main() {
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 7] = [
         ("the_page_works_in_a_browser", browser::the_page_works_in_a_browser),
         ("tiles_do_not_show_on_real_pairs", pairs::tiles_do_not_show_on_real_pairs),
         (
@@ -23,6 +24,7 @@ fn main() {
             pairs::every_picture_fused_with_itself_comes_back,
         ),
         ("medical_backgrounds_stay_black", pairs::medical_backgrounds_stay_black),
+        ("reported_weights_are_read_or_named", weights::reported_weights_are_read_or_named),
         ("roadscene_is_as_others_measured_it", pairs::roadscene_is_as_others_measured_it),
     ];
     println!("\nrunning {} tests", tests.len());

@@ -36,20 +36,18 @@ fn differences(a: &DynamicImage, b: &DynamicImage) -> (f64, u8) {
     (sum as f64 / all.len() as f64, all.into_iter().max().unwrap_or(0))
 }
 
-/// Prints the numbers that the README of `isfm` gives. The bounds are for eyes: nobody sees
-/// a few levels that come and go over dozens of pixels.
+/// The network sees the whole base, and what is cut depends on near neighbours alone.
 pub(crate) fn tiles_do_not_show_on_real_pairs() -> Outcome {
     let whole = Isfm::builder().tiling(Tiling::Whole).build().unwrap();
     for (visible, infrared) in pairs()? {
         let want = whole.fuse(&visible, &infrared).unwrap();
         assert_eq!((want.width(), want.height()), (visible.width(), visible.height()));
-        // The smallest tiles that the embedded weights are given.
-        let tiled = Isfm::builder().tiling(Tiling::Edge(512)).build().unwrap();
+        let tiled = Isfm::builder().tiling(Tiling::Edge(256)).build().unwrap();
         let got = tiled.fuse(&visible, &infrared).unwrap();
         let (mean, worst) = differences(&want, &got);
         let (w, h) = (want.width(), want.height());
-        println!("{w}x{h}, tiles of 512: {mean:.3} levels on average, {worst} at the worst");
-        assert!(mean < 1. && worst <= 8, "{mean} {worst}");
+        println!("{w}x{h}, tiles of 256: {mean:.3} levels on average, {worst} at the worst");
+        assert_eq!(worst, 0, "{mean}");
     }
     Ok(())
 }

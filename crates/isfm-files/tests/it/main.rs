@@ -2,7 +2,10 @@
 
 mod atomic;
 mod checkpoint;
+mod hostile;
 mod pairs;
+mod text;
+mod torch;
 
 use std::path::Path;
 

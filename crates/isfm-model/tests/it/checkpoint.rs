@@ -91,6 +91,43 @@ fn weights_of_another_configuration_say_which() {
     refused(read(&path, Some(&Preset::Small.into())), &[said]);
 }
 
+/// Any tensor may be missing or odd: the configuration is told by the others.
+#[test]
+fn differences_are_named_without_a_configuration_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let whole = small().weights;
+    let odd = Tensor::zeros((3, 2), DType::F32, &Device::Cpu).unwrap();
+    for name in whole.keys() {
+        for misshapen in [false, true] {
+            let mut weights = whole.clone();
+            weights.remove(name);
+            if misshapen {
+                weights.insert(name.clone(), odd.clone());
+            }
+            let weights = weights.into_iter().collect();
+            candle_core::safetensors::save(&weights, &path).unwrap();
+            let said = if misshapen { "1 mis-shaped: " } else { "1 missing: " };
+            refused(read(&path, None), &[&format!("{said}{name}")]);
+        }
+    }
+    let others = [("fc.weight".to_string(), odd)].into();
+    candle_core::safetensors::save(&others, &path).unwrap();
+    refused(read(&path, None), &["no tensor of an ISFM network among its 1: fc.weight"]);
+}
+
+#[test]
+fn a_configuration_may_begin_with_a_byte_order_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, "\u{feff}{\"embed_dim\": 8}").unwrap();
+    assert_eq!(Config::read(&path).unwrap().embed_dim, 8);
+    assert_eq!(Config::from_json("\u{feff}{\"embed_dim\": 8}").unwrap().embed_dim, 8);
+    std::fs::write(&path, b"\xff\xfe{\0}\0").unwrap();
+    let error = Config::read(&path).unwrap_err();
+    assert!(isfm_testing::chain(&error).contains("save it as UTF-8"), "{error}");
+}
+
 /// A fixture of `torch.save`'s, its dictionary under `key` in another one, beside an epoch's number.
 fn under_key(fixture: &Path, key: &str) -> Vec<u8> {
     let mut from = zip::ZipArchive::new(std::fs::File::open(fixture).unwrap()).unwrap();
@@ -157,10 +194,17 @@ fn any_length_of_header_is_read() {
 fn values_that_are_not_finite_are_refused() {
     let mut checkpoint = small();
     let name = "conv1_before.0.bias";
+    // A sum of such values is not finite, but they are.
+    let large = Tensor::full(-3e38f32, 8, &Device::Cpu).unwrap();
+    checkpoint.weights.insert(name.to_string(), large);
+    let bytes = checkpoint.to_safetensors(DType::F32).unwrap();
+    Checkpoint::from_bytes("memory", &bytes, None, &Device::Cpu).unwrap();
+    refused(checkpoint.to_safetensors(DType::F16), &[name, "-3e38", "F16", "store F32"]);
     let broken = Tensor::new(&[0f32, 1., f32::NAN, 0., 0., 0., 0., 0.], &Device::Cpu).unwrap();
     checkpoint.weights.insert(name.to_string(), broken);
     let bytes = checkpoint.to_safetensors(DType::F32).unwrap();
-    refused(Checkpoint::from_safetensors("memory", &bytes, None, &Device::Cpu), &[name]);
+    let said = format!("{name} has the value NaN at 2");
+    refused(Checkpoint::from_bytes("memory", &bytes, None, &Device::Cpu), &[&said]);
 }
 
 #[test]

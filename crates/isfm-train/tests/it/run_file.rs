@@ -51,6 +51,9 @@ fn toml_and_json_say_the_same() {
     let validation = Validation { every: 10, share: 0.25, ..Validation::default() };
     assert_eq!((&train.validation, file.text()), (&Some(validation), TOML));
 
+    let marked = RunFile::parse("run.toml", &format!("\u{feff}{TOML}")).unwrap();
+    assert_eq!((&marked.model, &marked.train), (&file.model, &file.train));
+
     let json = r#"{"model": {"embed_dim": 16, "depths": [1]}, "train": {"batch": 2, "steps": 30,
         "ema": 0.999, "augment": {"crops": true, "flips": 0.5}, "loss": {"scd": 2},
         "schedule": {"peak": 1, "warmup": 3}}, "data": [{"folder": "one", "share": 3},

@@ -1,7 +1,7 @@
 //! The network on a pyramid.
 
 use image::{DynamicImage, GrayImage, Luma};
-use isfm::{Builder, Checkpoint, Config, Isfm, Normalize, Pyramid, Tiling};
+use isfm::{Builder, Checkpoint, Config, Error, Isfm, Normalize, Pyramid, Tiling};
 use isfm_model::initial_weights;
 use isfm_testing::refused;
 
@@ -85,20 +85,56 @@ fn gates_decide() {
     assert_ne!(fused, plain);
 }
 
+/// The network sees the whole base: 330×270 are 165×135 on one level.
 #[test]
-fn tiles_differ_little_from_the_whole() {
+fn tiles_are_the_whole_to_the_bit() {
+    let (visible, infrared) = (colour_image(330, 270, 1), grey_image(330, 270, 2));
+    let fuse = |builder: Builder, tiling| {
+        let isfm = builder.tiling(tiling).build().unwrap();
+        isfm.fuse(&visible, &infrared).unwrap().into_rgb8()
+    };
+    for make in [|| builder().pyramid(1), || builder().pyramid(2), gated] {
+        let whole = fuse(make(), Tiling::Whole);
+        for edge in [200, 256, 5000] {
+            assert_eq!(fuse(make(), Tiling::Edge(edge)), whole, "{edge}");
+        }
+    }
+}
+
+#[test]
+fn tiles_of_the_base_differ_little_from_the_whole() {
     let (visible, infrared) = (colour_image(330, 270, 1), grey_image(330, 270, 2));
     for levels in [1, 2] {
         let fuse = |tiling| {
             let isfm = builder().pyramid(levels).tiling(tiling).build().unwrap();
             isfm.fuse(&visible, &infrared).unwrap().into_rgb8()
         };
-        let (whole, tiles) = (fuse(Tiling::Whole), fuse(Tiling::Edge(256)));
+        let (whole, tiles) = (fuse(Tiling::Whole), fuse(Tiling::Edge(64)));
         let off = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b));
         let mean = whole.iter().zip(tiles.iter()).map(off).sum::<f64>() / whole.len() as f64;
-        assert!(mean < 1., "{levels} levels: {mean}");
+        assert!(mean < 2., "{levels} levels: {mean}");
         assert_ne!(whole, tiles);
     }
+}
+
+/// Down to a limit that the smallest pieces take, the network seeing the whole base or tiles of it.
+#[test]
+fn a_memory_limit_cuts_the_picture_before_the_base() {
+    let (visible, infrared) = (colour_image(640, 480, 1), grey_image(640, 480, 2));
+    let fuse = |limit| gated().memory_limit(limit).build().unwrap().fuse(&visible, &infrared);
+    let needed = gated().build().unwrap().memory_needed(640, 480);
+    let whole = fuse(needed).unwrap();
+    let mut limit = needed;
+    let refused = loop {
+        match fuse(limit) {
+            Ok(fused) if 2 * limit > needed => assert_eq!(fused, whole, "{limit}"),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+        limit = limit * 3 / 4;
+    };
+    let Error::MemoryLimit { needed, .. } = refused else { panic!("{refused}") };
+    assert!(fuse(needed).is_ok(), "{needed}");
 }
 
 #[test]
@@ -131,8 +167,6 @@ fn levels_that_cannot_be_are_refused() {
     let words = ["the levels of the pyramid", "1", "2, which these weights were trained for"];
     refused(gated().pyramid(1).build(), &words);
     refused(builder().pyramid(9).build(), &["the levels of the pyramid", "9", "0 to 8"]);
-    let tiles = builder().pyramid(4).tiling(Tiling::Edge(100)).build();
-    refused(tiles, &["the tile edge", "100", "at least 1024 pixels"]);
 }
 
 /// Of the weights that are shipped: all constant pairs in steps of 15 levels.

@@ -1,0 +1,143 @@
+//! Fusing on a pyramid: the network on the whole base, the picture itself in pieces.
+
+use candle_core::{Device, Tensor};
+use isfm_model::Pyramid;
+
+use crate::plane::{Channel, Plane, View, append, planes, tensor};
+use crate::tiling::{Grid, MIN_BASE_EDGE, Pieces, Plan};
+use crate::{Result, memory};
+
+/// How a picture is fused on a pyramid of one level or more.
+#[derive(Clone, Debug)]
+pub(crate) struct PyramidPlan {
+    pyramid: Pyramid,
+    /// Pixels that the base shows beyond the picture on every side.
+    extension: usize,
+    base: Pieces,
+    network: Plan,
+    picture: Pieces,
+    bytes: usize,
+}
+
+/// How much of a picture is seen at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// All of it.
+    Whole,
+    /// Tiles of so many pixels a side.
+    Edge(usize),
+    /// What fits into so many bytes, or the smallest pieces.
+    Within(usize),
+}
+
+impl PyramidPlan {
+    /// For a picture of `size`, width and height; `maps` is what the network takes in bytes for each
+    /// pixel that it sees.
+    pub(crate) fn new(
+        pyramid: Pyramid,
+        maps: usize,
+        size: [usize; 2],
+        extension: usize,
+        share: Share,
+    ) -> Self {
+        // Even bases.
+        let unit = 2 << pyramid.levels;
+        let size = size.map(|n| n.next_multiple_of(unit));
+        let extended = size.map(|n| n.saturating_add(2 * extension));
+        let [width, height] = extended.map(|n| n >> pyramid.levels);
+        let pixels = width.saturating_mul(height);
+        let channels = pyramid.outputs();
+        // A result depends on what is less than eight pixels of the base away.
+        let margin = 8 << pyramid.levels;
+        let grid = Grid { width, height, margin: 0, least: MIN_BASE_EDGE, channels };
+        let pieces = |size, edge| Pieces::edge(size, edge, unit, margin);
+        let (bases, outputs) = (memory::base_planes(2), memory::base_planes(2 + channels));
+        let [held, around] = [bases, outputs].map(|bytes| pixels.saturating_mul(bytes));
+        let fit = |pieces: Pieces, limit: usize, held: usize| {
+            pieces.within(limit.saturating_sub(held), memory::PYRAMID_PLANES, unit)
+        };
+        let (base, network, picture) = match share {
+            Share::Whole => {
+                let network = Plan::whole(width, height, 0);
+                (pieces(extended, usize::MAX), network, pieces(size, usize::MAX))
+            }
+            Share::Edge(edge) => {
+                (pieces(extended, edge), grid.edge(edge.max(MIN_BASE_EDGE)), pieces(size, edge))
+            }
+            Share::Within(limit) => (
+                fit(pieces(extended, usize::MAX), limit, held),
+                grid.within(limit.saturating_sub(around), maps),
+                fit(pieces(size, usize::MAX), limit, around),
+            ),
+        };
+        let steps = [
+            base.bytes(memory::PYRAMID_PLANES).saturating_add(held),
+            grid.bytes(&network, maps).saturating_add(around),
+            pixels.saturating_mul(memory::merged_bases(channels)),
+            picture.bytes(memory::PYRAMID_PLANES).saturating_add(around),
+        ];
+        let bytes = steps.into_iter().max().unwrap_or(0);
+        Self { pyramid, extension, base, network, picture, bytes }
+    }
+
+    /// Bytes that [`run`](Self::run) takes at its peak.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Fuses two channels; `network` gives [`Pyramid::outputs`] planes for two bases, `rows` is handed
+    /// finished rows and the number of the first.
+    pub(crate) fn run(
+        &self,
+        [visible, infrared]: [&dyn Channel; 2],
+        mut network: impl FnMut(Plane, Plane) -> Result<Vec<Plane>>,
+        rows: &mut dyn FnMut(usize, View<'_>),
+    ) -> Result<()> {
+        let levels = self.pyramid.levels;
+        let bases = [self.base_of(visible)?, self.base_of(infrared)?];
+        let (width, height) = (bases[0].width, bases[0].height);
+        let mut outputs =
+            vec![Plane { width, height: 0, data: Vec::new() }; self.pyramid.outputs()];
+        let see = |[x, y]: [isize; 2], width, height| {
+            let [visible, infrared] =
+                bases.each_ref().map(|base| base.view().window(x, y, width, height));
+            network(visible, infrared)
+        };
+        self.network.run(outputs.len(), see, |channel, y, rows| {
+            append(&mut outputs[channel].data, [width, height], y, rows);
+        })?;
+        let fused = {
+            let data = outputs.into_iter().flat_map(|plane| plane.data).collect();
+            let outputs =
+                Tensor::from_vec(data, (1, self.pyramid.outputs(), height, width), &Device::Cpu)?;
+            let [visible, infrared] = bases.map(tensor);
+            planes(&self.pyramid.fuse_bases([&visible?, &infrared?], &outputs)?)?
+        };
+        let piece = |[x, y]: [isize; 2], width: usize, height: usize| {
+            let picture = |side: &dyn Channel| tensor(side.window(x, y, width, height));
+            let (visible, infrared) = (picture(visible)?, picture(infrared)?);
+            let [left, top] = [x, y].map(|at| (at + self.extension as isize) >> levels);
+            let (width, height) = (width >> levels, height >> levels);
+            let around = fused.iter().flat_map(|p| p.view().window(left, top, width, height).data);
+            let shape = (1, fused.len(), height, width);
+            let fused = Tensor::from_vec(around.collect(), shape, &Device::Cpu)?;
+            let fused = self.pyramid.fuse_details(&visible, &infrared, &fused)?;
+            Ok(planes(&fused)?.swap_remove(0).clamped())
+        };
+        self.picture.run(0, piece, rows)
+    }
+
+    /// The base of a channel and what lies around it.
+    fn base_of(&self, channel: &dyn Channel) -> Result<Plane> {
+        let levels = self.pyramid.levels;
+        let [width, height] = self.base.size.map(|n| n >> levels);
+        let mut base = Plane { width, height, data: Vec::with_capacity(width * height) };
+        let piece = |corner: [isize; 2], width, height| {
+            let [x, y] = corner.map(|at| at - self.extension as isize);
+            let picture = tensor(channel.window(x, y, width, height))?;
+            Ok(planes(&self.pyramid.base(&picture)?)?.swap_remove(0))
+        };
+        self.base.run(levels, piece, |y, rows| append(&mut base.data, [width, height], y, rows))?;
+        Ok(base)
+    }
+}
