@@ -7,5 +7,8 @@ use clap::Parser;
 use isfm_examples::evaluate::{Args, run};
 
 fn main() -> ExitCode {
+    if let Err(error) = isfm_examples::on_interrupt(|code| isfm_files::exit(code)) {
+        return isfm_examples::end(Err(error.into()));
+    }
     isfm_examples::finish(run(&Args::parse()), "problems; everything else is scored")
 }

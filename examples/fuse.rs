@@ -8,5 +8,8 @@ use isfm_examples::fuse::{Args, run};
 
 fn main() -> ExitCode {
     isfm::keep_freed_memory();
+    if let Err(error) = isfm_examples::on_interrupt(|code| isfm_files::exit(code)) {
+        return isfm_examples::end(Err(error.into()));
+    }
     isfm_examples::finish(run(&Args::parse()), "failed")
 }

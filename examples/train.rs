@@ -14,15 +14,18 @@
 //! Ctrl-C finishes the step, writes a checkpoint and ends; a second one ends at once.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use clap::Parser;
-use isfm_examples::device::device;
+use isfm_examples::device::{device, threads};
 use isfm_model::{Checkpoint, Config, Preset};
-use isfm_train::{DataSet, Outcome, PairFolder, RunFile, RunOptions, State, TrainConfig, Trainer};
+use isfm_train::{
+    Corrupt, DataSet, Outcome, PairFolder, RunFile, RunOptions, State, TrainConfig, Trainer,
+};
 
 /// Train an ISFM network on pairs of visible and infrared images.
 #[derive(Parser)]
@@ -67,23 +70,38 @@ struct Args {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Number of threads [default: all cores]
+    /// Number of threads, at most as many as the machine has [default: all]
     #[arg(long)]
     threads: Option<usize>,
     /// Memory for decoded images, in MiB
     #[arg(long, default_value_t = 1024)]
     cache: usize,
     /// Minutes between checkpoints (one is also written after every epoch)
-    #[arg(long, default_value_t = 5.)]
-    checkpoint_minutes: f64,
+    #[arg(long, value_name = "MINUTES", default_value = "5", value_parser = minutes)]
+    checkpoint_minutes: Duration,
     /// Stop, with a checkpoint, after so many steps
-    #[arg(long)]
-    steps: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
+    /// What becomes of pairs that cannot be read, or whose images differ in size: `refuse` decodes all of
+    /// them first and ends if there is one; `skip:N` names each, trains on others instead, and ends at
+    /// more than N; `skip` at more than a tenth of the pairs [default: skip]
+    #[arg(long, value_name = "HOW")]
+    corrupt: Option<Corrupt>,
 }
 
-fn main() -> Result<()> {
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok();
+    let time = minutes.and_then(|minutes| Duration::try_from_secs_f64(60. * minutes).ok());
+    time.ok_or_else(|| "needs a number of minutes, from 0 to 3e17".to_owned())
+}
+
+fn main() -> ExitCode {
     isfm::keep_freed_memory();
-    let args = Args::parse();
+    isfm_examples::end(train(Args::parse()))
+}
+
+fn train(args: Args) -> Result<()> {
+    let threads = threads(args.threads)?;
     let stored = if args.resume { Some(State::latest(&args.output)?.0) } else { None };
     let file = match (&args.run, stored.as_ref().and_then(|state| state.run.as_ref())) {
         (Some(path), _) => Some(RunFile::read(path)?),
@@ -100,6 +118,14 @@ fn main() -> Result<()> {
         if let Some(first) = folder.unpaired().first() {
             let count = folder.unpaired().len();
             eprintln!("warning: {count} images without a partner, the first {}", first.display());
+        }
+        for ambiguous in folder.ambiguous() {
+            eprintln!("warning: left out: {ambiguous}");
+        }
+        for (side, skipped) in ["visible", "infrared"].into_iter().zip(folder.skipped()) {
+            if skipped.total() > 0 {
+                eprintln!("warning: no pictures beside the {side} ones: {skipped}");
+            }
         }
     }
     let pairs = data.len();
@@ -129,6 +155,8 @@ fn main() -> Result<()> {
     if let Some(file) = &file {
         builder = builder.run_file(file);
     }
+    let corrupt = args.corrupt.or_else(|| file.as_ref().and_then(|file| file.corrupt));
+    builder = builder.corrupt(corrupt.unwrap_or_default());
     if let Some(path) = &args.weights {
         let file = Checkpoint::read(path, Some(&model), &candle_core::Device::Cpu)?;
         builder = builder.weights(file.weights);
@@ -137,6 +165,9 @@ fn main() -> Result<()> {
         if args.resume { builder.resume(&args.output)? } else { builder.create(&args.output)? };
     for warning in trainer.warnings() {
         eprintln!("warning: {warning}");
+    }
+    for problem in trainer.left_out() {
+        eprintln!("warning: left out: {problem}");
     }
     eprintln!(
         "{pairs} pairs, {} of them held back, {} steps, {} an epoch, {} done; files in {}",
@@ -149,27 +180,26 @@ fn main() -> Result<()> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
-    ctrlc::set_handler(move || {
+    isfm_examples::on_interrupt(move |code| {
         if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            isfm_files::exit(code);
         }
         eprintln!("stopping after this step; again to stop at once");
     })?;
-    ensure!(
-        args.checkpoint_minutes.is_finite() && args.checkpoint_minutes >= 0.,
-        "--checkpoint-minutes is {}, needs a number, 0 or more",
-        args.checkpoint_minutes
-    );
     let options = RunOptions {
-        checkpoint_every: Duration::from_secs_f64(60. * args.checkpoint_minutes),
-        stop_after: args.steps,
+        checkpoint_every: args.checkpoint_minutes,
+        stop_after: args.steps.map(|steps| usize::try_from(steps).unwrap_or(usize::MAX)),
         stop: Some(stop),
-        threads: args.threads,
+        threads,
         progress: true,
         ..RunOptions::default()
     };
     let outcome = trainer.run(&options)?;
     let weights = args.output.join("weights.safetensors");
+    match trainer.left_out().len() {
+        0 => {}
+        count => eprintln!("{count} of {pairs} pairs were left out"),
+    }
     match outcome {
         Outcome::Finished => eprintln!("finished; weights in {}", weights.display()),
         Outcome::Stopped => eprintln!(

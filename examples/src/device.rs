@@ -1,6 +1,6 @@
-//! Devices by name, as the programs' `--device` takes them.
+//! What the programs' `--device` and `--threads` mean.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 
 /// `cpu`, `cuda` or `cuda:N`.
@@ -21,4 +21,15 @@ pub fn device(name: &str) -> Result<Device> {
     #[cfg(feature = "cuda")]
     isfm::keep_freed_device_memory(&device)?;
     Ok(device)
+}
+
+/// What of `--threads` is used: no more than the machine has, and a warning if that is less.
+pub fn threads(asked: Option<usize>) -> Result<Option<usize>> {
+    let Some(asked) = asked else { return Ok(None) };
+    ensure!(asked > 0, "--threads is 0, needs 1 or more");
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    if asked > most {
+        eprintln!("warning: --threads is {asked}, but this machine has {most}: {most} are used");
+    }
+    Ok(Some(asked.min(most)))
 }

@@ -21,6 +21,9 @@ use rayon::prelude::*;
 use isfm_files::Pairing;
 use isfm_metrics::Metric;
 
+use crate::Voice;
+use crate::device::threads;
+
 use inputs::{Baseline, Source};
 use report::{Problem, Report};
 
@@ -77,7 +80,7 @@ pub struct Args {
     /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
     pub metrics: Vec<&'static [Metric]>,
-    /// Threads to use; all by default
+    /// Threads to use, at most as many as the machine has; all by default
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -121,8 +124,7 @@ fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
 /// Does what the arguments ask. What could not be scored is returned, the rest is done.
 pub fn run(args: &Args) -> Result<Vec<Problem>> {
     let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = args.threads {
-        ensure!(threads > 0, "--threads is 0, needs 1 or more");
+    if let Some(threads) = threads(args.threads)? {
         pool = pool.num_threads(threads);
     }
     let outputs = [&args.json, &args.csv, &args.html];
@@ -131,10 +133,11 @@ pub fn run(args: &Args) -> Result<Vec<Problem>> {
         ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
         ensure!(!outputs[..at].contains(path), "{} is named twice as an output", path.display());
     }
-    pool.build()?.install(|| evaluate(args))
+    let voice = Voice::beside(outputs.iter().map(|path| path.as_path()));
+    pool.build()?.install(|| evaluate(args, voice))
 }
 
-fn evaluate(args: &Args) -> Result<Vec<Problem>> {
+fn evaluate(args: &Args, voice: Voice) -> Result<Vec<Problem>> {
     let found = Pairing::find(&args.visible, &args.infrared)?;
     let methods = inputs::methods(&args.fused, &args.baseline, &found.pairs)?;
     let start = Instant::now();
@@ -158,37 +161,31 @@ fn evaluate(args: &Args) -> Result<Vec<Problem>> {
 
     let names = methods.iter().map(|m| m.name.clone()).collect();
     let report = Report::new(names, pairs, metrics);
-    print!("{}", table::text(&report));
+    voice.say(table::text(&report).trim_end());
     let took = start.elapsed().as_secs_f64();
-    println!("{} pairs, {} methods in {took:.1} s", report.scored(), report.methods.len());
-    note("pictures have no partner", &[found.visible_alone, found.infrared_alone].concat());
-    for ambiguous in &found.ambiguous {
-        println!("{ambiguous}");
-    }
+    let (scored, all) = (report.scored(), report.methods.len());
+    voice.say(format_args!("{scored} pairs, {all} methods in {took:.1} s"));
+    let alone = [found.visible_alone, found.infrared_alone].concat();
+    voice.list("pictures have no partner", &alone);
+    voice.skipped([(&args.visible, found.skipped[0]), (&args.infrared, found.skipped[1])]);
     for method in &methods {
-        note(&format!("pictures of {} belong to no pair", method.name), &method.unused);
+        voice.list(&format!("pictures of {} belong to no pair", method.name), &method.unused);
+        if let Some((folder, skipped)) = &method.skipped {
+            voice.skipped([(folder, *skipped)]);
+        }
     }
     let formats: [fn(&Report) -> String; 3] = [export::json, export::csv, page::html];
     for (path, format) in [&args.json, &args.csv, &args.html].into_iter().zip(formats) {
         if let Some(path) = path {
             isfm_files::write_atomically(path, |file| file.write_all(format(&report).as_bytes()))
                 .with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}", path.display());
+            voice.say(path.display());
         }
     }
-    Ok(report.problems())
-}
-
-fn note(what: &str, paths: &[PathBuf]) {
-    const LISTED: usize = 10;
-    if paths.is_empty() {
-        return;
-    }
-    println!("{} {what}:", paths.len());
-    for path in paths.iter().take(LISTED) {
-        println!("  {}", path.display());
-    }
-    if paths.len() > LISTED {
-        println!("  and {} more", paths.len() - LISTED);
-    }
+    let ambiguous = found.ambiguous.iter().map(|ambiguous| Problem {
+        pair: ambiguous.name().to_owned(),
+        method: None,
+        why: ambiguous.to_string(),
+    });
+    Ok(ambiguous.chain(report.problems()).collect())
 }

@@ -4,15 +4,15 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use candle_core::DType;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use isfm::{Config, Isfm, Preset, Tiling};
-use isfm_files::Pairing;
+use isfm::{Config, Isfm, PictureFormat, Preset, Tiling};
+use isfm_files::{Pairing, is_stream};
 
-use crate::device::device;
-use crate::{paint, sheet};
+use crate::device::{device, threads};
+use crate::{Voice, paint, sheet};
 
 /// Fuse an infrared and a visible picture into one.
 ///
@@ -20,6 +20,9 @@ use crate::{paint, sheet};
 /// name are pairs (whole names first, then names without extension), and each result is
 /// OUTPUT/NAME.png. Without VISIBLE and INFRARED, a night road is painted and fused into OUTPUT
 /// (or ./out).
+///
+/// Pairs that cannot be fused, and pictures that could make a pair in several ways, are told at the end,
+/// all others are done, and the exit code is 1.
 #[derive(Parser, Debug)]
 #[command(name = "fuse")]
 pub struct Args {
@@ -29,9 +32,14 @@ pub struct Args {
     /// Infrared picture or folder
     #[arg(long, value_name = "I", requires_all = ["visible", "output"])]
     pub infrared: Option<PathBuf>,
-    /// Where to: a picture (the extension says the format) or a folder
+    /// Where to: a picture (the extension says the format), a folder, or what is no file, such as
+    /// /dev/stdout or a FIFO
     #[arg(long, value_name = "O")]
     pub output: Option<PathBuf>,
+    /// Format of the result, by extension, such as tiff or jpg; by default the output's extension says
+    /// it, and in folders and for /dev/stdout it is png
+    #[arg(long, value_name = "EXT")]
+    pub format: Option<PictureFormat>,
     /// Weights, .safetensors or released .pth; the embedded ones if none are named
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
@@ -59,7 +67,7 @@ pub struct Args {
     /// Element type to compute in: f32, on a GPU also f16 or bf16
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     pub dtype: String,
-    /// Threads to use; all by default
+    /// Threads to use, at most as many as the machine has; all by default
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }
@@ -87,30 +95,71 @@ impl fmt::Display for Failed {
 
 /// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
 pub fn run(args: &Args) -> Result<Vec<Failed>> {
-    let isfm = network(args)?;
-    if let Some((low, high)) = args.stretch {
-        println!("each fused luma is spread from its {low} to its {high} percentile");
-    }
-    match (&args.visible, &args.infrared, &args.output) {
-        (Some(visible), Some(infrared), Some(output)) => {
-            match (visible.is_dir(), infrared.is_dir()) {
-                (true, true) => return folders(&isfm, visible, infrared, output),
-                (false, false) => println!("{}", fuse_files(&isfm, visible, infrared, output)?),
-                (first, _) => {
-                    let (folder, file) =
-                        if first { (visible, infrared) } else { (infrared, visible) };
-                    bail!(
-                        "{} is a folder, but {} is none: give two files or two folders",
-                        folder.display(),
-                        file.display()
-                    );
+    let voice = Voice::beside(args.output.as_deref());
+    // What can be refused is, before the work.
+    let work: Box<dyn FnOnce(&Isfm) -> Result<Vec<Failed>> + '_> =
+        match (&args.visible, &args.infrared, &args.output) {
+            (Some(visible), Some(infrared), Some(output)) => {
+                match (visible.is_dir(), infrared.is_dir()) {
+                    (true, true) => {
+                        let found = Pairing::find(visible, infrared)?;
+                        if is_either(output, visible, infrared) {
+                            bail!(
+                                "{} is an input folder: its pictures would be overwritten",
+                                output.display()
+                            );
+                        }
+                        let format = args.format.unwrap_or(PictureFormat::PNG);
+                        Box::new(move |isfm| {
+                            folders(isfm, found, [visible, infrared], output, format, voice)
+                        })
+                    }
+                    (false, false) => {
+                        let format = format_of(args, output)?;
+                        Box::new(move |isfm| {
+                            voice.say(fuse_files(isfm, visible, infrared, output, format)?);
+                            Ok(Vec::new())
+                        })
+                    }
+                    (first, _) => {
+                        let (folder, file) =
+                            if first { (visible, infrared) } else { (infrared, visible) };
+                        bail!(
+                            "{} is a folder, but {} is none: give two files or two folders",
+                            folder.display(),
+                            file.display()
+                        );
+                    }
                 }
             }
-        }
-        (None, None, output) => painted(&isfm, output.as_deref().unwrap_or(Path::new("out")))?,
-        _ => bail!("--visible, --infrared and --output go together"),
+            (None, None, output) => {
+                let output = output.as_deref().unwrap_or(Path::new("out"));
+                if output.exists() && !output.is_dir() {
+                    bail!("{} is no folder: a painted pair needs one", output.display());
+                }
+                let format = args.format.unwrap_or(PictureFormat::PNG);
+                Box::new(move |isfm| painted(isfm, output, format, voice))
+            }
+            _ => bail!("--visible, --infrared and --output go together"),
+        };
+    let isfm = network(args)?;
+    if let Some((low, high)) = args.stretch {
+        voice
+            .say(format_args!("each fused luma is spread from its {low} to its {high} percentile"));
     }
-    Ok(Vec::new())
+    work(&isfm)
+}
+
+/// What a single picture is written as.
+fn format_of(args: &Args, output: &Path) -> Result<PictureFormat> {
+    if output.is_dir() {
+        bail!("{} is a folder: name the picture to write", output.display());
+    }
+    Ok(match args.format {
+        Some(format) => format,
+        None if is_stream(output) => PictureFormat::of(output).unwrap_or(PictureFormat::PNG),
+        None => PictureFormat::of(output)?,
+    })
 }
 
 fn network(args: &Args) -> Result<Isfm> {
@@ -138,17 +187,20 @@ fn network(args: &Args) -> Result<Isfm> {
     if let Some((low, high)) = args.stretch {
         builder = builder.stretch(low, high);
     }
-    if let Some(threads) = args.threads {
+    if let Some(threads) = threads(args.threads)? {
         builder = builder.threads(threads);
     }
     Ok(builder.build()?)
 }
 
 /// Fuses two files into a third, and says what was done.
-fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<String> {
-    if output.is_dir() {
-        bail!("{} is a folder: name the picture to write", output.display());
-    }
+fn fuse_files(
+    isfm: &Isfm,
+    visible: &Path,
+    infrared: &Path,
+    output: &Path,
+    format: PictureFormat,
+) -> Result<String> {
     if is_either(output, visible, infrared) {
         bail!("{} is an input: it would be overwritten", output.display());
     }
@@ -158,7 +210,7 @@ fn fuse_files(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Re
         .fuse(&visible_image, &infrared_image)
         .with_context(|| format!("{} and {}", visible.display(), infrared.display()))?;
     let took = start.elapsed().as_secs_f64();
-    isfm::write_image(&fused, output)?;
+    isfm::write_image_as(&fused, output, format)?;
     let (width, height) = (fused.width(), fused.height());
     Ok(format!("{} ({width}x{height}, fused in {took:.2} s)", output.display()))
 }
@@ -168,11 +220,14 @@ fn is_either(path: &Path, visible: &Path, infrared: &Path) -> bool {
     path.canonicalize().is_ok_and(|path| is(&path, visible) || is(&path, infrared))
 }
 
-fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Result<Vec<Failed>> {
-    let found = Pairing::find(visible, infrared)?;
-    if is_either(output, visible, infrared) {
-        bail!("{} is an input folder: its pictures would be overwritten", output.display());
-    }
+fn folders(
+    isfm: &Isfm,
+    found: Pairing,
+    [visible, infrared]: [&Path; 2],
+    output: &Path,
+    format: PictureFormat,
+    voice: Voice,
+) -> Result<Vec<Failed>> {
     std::fs::create_dir_all(output)
         .with_context(|| format!("cannot make the folder {}", output.display()))?;
     let start = Instant::now();
@@ -181,8 +236,8 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
     let mut failed = Vec::new();
     for pair in &found.pairs {
         bar.set_message(pair.name.clone());
-        let to = output.join(format!("{}.png", pair.name));
-        if let Err(error) = fuse_files(isfm, &pair.visible, &pair.infrared, &to) {
+        let to = output.join(format!("{}.{format}", pair.name));
+        if let Err(error) = fuse_files(isfm, &pair.visible, &pair.infrared, &to, format) {
             failed.push(Failed { pair: pair.name.clone(), error });
         }
         bar.inc(1);
@@ -190,31 +245,26 @@ fn folders(isfm: &Isfm, visible: &Path, infrared: &Path, output: &Path) -> Resul
     bar.finish_and_clear();
     let (all, took) = (found.pairs.len(), start.elapsed().as_secs_f64());
     let fused = all - failed.len();
-    println!("fused {fused} of {all} pairs into {} in {took:.1} s", output.display());
+    voice
+        .say(format_args!("fused {fused} of {all} pairs into {} in {took:.1} s", output.display()));
     let alone = [found.visible_alone, found.infrared_alone].concat();
-    if !alone.is_empty() {
-        println!("{} pictures have no partner:", alone.len());
-        for path in &alone {
-            println!("  {}", path.display());
-        }
-    }
-    for ambiguous in &found.ambiguous {
-        println!("{ambiguous}");
-    }
+    voice.list("pictures have no partner", &alone);
+    voice.skipped([(visible, found.skipped[0]), (infrared, found.skipped[1])]);
+    failed.extend(found.ambiguous.into_iter().map(|ambiguous| Failed {
+        pair: ambiguous.name().to_owned(),
+        error: anyhow!("{ambiguous}"),
+    }));
     Ok(failed)
 }
 
 /// Paints a pair, fuses it, and writes the three pictures and a sheet of them.
-fn painted(isfm: &Isfm, output: &Path) -> Result<()> {
-    if output.is_file() {
-        bail!("{} is a file: a painted pair needs a folder", output.display());
-    }
+fn painted(isfm: &Isfm, output: &Path, format: PictureFormat, voice: Voice) -> Result<Vec<Failed>> {
     let (visible, infrared) = paint::night_road();
     let (visible, infrared) = (visible.into(), infrared.into());
     let start = Instant::now();
     let fused = isfm.fuse(&visible, &infrared)?;
     let (took, width, height) = (start.elapsed().as_secs_f64(), fused.width(), fused.height());
-    println!("painted a night road and fused it ({width}x{height}) in {took:.2} s:");
+    voice.say(format_args!("painted a night road and fused it ({width}x{height}) in {took:.2} s:"));
     let sheet = sheet::side_by_side(&[
         ("VISIBLE", &visible.to_rgb8()),
         ("INFRARED", &infrared.to_rgb8()),
@@ -223,9 +273,9 @@ fn painted(isfm: &Isfm, output: &Path) -> Result<()> {
     let pictures =
         [("visible", visible), ("infrared", infrared), ("fused", fused), ("sheet", sheet.into())];
     for (name, picture) in pictures {
-        let path = output.join(format!("{name}.png"));
-        isfm::write_image(&picture, &path)?;
-        println!("  {}", path.display());
+        let path = output.join(format!("{name}.{format}"));
+        isfm::write_image_as(&picture, &path, format)?;
+        voice.say(format_args!("  {}", path.display()));
     }
-    Ok(())
+    Ok(Vec::new())
 }

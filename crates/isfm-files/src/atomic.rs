@@ -1,8 +1,12 @@
 //! Files that are whole or not there.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
 
 const PREFIX: &str = ".isfm-";
 const SUFFIX: &str = ".tmp";
@@ -15,8 +19,8 @@ const MOST_LINKS: usize = 40;
 /// brought to the disk before the rename and the folder after it, where the platform can).
 ///
 /// Missing folders are made. The new file has the permissions of any other new file (0666 less the
-/// umask on Unix). A symbolic link stays one: the file that it points to is replaced. What is there
-/// already and is no regular file, such as a FIFO or `/dev/stdout`, is written to directly.
+/// umask on Unix). A symbolic link stays one: the file that it points to is replaced. A
+/// [stream](is_stream) is written to directly.
 ///
 /// ```
 /// use std::io::Write;
@@ -34,22 +38,78 @@ pub fn write_atomically<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return fill(&File::options().write(true).open(path)?, write);
+    if is_stream(path) {
+        // What others wrote to a file that is behind standard output stays before it.
+        return fill(&File::options().append(true).open(path)?, write);
     }
     let path = behind_links(path)?;
     let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
+    let (_listed, aside) = beside(folder)?;
+    fill(aside.as_file(), write)?;
+    aside.as_file().sync_all()?;
+    aside.persist(&path).map_err(|e| e.error)?;
+    Ok(sync_folder(folder)?)
+}
+
+/// Whether [`write_atomically`] writes to `path` directly because nothing could take its place: what
+/// is there is no regular file and no folder (a FIFO, a device, a socket), or it is an open file of a
+/// process (`/dev/stdout`, `/dev/fd/1`), whatever that is.
+pub fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| {
+        !there.is_dir() && (!there.is_file() || behind_links(path).is_ok_and(|p| is_open_file(&p)))
+    })
+}
+
+/// A name that stands for what a process has open.
+fn is_open_file(path: &Path) -> bool {
+    ["/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc"]
+        .map(Path::new)
+        .iter()
+        .any(|open| path.starts_with(open))
+}
+
+/// The files that are being written beside their places.
+static UNFINISHED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn unfinished() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the process with this exit code and removes the files that [`write_atomically`] has not
+/// finished: for a program's answer to Ctrl-C, which leaves them lying otherwise.
+///
+/// Not for a signal handler itself, which must not take locks: for the thread that it wakes.
+pub fn exit(code: i32) -> ! {
+    let unfinished = unfinished();
+    for path in unfinished.iter() {
+        _ = fs::remove_file(path);
+    }
+    // With the lock held, so that no other is begun.
+    std::process::exit(code)
+}
+
+/// Makes a file that is removed when it is dropped, and by [`exit`].
+fn beside(folder: &Path) -> io::Result<(Listed, NamedTempFile)> {
     let mut aside = tempfile::Builder::new();
     aside.prefix(PREFIX).suffix(SUFFIX);
     // The default is 0600, right for secrets and wrong for results.
     #[cfg(unix)]
     aside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let aside = aside.tempfile_in(folder)?;
-    fill(aside.as_file(), write)?;
-    aside.as_file().sync_all()?;
-    aside.persist(&path).map_err(|e| e.error)?;
-    Ok(sync_folder(folder)?)
+    let mut all = unfinished();
+    let file = aside.tempfile_in(folder)?;
+    let path = file.path().to_path_buf();
+    all.insert(path.clone());
+    Ok((Listed(path), file))
+}
+
+/// Among the unfinished files until it is dropped.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        unfinished().remove(&self.0);
+    }
 }
 
 /// Whether a file is what a killed process left of [`write_atomically`], which its owner may
@@ -68,10 +128,14 @@ fn fill<E: From<io::Error>>(
     Ok(writer.flush()?)
 }
 
-/// Where a chain of symbolic links ends, whether or not there is a file.
+/// Where a chain of symbolic links ends, whether or not there is a file. What a process has open is
+/// such an end: the link behind it may name a file that is gone.
 fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
     for _ in 0..MOST_LINKS {
+        if is_open_file(&path) {
+            return Ok(path);
+        }
         let Ok(next) = fs::read_link(&path) else { return Ok(path) };
         path = path.parent().unwrap_or(Path::new("")).join(next);
     }

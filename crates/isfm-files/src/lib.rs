@@ -10,7 +10,7 @@ mod error;
 pub mod pairs;
 mod text;
 
-pub use atomic::{is_unfinished, sync_folder, write_atomically};
+pub use atomic::{exit, is_stream, is_unfinished, sync_folder, write_atomically};
 pub use error::{Error, Result};
 pub use pairs::{PICTURE_EXTENSIONS, Pairing, is_picture};
 pub use text::{read_text, without_mark};

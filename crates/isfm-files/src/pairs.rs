@@ -1,6 +1,6 @@
 //! Folders of pictures, and which picture of one belongs to which of another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -34,8 +34,21 @@ pub struct Skipped {
     pub hidden: usize,
     /// Names that are not UTF-8.
     pub not_utf8: usize,
-    /// Files with another extension than a picture's, and folders.
+    /// Files with another extension than a picture's, and what is no file: folders, links that lead
+    /// nowhere, devices.
     pub others: usize,
+}
+
+/// Such as `3 hidden, 1 not in UTF-8, 2 others`; what there is none of is left out.
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds =
+            [(self.hidden, "hidden"), (self.not_utf8, "not in UTF-8"), (self.others, "others")];
+        let told = kinds.iter().filter(|(count, _)| *count > 0);
+        f.write_str(
+            &told.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", "),
+        )
+    }
 }
 
 impl Skipped {
@@ -80,7 +93,8 @@ impl Folder {
 /// A visible and an infrared picture of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The common stem; where several pairs have it, the visible file's whole name.
+    /// The common stem; where several pairs have it, the visible file's whole name. No two pairs
+    /// have one name.
     pub name: String,
     /// The visible picture.
     pub visible: PathBuf,
@@ -95,6 +109,13 @@ pub struct Ambiguous {
     pub visible: Vec<PathBuf>,
     /// The infrared pictures.
     pub infrared: Vec<PathBuf>,
+}
+
+impl Ambiguous {
+    /// The stem that they have.
+    pub fn name(&self) -> &str {
+        self.visible.first().map_or("", |picture| stem(picture))
+    }
 }
 
 impl fmt::Display for Ambiguous {
@@ -164,6 +185,7 @@ impl Pairing {
         found.infrared_alone.extend(infrareds.into_values().flatten().map(Path::to_path_buf));
         found.infrared_alone.sort();
         found.visible_alone.sort();
+        found.part_names();
         if !found.pairs.is_empty() {
             return Ok(found);
         }
@@ -180,8 +202,8 @@ impl Pairing {
     fn of_one_stem(&mut self, stem: &str, visible: Vec<&Path>, infrared: Vec<&Path>) {
         let [mut visible, mut infrared] = [visible, infrared]
             .map(|paths| paths.into_iter().map(Path::to_path_buf).collect::<Vec<_>>());
-        let start = self.pairs.len();
         let name = stem.to_owned();
+        let start = self.pairs.len();
         visible.retain(|v| {
             let Some(at) = infrared.iter().position(|i| i.file_name() == v.file_name()) else {
                 return true;
@@ -199,10 +221,20 @@ impl Pairing {
             }
             _ => self.ambiguous.push(Ambiguous { visible, infrared }),
         }
-        let same = &mut self.pairs[start..];
-        same.sort_by(|a, b| a.visible.cmp(&b.visible));
-        if same.len() > 1 {
-            same.iter_mut().for_each(|pair| pair.name = file_name(&pair.visible).to_owned());
+        self.pairs[start..].sort_by(|a, b| a.visible.cmp(&b.visible));
+    }
+
+    /// Gives the pairs of one name their visible pictures' whole names, until no two are called alike:
+    /// `a.png` is the stem of `a.png.png` too.
+    fn part_names(&mut self) {
+        loop {
+            let mut counts = HashMap::<String, usize>::new();
+            self.pairs.iter().for_each(|pair| *counts.entry(pair.name.clone()).or_default() += 1);
+            let mut alike = self.pairs.iter_mut().filter(|pair| counts[&pair.name] > 1).peekable();
+            if alike.peek().is_none() {
+                return;
+            }
+            alike.for_each(|pair| pair.name = file_name(&pair.visible).to_owned());
         }
     }
 }

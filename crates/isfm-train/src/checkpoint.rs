@@ -38,6 +38,9 @@ pub struct State {
     pub pairs: usize,
     /// The data set's [fingerprint](crate::DataSet::fingerprint).
     pub fingerprint: u64,
+    /// The data set's [names](crate::DataSet::names_fingerprint); a run of an earlier version has none,
+    /// and goes on only with pictures of the same sizes and lengths.
+    pub names: Option<u64>,
     /// Steps done.
     pub step: usize,
     /// Time spent in steps, in seconds.
@@ -61,6 +64,8 @@ struct Header {
     train: TrainConfig,
     pairs: usize,
     fingerprint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    names: Option<String>,
     /// For people; `step` decides.
     epoch: usize,
     step: usize,
@@ -128,6 +133,7 @@ impl State {
             train: self.train.clone(),
             pairs: self.pairs,
             fingerprint: format!("{:016x}", self.fingerprint),
+            names: self.names.map(|names| format!("{names:016x}")),
             epoch: self.step / (self.pairs / self.train.batch.max(1)).max(1),
             step: self.step,
             seconds: self.seconds,
@@ -177,8 +183,11 @@ impl State {
         if header.format != FORMAT {
             return Err(wrong(format!("format {}, this program reads {FORMAT}", header.format)));
         }
-        let fingerprint = u64::from_str_radix(&header.fingerprint, 16)
-            .map_err(|e| wrong(format!("fingerprint: {e}")))?;
+        let hash = |text: &String| u64::from_str_radix(text, 16);
+        let fingerprint =
+            hash(&header.fingerprint).map_err(|e| wrong(format!("fingerprint: {e}")))?;
+        let named = header.names.as_ref().map(hash).transpose();
+        let named = named.map_err(|e| wrong(format!("names: {e}")))?;
         let bits = |best: &String| u64::from_str_radix(best, 16).map(f64::from_bits);
         let best = header.best.as_ref().map(bits).transpose();
         let best = best.map_err(|e| wrong(format!("best: {e}")))?;
@@ -227,6 +236,7 @@ impl State {
             train,
             pairs,
             fingerprint,
+            names: named,
             step,
             seconds,
             best,

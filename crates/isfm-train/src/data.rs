@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use isfm::{Normalize, Side, read_image, read_image_size, to_8_bits};
 use isfm_files::Pairing;
+use isfm_files::pairs::{Ambiguous, Skipped};
 
 use crate::checkpoint::Fnv;
 use crate::{Error, Result};
@@ -47,7 +48,11 @@ struct Entry {
 pub struct PairFolder {
     entries: Vec<Entry>,
     unpaired: Vec<PathBuf>,
+    ambiguous: Vec<Ambiguous>,
+    skipped: [Skipped; 2],
+    problems: Vec<(usize, Error)>,
     room: AtomicUsize,
+    names: u64,
     fingerprint: u64,
 }
 
@@ -63,9 +68,11 @@ impl std::fmt::Debug for PairFolder {
 impl PairFolder {
     /// Reads names and sizes (not pixels) of `dir/{vi,ir}`, or else of `dir/train/{vi,ir}`.
     ///
+    /// A pair whose sizes cannot be read, or differ, is a pair all the same, so that the others are
+    /// where they are once it is repaired; [`PairFolder::pair`] says what is wrong with it.
+    ///
     /// # Errors
-    /// If the folders are not there or hold no pair, files could be paired in several ways, a file's
-    /// header cannot be read, or the two images of a pair differ in size.
+    /// If the folders are not there or hold no pair.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let wrong = |problem: String| Error::Folder { dir: dir.to_path_buf(), problem };
@@ -78,9 +85,6 @@ impl PairFolder {
             .ok_or_else(|| wrong("no folders vi and ir".into()))?;
 
         let found = Pairing::find(root.join("vi"), root.join("ir"))?;
-        if let Some(ambiguous) = found.ambiguous.first() {
-            return Err(wrong(ambiguous.to_string()));
-        }
         let unpaired = [found.visible_alone, found.infrared_alone].concat();
         // Samples and fingerprint depend on these names and their order; earlier runs have them.
         let named = |pair: isfm_files::pairs::Pair| {
@@ -93,24 +97,33 @@ impl PairFolder {
         let mut pairs: Vec<_> = found.pairs.into_iter().map(named).collect();
         pairs.sort();
 
-        let mut fingerprint = Fnv::default();
-        let mut entries = Vec::with_capacity(pairs.len());
+        let (mut names, mut fingerprint) = (Fnv::default(), Fnv::default());
+        let (mut entries, mut problems) = (Vec::with_capacity(pairs.len()), Vec::new());
         for (name, visible, infrared) in pairs {
-            let (visible_size, infrared_size) =
-                (read_image_size(&visible)?, read_image_size(&infrared)?);
-            if visible_size != infrared_size {
-                return Err(Error::PairSize { visible, visible_size, infrared, infrared_size });
+            let entry = Entry { name, visible, infrared, decoded: OnceLock::new() };
+            let (width, height) = entry.size().unwrap_or_else(|problem| {
+                problems.push((entries.len(), problem));
+                (0, 0)
+            });
+            names.bytes(entry.name.as_bytes());
+            fingerprint.bytes(entry.name.as_bytes());
+            fingerprint.word(u64::from(width));
+            fingerprint.word(u64::from(height));
+            for path in [&entry.visible, &entry.infrared] {
+                fingerprint.word(std::fs::metadata(path).map_or(0, |file| file.len()));
             }
-            fingerprint.bytes(name.as_bytes());
-            fingerprint.word(u64::from(visible_size.0));
-            fingerprint.word(u64::from(visible_size.1));
-            for path in [&visible, &infrared] {
-                fingerprint.word(std::fs::metadata(path).map_err(Error::io(path))?.len());
-            }
-            entries.push(Entry { name, visible, infrared, decoded: OnceLock::new() });
+            entries.push(entry);
         }
-        let fingerprint = fingerprint.finish();
-        Ok(Self { entries, unpaired, room: AtomicUsize::new(1 << 30), fingerprint })
+        Ok(Self {
+            entries,
+            unpaired,
+            ambiguous: found.ambiguous,
+            skipped: found.skipped,
+            problems,
+            room: AtomicUsize::new(1 << 30),
+            names: names.finish(),
+            fingerprint: fingerprint.finish(),
+        })
     }
 
     /// Limits the memory for decoded images to `bytes`; 0 decodes them anew every time.
@@ -136,6 +149,22 @@ impl PairFolder {
         &self.unpaired
     }
 
+    /// Images that could make a pair in several ways and are left out, for a warning.
+    pub fn ambiguous(&self) -> &[Ambiguous] {
+        &self.ambiguous
+    }
+
+    /// What else the folders of visible and of infrared images hold.
+    pub fn skipped(&self) -> [Skipped; 2] {
+        self.skipped
+    }
+
+    /// The pairs whose sizes could not be read, or differ, by their number; others can turn out to be
+    /// damaged when they are decoded.
+    pub fn problems(&self) -> &[(usize, Error)] {
+        &self.problems
+    }
+
     /// The name of a pair, `None` past the end.
     pub fn name(&self, index: usize) -> Option<&str> {
         self.entries.get(index).map(|e| e.name.as_str())
@@ -149,6 +178,11 @@ impl PairFolder {
     /// A number that tells data sets apart: made of names, sizes and file lengths.
     pub fn fingerprint(&self) -> u64 {
         self.fingerprint
+    }
+
+    /// A number made of the names alone, which stays what it is when a picture is replaced.
+    pub fn names_fingerprint(&self) -> u64 {
+        self.names
     }
 
     /// A pair's pixels.
@@ -176,6 +210,21 @@ impl PairFolder {
 }
 
 impl Entry {
+    /// The size of both, from the files' headers.
+    fn size(&self) -> Result<(u32, u32)> {
+        let (visible, infrared) =
+            (read_image_size(&self.visible)?, read_image_size(&self.infrared)?);
+        self.same(visible, infrared)
+    }
+
+    fn same(&self, visible_size: (u32, u32), infrared_size: (u32, u32)) -> Result<(u32, u32)> {
+        if visible_size == infrared_size {
+            return Ok(visible_size);
+        }
+        let (visible, infrared) = (self.visible.clone(), self.infrared.clone());
+        Err(Error::PairSize { visible, visible_size, infrared, infrared_size })
+    }
+
     fn decode(&self) -> Result<Pair> {
         let decode = |path: &Path, side| {
             to_8_bits(&read_image(path)?, side, Normalize::Auto)
@@ -183,16 +232,8 @@ impl Entry {
         };
         let visible = decode(&self.visible, Side::Visible)?.into_rgb8();
         let infrared = decode(&self.infrared, Side::Infrared)?.into_luma8();
-        // The file may have been changed since the folder was opened.
-        if visible.dimensions() != infrared.dimensions() {
-            return Err(Error::PairSize {
-                visible: self.visible.clone(),
-                visible_size: visible.dimensions(),
-                infrared: self.infrared.clone(),
-                infrared_size: infrared.dimensions(),
-            });
-        }
-        let (width, height) = (visible.width() as usize, visible.height() as usize);
+        let (width, height) = self.same(visible.dimensions(), infrared.dimensions())?;
+        let (width, height) = (width as usize, height as usize);
         Ok(Pair { width, height, visible: visible.into_raw(), infrared: infrared.into_raw() })
     }
 }

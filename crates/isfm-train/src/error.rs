@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use crate::corrupt::Listed;
+
 /// What can go wrong in this crate. No text repeats its `source()`: print the whole chain.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,6 +43,19 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: Box<isfm::Error>,
+    },
+    /// More pairs that cannot be trained on than [`Corrupt`](crate::Corrupt) allows.
+    #[error(
+        "{} of {pairs} pairs cannot be trained on, at most {most} may be left out:{}",
+        problems.len(), Listed(problems)
+    )]
+    Corrupt {
+        /// What is wrong with each.
+        problems: Vec<String>,
+        /// How many pairs there are.
+        pairs: usize,
+        /// How many may be left out.
+        most: usize,
     },
     /// A file that cannot be read or written.
     #[error("cannot read or write {}", path.display())]
@@ -211,6 +226,7 @@ mod tests {
                 path: path(),
                 source: isfm::Error::NotFinite { side: infrared, value: f32::NAN, index: 5 }.into(),
             },
+            Error::Corrupt { problems: vec![text("cut off")], pairs: 3, most: 0 },
             Error::Io { path: path(), source: io::Error::other("disk full") },
             Error::Setting { setting: "batch", got: text("0"), needed: text("1") },
             Error::OutputNotEmpty(path()),
@@ -254,6 +270,7 @@ mod tests {
                 Error::Metrics(_) => "0x3",
                 Error::Model(_) => "huge",
                 Error::Candle(_) => "no kernel",
+                Error::Corrupt { .. } => "cut off",
                 Error::Folder { .. } | Error::PairSize { .. } | Error::Setting { .. }
                 | Error::OutputNotEmpty(_) | Error::OutputInUse(_) | Error::NoCheckpoint { .. }
                 | Error::Checkpoint { .. } | Error::Differs { .. } | Error::NonFinite { .. }

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::corrupt::{LeftOut, is_of_a_pair};
 use crate::mixture::Split;
 use crate::random::{Purpose, below, between, shuffle, stream};
-use crate::{DataSet, Result, Sample, TrainConfig};
+use crate::{Corrupt, DataSet, Pair, Result, Sample, TrainConfig};
 
 /// The samples of one step.
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub(crate) struct Batch {
 pub(crate) struct Loader {
     pub(crate) data: Arc<DataSet>,
     pub(crate) split: Arc<Split>,
+    pub(crate) left_out: Arc<LeftOut>,
     train: TrainConfig,
 }
 
@@ -30,9 +32,35 @@ struct Pick {
 }
 
 impl Loader {
-    pub(crate) fn new(data: DataSet, train: TrainConfig) -> Result<Self> {
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt) for what of the pairs is known to be damaged, which
+    /// is all of it if damaged pairs are refused.
+    pub(crate) fn new(data: DataSet, train: TrainConfig, corrupt: Corrupt) -> Result<Self> {
         let split = Arc::new(Split::of(&data, train.validation.as_ref())?);
-        Ok(Self { data: Arc::new(data), split, train })
+        let left_out = LeftOut::new(corrupt, data.len());
+        let folders = data.folders().iter().enumerate();
+        if corrupt == Corrupt::Refuse {
+            let all = folders.flat_map(|(at, (folder, _))| (0..folder.len()).map(move |i| (at, i)));
+            let all: Vec<_> = all.collect();
+            let decode = |&(at, i): &(usize, usize)| data.folders()[at].0.pair(i).map(drop);
+            let decoded: Vec<_> = all.par_iter().map(decode).collect();
+            let mut problems = Vec::new();
+            for (place, decoded) in all.into_iter().zip(decoded) {
+                match decoded {
+                    Err(problem) if is_of_a_pair(&problem) => {
+                        problems.push((place, problem.chain()))
+                    }
+                    decoded => decoded?,
+                }
+            }
+            left_out.extend(problems)?;
+        } else {
+            let problems = folders.flat_map(|(at, (folder, _))| {
+                folder.problems().iter().map(move |(i, problem)| ((at, *i), problem.chain()))
+            });
+            left_out.extend(problems)?;
+        }
+        Ok(Self { data: Arc::new(data), split, left_out: Arc::new(left_out), train })
     }
 
     pub(crate) fn steps_per_epoch(&self) -> usize {
@@ -70,13 +98,30 @@ impl Loader {
         (first..first + batch).map(pick).collect()
     }
 
-    /// The names of a step's pairs.
+    /// The names of a step's pairs, were none of them damaged.
     pub(crate) fn names(&self, step: usize) -> Vec<String> {
-        self.names_of(&self.picks(step))
+        self.picks(step).iter().map(|p| self.data.name(p.folder, p.pair)).collect()
     }
 
-    fn names_of(&self, picks: &[Pick]) -> Vec<String> {
-        picks.iter().map(|p| self.data.name(p.folder, p.pair)).collect()
+    /// A pick's pair, or another one of its folder if that is damaged, and its name.
+    fn sound_pair(&self, epoch: usize, pick: &Pick) -> Result<(String, Arc<Pair>)> {
+        let folder = &self.data.folders()[pick.folder].0;
+        let decode = |pair: usize| match folder.pair(pair) {
+            Ok(decoded) => Ok(Some((self.data.name(pick.folder, pair), decoded))),
+            Err(problem) => self.left_out.add((pick.folder, pair), problem).map(|()| None),
+        };
+        if let Some(sound) = decode(pick.pair)? {
+            return Ok(sound);
+        }
+        let mut others = self.split.trained[pick.folder].clone();
+        let (epoch, index) = (epoch as u64, pick.index as u64);
+        shuffle(&mut stream(Purpose::Instead, self.train.seed, epoch, index), &mut others);
+        for pair in others {
+            if let Some(sound) = decode(pair)? {
+                return Ok(sound);
+            }
+        }
+        Err(self.left_out.all())
     }
 
     /// Draws a step's samples on rayon's current pool.
@@ -84,14 +129,15 @@ impl Loader {
         let TrainConfig { patch, seed, augment, .. } = &self.train;
         let (epoch, picks) = (self.epoch(step), self.picks(step));
         let draw = |pick: &Pick| {
-            let pair = self.data.folders()[pick.folder].0.pair(pick.pair)?;
-            augment.draw(&pair, *patch, *seed, epoch, pick.index)
+            let (name, pair) = self.sound_pair(epoch, pick)?;
+            Ok((name, augment.draw(&pair, *patch, *seed, epoch, pick.index)?))
         };
         // All first: which of several errors is reported must not depend on the threads.
-        let samples: Vec<Result<Sample>> = picks.par_iter().map(draw).collect();
-        let mut batch = Batch { names: self.names_of(&picks), ..Batch::default() };
+        let samples: Vec<Result<(String, Sample)>> = picks.par_iter().map(draw).collect();
+        let mut batch = Batch::default();
         for sample in samples {
-            let sample = sample?;
+            let (name, sample) = sample?;
+            batch.names.push(name);
             batch.visible.extend(sample.visible);
             batch.infrared.extend(sample.infrared);
         }

@@ -51,12 +51,21 @@ impl DataSet {
     /// A number that tells data sets apart: a single folder's
     /// [own](PairFolder::fingerprint), or one made of all of them and their shares.
     pub fn fingerprint(&self) -> u64 {
+        self.of_all(PairFolder::fingerprint)
+    }
+
+    /// As [`DataSet::fingerprint`], made of the [names](PairFolder::names_fingerprint) and shares alone.
+    pub fn names_fingerprint(&self) -> u64 {
+        self.of_all(PairFolder::names_fingerprint)
+    }
+
+    fn of_all(&self, fingerprint: impl Fn(&PairFolder) -> u64) -> u64 {
         if let [(folder, _)] = &self.folders[..] {
-            return folder.fingerprint();
+            return fingerprint(folder);
         }
         let mut all = Fnv::default();
         for (folder, share) in &self.folders {
-            all.word(folder.fingerprint());
+            all.word(fingerprint(folder));
             all.word(share.to_bits());
         }
         all.finish()

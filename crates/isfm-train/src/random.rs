@@ -15,6 +15,8 @@ pub(crate) enum Purpose {
     Change = 3,
     /// Which folder and pair a sample of a mixture is taken from.
     Choice = 4,
+    /// Which pairs take the place of one that cannot be read.
+    Instead = 5,
 }
 
 pub(crate) fn stream(purpose: Purpose, seed: u64, epoch: u64, index: u64) -> ChaCha8Rng {

@@ -5,11 +5,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{DataSet, Error, PairFolder, Result, TrainConfig};
+use crate::{Corrupt, DataSet, Error, PairFolder, Result, TrainConfig};
 
 /// A whole run in one file, TOML or JSON:
 ///
 /// ```toml
+/// corrupt = "skip"        # `Corrupt`: refuse, skip or skip:N; before the sections
+///
 /// [model]                 # a preset, or the fields of `isfm_model::Config`
 /// preset = "small"
 ///
@@ -34,6 +36,8 @@ pub struct RunFile {
     pub train: TrainConfig,
     /// The folders.
     pub data: Vec<RunData>,
+    /// What becomes of pairs that cannot be trained on.
+    pub corrupt: Option<Corrupt>,
     text: String,
 }
 
@@ -81,6 +85,7 @@ impl RunFile {
             model: None,
             train: TrainConfig::default(),
             data: Vec::new(),
+            corrupt: None,
             text: text.into(),
         };
         let mut validation = None;
@@ -89,9 +94,10 @@ impl RunFile {
                 "model" => file.model = Some(model(value).map_err(wrong)?),
                 "train" => file.train = section(&key, value).map_err(wrong)?,
                 "data" => file.data = section(&key, value).map_err(wrong)?,
+                "corrupt" => file.corrupt = Some(section(&key, value).map_err(wrong)?),
                 "validation" => validation = Some(section(&key, value).map_err(wrong)?),
                 key => {
-                    let needed = "model, train, data or validation";
+                    let needed = "model, train, data, validation or corrupt";
                     return Err(wrong(format!("unknown key `{key}`, needs {needed}")));
                 }
             }

@@ -17,15 +17,18 @@ use crate::checkpoint::{LAST, PREVIOUS, write};
 use crate::loader::{Batch, Loader};
 use crate::log::Log;
 use crate::mixture::Split;
-use crate::validate::Validator;
+use crate::validate::{VALIDATIONS, Validator};
 use crate::{
-    Adam, DataSet, Error, Result, RunFile, State, StepReport, TrainConfig, Update,
+    Adam, Corrupt, DataSet, Error, Result, RunFile, State, StepReport, TrainConfig, Update,
     ValidationReport, curve,
 };
 
 /// So many steps without a slope, and a run is given up: the optimiser's memory, which decays by
 /// a tenth a step, will not move it any more.
 const STUCK: usize = 50;
+
+const LOCK: &str = ".lock";
+const LOG: &str = "log.jsonl";
 
 /// Prepares a [`Trainer`].
 #[must_use = "a builder does nothing until `create` or `resume`"]
@@ -36,6 +39,7 @@ pub struct TrainerBuilder {
     device: Device,
     weights: Option<BTreeMap<String, Tensor>>,
     run: Option<String>,
+    corrupt: Corrupt,
 }
 
 impl TrainerBuilder {
@@ -65,18 +69,27 @@ impl TrainerBuilder {
         self
     }
 
-    /// Starts a run whose files go to the folder `output`, which is made, or must be empty. A
-    /// first checkpoint, of step 0, is written at once.
+    /// What becomes of pairs that cannot be trained on; a tenth of them may be left out unless given.
+    /// A resumed run can be given another answer.
+    pub fn corrupt(mut self, corrupt: Corrupt) -> Self {
+        self.corrupt = corrupt;
+        self
+    }
+
+    /// Starts a run whose files go to the folder `output`, which is made, or must be empty but for what
+    /// a run killed before its first checkpoint leaves. A first checkpoint, of step 0, is written at once.
     ///
     /// # Errors
     /// [`Error::OutputNotEmpty`]; [`Error::Setting`] for settings out of range or a batch larger
-    /// than the data set; weights that do not fit the model; a folder that cannot be written.
+    /// than the data set or than memory; [`Error::Corrupt`]; weights that do not fit the model; a folder that cannot be written.
     pub fn create(self, output: impl AsRef<Path>) -> Result<Trainer> {
         self.train.validate()?;
         let dir = output.as_ref().to_path_buf();
         std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        if std::fs::read_dir(&dir).map_err(Error::io(&dir))?.next().is_some() {
-            return Err(Error::OutputNotEmpty(dir));
+        for entry in std::fs::read_dir(&dir).map_err(Error::io(&dir))? {
+            if !is_of_no_run(&entry.map_err(Error::io(&dir))?.path()) {
+                return Err(Error::OutputNotEmpty(dir));
+            }
         }
         let vars = match &self.weights {
             Some(weights) => variables(weights, &self.device)?,
@@ -93,7 +106,8 @@ impl TrainerBuilder {
     }
 
     /// Goes on with the run in the folder `output` from its newest whole checkpoint; a damaged one
-    /// is put aside as `damaged.safetensors` and told of by [`Trainer::warnings`].
+    /// is put aside as `damaged.safetensors` and told of by [`Trainer::warnings`]. So is it if pictures
+    /// were replaced under their names, which the run goes on with.
     ///
     /// # Errors
     /// [`Error::NoCheckpoint`]; [`Error::Differs`] if model, settings or data are not the run's
@@ -103,8 +117,14 @@ impl TrainerBuilder {
         let dir = output.as_ref().to_path_buf();
         let (state, path, newer) = State::latest(&dir)?;
         let pairs = Split::of(&self.data, self.train.validation.as_ref())?.pairs();
-        let given = settings(&self.model, &self.train, pairs, self.data.fingerprint());
-        let there = settings(&state.model, &state.train, state.pairs, state.fingerprint);
+        // A picture that was repaired is another, but the run's own all the same.
+        let prints = (self.data.names_fingerprint(), self.data.fingerprint());
+        let (now, then) = match state.names {
+            Some(names) => (("names", prints.0), ("names", names)),
+            None => (("fingerprint", prints.1), ("fingerprint", state.fingerprint)),
+        };
+        let given = settings(&self.model, &self.train, pairs, now);
+        let there = settings(&state.model, &state.train, state.pairs, then);
         // One that either side lacks is among the other's.
         for setting in there.keys().chain(given.keys()) {
             let value = |of: &BTreeMap<String, String>| {
@@ -124,6 +144,11 @@ impl TrainerBuilder {
         self.run = self.run.or(state.run);
         let mut trainer = Trainer::assemble(self, adam, average, dir)?;
         trainer.seconds = state.seconds;
+        if state.fingerprint != prints.1 {
+            let told =
+                "pictures were replaced since the checkpoint was written; going on with them";
+            trainer.warnings.push(told.into());
+        }
         if let Some(validator) = &mut trainer.validator {
             validator.best = state.best;
         }
@@ -241,7 +266,8 @@ impl Trainer {
     /// Prepares a run of this model on this data.
     pub fn builder(model: Config, data: impl Into<DataSet>) -> TrainerBuilder {
         let (data, train) = (data.into(), TrainConfig::default());
-        TrainerBuilder { model, data, train, device: Device::Cpu, weights: None, run: None }
+        let (device, corrupt) = (Device::Cpu, Corrupt::default());
+        TrainerBuilder { model, data, train, device, weights: None, run: None, corrupt }
     }
 
     fn assemble(
@@ -250,22 +276,26 @@ impl Trainer {
         average: Option<Average>,
         dir: PathBuf,
     ) -> Result<Self> {
-        let TrainerBuilder { model, train, data, device, run, .. } = parts;
-        let loader = Loader::new(data, train.clone())?;
+        let TrainerBuilder { model, train, data, device, run, corrupt, .. } = parts;
+        let loader = Loader::new(data, train.clone(), corrupt)?;
         let pairs = loader.split.pairs();
         if pairs < train.batch {
             let needed = format!("at most the {pairs} pairs there are");
             return Err(Error::setting("batch", train.batch, &needed));
+        }
+        if device.is_cpu() {
+            fits(&model, &train)?;
         }
         let adam = adam.with_clip(train.clip).with_weight_decay(train.weight_decay);
         // Gradients flow to the variables through the network's tensors, which are the same ones.
         let fusion = PyramidFusion::from_weights(&model, &tensors(&adam))?;
         let lock = lock(&dir)?;
         sweep(&dir)?;
-        let log = Log::open(dir.join("log.jsonl"), adam.steps())?;
-        let validator = train.validation.as_ref().map(|settings| {
-            Validator::new(settings, loader.data.clone(), &loader.split, &dir, adam.steps())
-        });
+        let log = Log::open(dir.join(LOG), adam.steps())?;
+        let validator = train
+            .validation
+            .as_ref()
+            .map(|settings| Validator::new(settings, &loader, &dir, adam.steps()));
         let validator = validator.transpose()?;
         let saved = (dir.join(LAST), adam.steps());
         Ok(Self {
@@ -301,11 +331,17 @@ impl Trainer {
 
     /// Steps of the whole run.
     pub fn total_steps(&self) -> usize {
-        self.train.steps.unwrap_or(self.steps_per_epoch() * self.train.epochs)
+        let epochs = self.steps_per_epoch().saturating_mul(self.train.epochs);
+        self.train.steps.unwrap_or(epochs)
     }
 
-    /// The names of the pairs that a step trains on, counted from 0; of several folders with their
-    /// paths.
+    /// What is wrong with each pair that was left out so far ([`Corrupt`]), a text that names the file.
+    pub fn left_out(&self) -> Vec<String> {
+        self.loader.left_out.since(0)
+    }
+
+    /// The names of the pairs that a step trains on, counted from 0, if none is damaged; of several
+    /// folders with their paths.
     pub fn pairs_of_step(&self, step: usize) -> Vec<String> {
         self.loader.names(step)
     }
@@ -503,6 +539,7 @@ impl Trainer {
             train: self.train.clone(),
             pairs: self.loader.split.pairs(),
             fingerprint: self.loader.data.fingerprint(),
+            names: Some(self.loader.data.names_fingerprint()),
             step: self.adam.steps(),
             seconds: self.seconds,
             best: self.validator.as_ref().and_then(|v| v.best),
@@ -534,8 +571,15 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::step`] and [`Trainer::save`]; the run can be resumed from the last checkpoint.
     pub fn run(&mut self, options: &RunOptions) -> Result<Outcome> {
+        if options.stop_after == Some(0) {
+            return Err(Error::setting("stop_after", 0, "at least 1"));
+        }
         match options.threads {
             None => self.run_here(options),
+            Some(threads) if !(1..=isfm::Builder::MAX_THREADS).contains(&threads) => {
+                let needed = format!("1 to {}", isfm::Builder::MAX_THREADS);
+                Err(Error::setting("threads", threads, &needed))
+            }
             Some(threads) => rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .build()
@@ -577,6 +621,7 @@ impl Trainer {
         let epochs = total.div_ceil(self.steps_per_epoch());
         let mut checkpointed = Instant::now();
         let mut means = Means::default();
+        let mut told = self.left_out().len();
         while self.adam.steps() < total {
             let batch = batches
                 .recv()
@@ -586,6 +631,10 @@ impl Trainer {
             progress.step(&report, epochs, &means);
             if let Some(report) = &self.validated {
                 progress.validation(report);
+            }
+            for problem in self.loader.left_out.since(told) {
+                progress.say(&format!("warning: left out: {problem}"));
+                told += 1;
             }
 
             let done = report.step;
@@ -675,16 +724,19 @@ impl Progress {
         self.bar.set_position(report.step as u64);
     }
 
-    fn validation(&self, report: &ValidationReport) {
-        if self.bar.is_hidden() && !self.lines {
-            return;
+    /// A line on standard error, if anything is shown at all.
+    fn say(&self, text: &str) {
+        if self.lines || !self.bar.is_hidden() {
+            self.bar.suspend(|| eprintln!("{text}"));
         }
+    }
+
+    fn validation(&self, report: &ValidationReport) {
         let scores: Vec<_> =
             report.scores.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();
         let best = if report.best { ", the best so far" } else { "" };
         let (step, criterion, scores) = (report.step, report.criterion, scores.join(" "));
-        let text = format!("validation at step {step}: {criterion:+.4}{best} ({scores})");
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.say(&format!("validation at step {step}: {criterion:+.4}{best} ({scores})"));
     }
 
     fn epoch(&self, report: &StepReport, epochs: usize, means: &Means) {
@@ -733,7 +785,7 @@ fn settings(
     model: &Config,
     train: &TrainConfig,
     pairs: usize,
-    fingerprint: u64,
+    (kind, print): (&str, u64),
 ) -> BTreeMap<String, String> {
     fn flatten(name: &str, value: serde_json::Value, out: &mut BTreeMap<String, String>) {
         match value {
@@ -752,18 +804,39 @@ fn settings(
     flatten("model", serde_json::to_value(model).unwrap_or_default(), &mut out);
     flatten("", serde_json::to_value(train).unwrap_or_default(), &mut out);
     out.insert("data.pairs".into(), pairs.to_string());
-    out.insert("data.fingerprint".into(), format!("{fingerprint:016x}"));
+    out.insert(format!("data.{kind}"), format!("{print:016x}"));
     out
 }
 
+/// Whether a step can fit into what the system has left at all: a forward pass, of which training keeps
+/// more, takes at least half of what is estimated for fusing as many pixels.
+fn fits(model: &Config, train: &TrainConfig) -> Result<()> {
+    let Some(left) = isfm::available_memory() else { return Ok(()) };
+    let pixels = train.batch.saturating_mul(train.patch * train.patch);
+    let needed = pixels.saturating_mul(isfm::memory_per_pixel(model)) / 2;
+    if needed <= left {
+        return Ok(());
+    }
+    let got = format!("{} samples of {patch}x{patch}", train.batch, patch = train.patch);
+    let needed =
+        format!("fewer or smaller ones: {needed} bytes at least, of which {left} are left");
+    Err(Error::setting("batch", got, &needed))
+}
+
 fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
+    let path = dir.join(LOCK);
     let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Error::OutputInUse(dir.to_path_buf())),
         // A file system without locks: the lock is a kindness, not a need.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
+}
+
+/// Whether a file is what a run leaves that was killed before its first checkpoint.
+fn is_of_no_run(path: &Path) -> bool {
+    let names = [LOCK, LOG, VALIDATIONS];
+    isfm_files::is_unfinished(path) || names.iter().any(|name| path.ends_with(name))
 }
 
 /// Removes unfinished files that a killed run left. The lock is held: nobody is writing them.

@@ -10,8 +10,9 @@ use isfm_model::PyramidFusion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::corrupt::LeftOut;
+use crate::loader::Loader;
 use crate::log::{Line, Log};
-use crate::mixture::Split;
 use crate::{DataSet, Result, Validation};
 
 /// What is scored; larger is better for all of them.
@@ -29,6 +30,8 @@ const METRICS: [Metric; 8] = [
 const SIDE: usize = 512;
 /// What a score counts at least in the criterion: SCD and SSIM may be 0 or below.
 const LEAST: f64 = 0.01;
+/// The log's name.
+pub(crate) const VALIDATIONS: &str = "validation.jsonl";
 /// How many pictures are written.
 const SHOWN: usize = 2;
 
@@ -112,6 +115,7 @@ impl Held {
 /// Scores a network on the pairs held back.
 pub(crate) struct Validator {
     data: Arc<DataSet>,
+    left_out: Arc<LeftOut>,
     /// Folder and pair.
     picks: Vec<(usize, usize)>,
     /// Decoded when first needed.
@@ -125,18 +129,18 @@ pub(crate) struct Validator {
 impl Validator {
     pub(crate) fn new(
         settings: &Validation,
-        data: Arc<DataSet>,
-        split: &Split,
+        loader: &Loader,
         dir: &Path,
         step: usize,
     ) -> Result<Self> {
         let of_folder = |(folder, pairs): (usize, &Vec<usize>)| {
             pairs.iter().take(settings.pairs).map(move |&pair| (folder, pair)).collect::<Vec<_>>()
         };
-        let picks = split.held.iter().enumerate().flat_map(of_folder).collect();
-        let log = Log::open(dir.join("validation.jsonl"), step)?;
+        let picks = loader.split.held.iter().enumerate().flat_map(of_folder).collect();
+        let log = Log::open(dir.join(VALIDATIONS), step)?;
         let (every, dir) = (settings.every, dir.to_path_buf());
-        Ok(Self { data, picks, held: Vec::new(), every, dir, log, best: None })
+        let (data, left_out) = (loader.data.clone(), loader.left_out.clone());
+        Ok(Self { data, left_out, picks, held: Vec::new(), every, dir, log, best: None })
     }
 
     pub(crate) fn is_due(&self, step: usize, last: usize) -> bool {
@@ -147,7 +151,15 @@ impl Validator {
     pub(crate) fn run(&mut self, fusion: &PyramidFusion, step: usize) -> Result<ValidationReport> {
         if self.held.is_empty() {
             let held = self.picks.par_iter().map(|&(f, p)| Held::of(&self.data, f, p));
-            self.held = held.collect::<Result<_>>()?;
+            for (&place, held) in self.picks.iter().zip(held.collect::<Vec<_>>()) {
+                match held {
+                    Ok(held) => self.held.push(held),
+                    Err(problem) => self.left_out.add(place, problem)?,
+                }
+            }
+            if self.held.is_empty() {
+                return Err(self.left_out.all());
+            }
         }
         let (mut all, mut gains) = (Vec::new(), Vec::new());
         for (n, held) in self.held.iter().enumerate() {

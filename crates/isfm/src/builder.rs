@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 use isfm_model::{Checkpoint, Config, Pyramid, PyramidFusion};
 
 use crate::fuse::{Borders, Isfm};
+use crate::memory::Room;
 use crate::normalize::Normalize;
 use crate::tiling::{self, Tiling};
 use crate::{Error, Result};
@@ -69,9 +70,13 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// The memory limit where none is set, in bytes: 6 GiB. With it the paper's configuration
-    /// fuses its data sets' 640×480 pairs whole, the embedded one pictures of 40 megapixels.
-    pub const DEFAULT_MEMORY_LIMIT: usize = 6 << 30;
+    /// The memory limit where none is set and the system does not tell what it has left, in bytes: 4 GiB,
+    /// half of a small machine's. With it the paper's configuration fuses its data sets' 640×480 pairs
+    /// whole.
+    pub const FALLBACK_MEMORY_LIMIT: usize = 4 << 30;
+
+    /// The most [`threads`](Self::threads) that can be asked for.
+    pub const MAX_THREADS: usize = 1024;
 
     /// Weights from a `.safetensors` or released `.pth` file instead of the embedded ones.
     pub fn weights(mut self, path: impl AsRef<Path>) -> Self {
@@ -114,7 +119,8 @@ impl Builder {
         self
     }
 
-    /// Threads of its own for this instance, instead of rayon's current pool.
+    /// Threads of its own for this instance, 1 to [`MAX_THREADS`](Self::MAX_THREADS), instead of rayon's
+    /// current pool.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -129,10 +135,19 @@ impl Builder {
 
     /// The most memory a fusion may take, in bytes, beside the caller's own images, the result, the
     /// weights and the program (and, before the network starts, four bytes for each value of a
-    /// 16-bit image whose percentiles are found and for each pixel of a resized infrared image). Larger images are fused in tiles ([`Tiling::Auto`]); an image for which
-    /// not even small tiles are enough is refused with [`Error::MemoryLimit`].
+    /// 16-bit image whose percentiles are found and for each pixel of a resized infrared image).
+    /// Larger images are fused in tiles ([`Tiling::Auto`]); an image for which not even small tiles are
+    /// enough is refused with [`Error::MemoryLimit`].
     ///
-    /// Each fusion that runs at the same time takes so much.
+    /// Without this call it is half of what the system has left when [`build`](Self::build) is done
+    /// ([`available_memory`](crate::available_memory)), or
+    /// [`FALLBACK_MEMORY_LIMIT`](Self::FALLBACK_MEMORY_LIMIT) where that is not to be known (other
+    /// systems than Linux) and on a GPU. Images that are close to it can so be cut into tiles in one run
+    /// and not in another, which moves values by a level or two: set a limit where that matters.
+    ///
+    /// With and without, what a fusion takes is compared with what the system has left, and refused with
+    /// [`Error::Memory`] if it is more, instead of ending the process. Each fusion that runs at the same
+    /// time takes so much.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.options.memory_limit = Some(bytes);
         self
@@ -242,16 +257,17 @@ impl Builder {
             *tensor = tensor.to_dtype(dtype)?.to_device(&device)?;
         }
         let fusion = PyramidFusion::from_weights(&config, &weights)?;
-        Ok(Isfm { fusion, config, pool, borders, options })
+        let room = Room::new(options.memory_limit, on_gpu);
+        Ok(Isfm { fusion, config, pool, borders, options, room })
     }
 }
 
 fn pool(threads: usize) -> Result<rayon::ThreadPool> {
-    if threads == 0 {
+    if !(1..=Builder::MAX_THREADS).contains(&threads) {
         return Err(Error::Option {
             what: "the number of threads",
             got: threads.to_string(),
-            needed: "at least 1".to_string(),
+            needed: format!("1 to {}", Builder::MAX_THREADS),
         });
     }
     rayon::ThreadPoolBuilder::new()

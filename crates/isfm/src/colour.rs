@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::normalize::{Depth, Normalize, Span};
 use crate::plane::{Channel, View};
+use crate::system::available_memory;
 use crate::{Error, Result, Side};
 
 /// A type pixels are stored in.
@@ -196,7 +197,16 @@ impl<'a> Samples<'a> {
         span: Span,
         fuse: impl FnOnce(&mut dyn FnMut(usize, View<'_>)) -> Result<()>,
     ) -> Result<ImageBuffer<P, Vec<P::Subpixel>>> {
-        let mut out = ImageBuffer::new(self.width as u32, self.height as u32);
+        let (len, mut out) = (self.width * self.height * usize::from(P::CHANNEL_COUNT), Vec::new());
+        let too_much = |_| {
+            let left = available_memory().unwrap_or(0);
+            Error::Memory { needed: len * size_of::<P::Subpixel>(), left }
+        };
+        out.try_reserve_exact(len).map_err(too_much)?;
+        out.resize(len, P::Subpixel::DEFAULT_MIN_VALUE);
+        let out = ImageBuffer::from_raw(self.width as u32, self.height as u32, out);
+        // `from_raw` fails only for a buffer that is too short.
+        let mut out = out.unwrap_or_default();
         fuse(&mut |y, rows| self.fill(data, span, y, rows, &mut out))?;
         Ok(out)
     }

@@ -122,6 +122,15 @@ pub enum Error {
         /// The least that would do, in bytes.
         needed: usize,
     },
+    /// A machine, a container or a process without enough memory left, or none that a limit of its own
+    /// allows.
+    #[error("not enough memory: {needed} bytes are needed, {left} are left to this process")]
+    Memory {
+        /// What is needed, in bytes.
+        needed: usize,
+        /// What there is, in bytes.
+        left: usize,
+    },
     /// Neither weights given nor weights inside.
     #[error(
         "no weights: this build has none inside (feature `embedded-weights`), so name a file or \
@@ -212,6 +221,7 @@ mod tests {
             Error::Device { what: "it", got: DeviceLocation::Cpu, needed: "a GPU" },
             Error::Option { what: "it", got: text("3"), needed: text("4") },
             Error::MemoryLimit { limit: 1, needed: 2 },
+            Error::Memory { needed: 2, left: 1 },
             Error::NoWeights,
             Error::NotEmbedded { embedded: text("a"), wanted: text("b") },
             Error::NotFiniteOutput,
@@ -238,8 +248,8 @@ mod tests {
                 Error::Empty { .. } | Error::SizeMismatch { .. } | Error::NotFinite { .. }
                 | Error::OutOfRange { .. } | Error::TensorShape { .. } | Error::TensorShapes { .. }
                 | Error::DType { .. } | Error::Device { .. } | Error::Option { .. }
-                | Error::MemoryLimit { .. } | Error::NoWeights | Error::NotEmbedded { .. }
-                | Error::NotFiniteOutput | Error::Format(_) => &error.to_string(),
+                | Error::MemoryLimit { .. } | Error::Memory { .. } | Error::NoWeights
+                | Error::NotEmbedded { .. } | Error::NotFiniteOutput | Error::Format(_) => &error.to_string(),
             };
             isfm_testing::says_once(&error, cause);
         }

@@ -9,6 +9,7 @@ use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
+use crate::memory::Room;
 use crate::plane::{Channel, Plane, View, append, planes, tensor};
 use crate::pyramid::{PyramidPlan, Share};
 use crate::tiling::{Grid, MIN_AUTO_EDGE, Plan, Tiling};
@@ -59,6 +60,7 @@ pub struct Isfm {
     pub(crate) pool: Option<rayon::ThreadPool>,
     pub(crate) borders: Borders,
     pub(crate) options: Options,
+    pub(crate) room: Room,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -124,8 +126,12 @@ impl Isfm {
     /// # Errors
     /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
     /// [`Error::Empty`] for an image without pixels; [`Error::NotFinite`] for a NaN in a float
-    /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept.
+    /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept; [`Error::Memory`] if the
+    /// system has too little left.
     pub fn fuse(&self, visible: &DynamicImage, infrared: &DynamicImage) -> Result<DynamicImage> {
+        // The result, and the floats in which the percentiles of 16-bit values are found.
+        let [seen, heat] = [visible, infrared].map(|image| image.as_bytes().len());
+        self.room.check(seen.saturating_mul(3).saturating_add(heat.saturating_mul(2)))?;
         self.install(|| {
             let visible = Samples::new(visible, Side::Visible)?;
             let infrared = Samples::new(infrared, Side::Infrared)?;
@@ -270,21 +276,30 @@ impl Isfm {
 
     fn plan(&self, width: usize, height: usize) -> Result<Steps> {
         let held = self.held(width, height);
-        let asked = self.options.memory_limit;
-        let limit = asked.unwrap_or(Builder::DEFAULT_MEMORY_LIMIT);
-        let share = match self.options.tiling {
-            Tiling::Whole => Share::Whole,
-            Tiling::Edge(edge) => Share::Edge(edge),
-            Tiling::Auto => Share::Within(limit.saturating_sub(held)),
+        let steps = |share| {
+            let steps = self.steps(width, height, share);
+            let needed = steps.bytes().saturating_add(held);
+            (steps, needed)
         };
-        let steps = self.steps(width, height, share);
-        let needed = steps.bytes().saturating_add(held);
-        // Nobody asked for the default limit: the smallest tiles are the best there is.
-        if let (Tiling::Auto, Some(limit)) = (self.options.tiling, asked)
-            && needed > limit
-        {
-            return Err(Error::MemoryLimit { limit, needed });
-        }
+        let within = |limit: usize| steps(Share::Within(limit.saturating_sub(held)));
+        let (steps, needed) = match self.options.tiling {
+            Tiling::Whole => steps(Share::Whole),
+            Tiling::Edge(edge) => steps(Share::Edge(edge)),
+            Tiling::Auto => {
+                let limit = self.room.limit;
+                let (found, needed) = within(limit);
+                // If nobody asked for this limit, the smallest tiles are the best there is.
+                if self.options.memory_limit.is_some() && needed > limit {
+                    return Err(Error::MemoryLimit { limit, needed });
+                }
+                match self.room.check(needed) {
+                    // Less is left than when the limit was found.
+                    Err(Error::Memory { left, .. }) => within(left),
+                    _ => (found, needed),
+                }
+            }
+        };
+        self.room.check(needed)?;
         Ok(steps)
     }
 

@@ -1,11 +1,26 @@
 //! How much memory a forward pass takes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use isfm_model::Config;
+
+use crate::system::available_memory;
+use crate::{Builder, Error, Result};
 
 /// Bytes for each pixel that the network sees at once: its feature maps, and the planes (two lumas
 /// and the result as `f32`, and their copies).
 pub(crate) fn per_pixel(config: &Config) -> usize {
     maps(config).saturating_add(24)
+}
+
+/// Bytes for each pixel of a picture that a network fuses whole, beside the picture itself: an estimate, a
+/// little high, that [`Isfm::memory_needed`](crate::Isfm::memory_needed) refines.
+pub fn memory_per_pixel(config: &Config) -> usize {
+    match config.pyramid.levels {
+        0 => per_pixel(config),
+        // A quarter of the pixels for each level.
+        levels => (maps(config) >> (2 * levels)).saturating_add(PYRAMID_PLANES),
+    }
 }
 
 /// Bytes for each pixel of a picture that is taken apart and put together on a pyramid: two lumas and
@@ -41,6 +56,40 @@ fn maps(config: &Config) -> usize {
     (maps + projections).saturating_mul(11) / 10
 }
 
+/// What fusions may take.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Above it a picture is cut into tiles.
+    pub(crate) limit: usize,
+    /// The most that was found to be there. It need not be looked for again: what a fusion took it gave
+    /// back, to the system or to an allocator that keeps it.
+    found: AtomicUsize,
+}
+
+impl Room {
+    /// `asked`, or what [`Builder::memory_limit`] says; on a GPU the host's memory says nothing.
+    pub(crate) fn new(asked: Option<usize>, on_gpu: bool) -> Self {
+        let share = || available_memory().filter(|_| !on_gpu).map(|bytes| bytes / 2);
+        let limit = asked.or_else(share).unwrap_or(Builder::FALLBACK_MEMORY_LIMIT);
+        Self { limit, found: AtomicUsize::new(if on_gpu { usize::MAX } else { 0 }) }
+    }
+
+    /// # Errors
+    /// [`Error::Memory`] if the system has less than `needed` bytes left.
+    pub(crate) fn check(&self, needed: usize) -> Result<()> {
+        if needed <= self.found.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match available_memory() {
+            Some(left) if left < needed => Err(Error::Memory { needed, left }),
+            _ => {
+                self.found.fetch_max(needed, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use isfm_model::Preset;
@@ -56,5 +105,21 @@ mod tests {
             let above = estimate / measured;
             assert!((1.05..1.3).contains(&above), "{preset}: {estimate} for {measured}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused() {
+        let room = Room::new(Some(5), false);
+        assert_eq!(room.limit, 5);
+        room.check(1).unwrap();
+        if available_memory().is_some() {
+            assert!(matches!(
+                room.check(1 << 60),
+                Err(Error::Memory { needed: 0x1000_0000_0000_0000, .. })
+            ));
+        }
+        let gpu = Room::new(None, true);
+        assert_eq!(gpu.limit, Builder::FALLBACK_MEMORY_LIMIT);
+        gpu.check(1 << 60).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use image::codecs::jpeg::JpegDecoder;
 use image::{
     DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, Luma, Rgb, RgbImage,
@@ -13,7 +13,7 @@ use image::{
 use isfm_metrics::luma_u8;
 use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 
-use isfm_files::pairs::{Folder, Pair};
+use isfm_files::pairs::{Folder, Pair, Skipped};
 
 use super::laplacian;
 
@@ -85,6 +85,8 @@ pub enum Source {
     Made(Baseline),
     /// There is none in this folder.
     Missing(PathBuf),
+    /// Several pictures could be it.
+    Ambiguous(Vec<PathBuf>),
 }
 
 /// A method and its results, one for each pair.
@@ -96,6 +98,8 @@ pub struct Method {
     pub sources: Vec<Source>,
     /// Pictures in its folder that belong to no pair.
     pub unused: Vec<PathBuf>,
+    /// Its folder, and what was not taken for pictures in it.
+    pub skipped: Option<(PathBuf, Skipped)>,
 }
 
 /// The methods in the order given, baselines last.
@@ -108,7 +112,8 @@ pub fn methods(
     let mut methods = folders.collect::<Result<Vec<_>>>()?;
     for &baseline in baselines {
         let sources = vec![Source::Made(baseline); pairs.len()];
-        methods.push(Method { name: baseline.name(), sources, unused: Vec::new() });
+        let name = baseline.name();
+        methods.push(Method { name, sources, unused: Vec::new(), skipped: None });
     }
     let mut names = HashSet::new();
     for method in &methods {
@@ -132,22 +137,18 @@ fn from_folder(name: &str, folder: &Path, pairs: &[Pair]) -> Result<Method> {
         sources.push(match found.flatten().collect::<Vec<_>>()[..] {
             [] => Source::Missing(folder.to_path_buf()),
             [path] => Source::File(path.to_path_buf()),
-            [a, b, ..] => bail!(
-                "{} and {} could both be the result of {name} for {}",
-                a.display(),
-                b.display(),
-                pair.name
-            ),
+            ref several => Source::Ambiguous(several.iter().map(|p| p.to_path_buf()).collect()),
         });
     }
     ensure!(
-        sources.iter().any(|s| matches!(s, Source::File(_))),
+        sources.iter().any(|s| !matches!(s, Source::Missing(_))),
         "no picture in {}, the folder of {name}, has the name of a pair, such as {}",
         folder.display(),
         pairs.first().map_or("", |p| &p.name)
     );
     let unused = pictures.into_values().flatten().map(Path::to_path_buf).collect();
-    Ok(Method { name: name.to_owned(), sources, unused })
+    let skipped = Some((folder.to_path_buf(), listed.skipped));
+    Ok(Method { name: name.to_owned(), sources, unused, skipped })
 }
 
 /// The luminance of a picture, in 8 bits.

@@ -92,6 +92,10 @@ fn score_methods(
             Source::File(path) => inputs::read(path)?,
             Source::Made(baseline) => baseline.fuse(&visible, &infrared).into(),
             Source::Missing(folder) => bail!("no result in {}", folder.display()),
+            Source::Ambiguous(paths) => {
+                let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+                bail!("which of these is the result: {}?", names.join(", "))
+            }
         };
         let fused = luminance(&fused_image);
         let f = fused.dimensions();

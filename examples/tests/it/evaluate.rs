@@ -171,7 +171,7 @@ fn clear_errors() {
     scene(0, 20, 16)[2].save(sharp.join("a.png")).unwrap();
     scene(0, 20, 16)[2].save(flat.join("a.png")).unwrap();
     let pair = ["--visible=@/vi", "--infrared=@/ir"];
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["--fused=A=@/empty"], &["no pictures"]),
         (&["--fused=A=gone"], &["gone"]),
         (&["--fused=A=@/vi", "--fused=A=@/ir"], &["\"A\""]),
@@ -181,12 +181,17 @@ fn clear_errors() {
         (&["--baseline=max", "--json=x", "--csv=x"], &["twice"]),
         (&["--baseline=max", "--json=@/vi/a.png/s.json"], &["cannot write"]),
         (&["--fused=A=@/other"], &["such as a"]),
-        (&["--fused=A=@/sharp"], &["VIF_a.png", "could both"]),
-        (&["--fused=A=@/flat"], &["a.bmp", "could both"]),
     ];
     for (args, parts) in cases {
         let told = crate::fault(evaluate(folder.path(), &[&pair, args].concat()));
         assert!(parts.iter().all(|part| told.contains(part)), "{args:?}: {told}");
+    }
+    // They spoil only their own pair.
+    for (fused, name) in [("--fused=A=@/sharp", "VIF_a.png"), ("--fused=A=@/flat", "a.bmp")] {
+        let problems = evaluate(folder.path(), &[&pair, &[fused][..]].concat()).unwrap();
+        let told = problems[0].to_string();
+        assert!(told.contains(name) && told.contains("a.png") && told.contains("which"), "{told}");
+        assert_eq!(problems.iter().filter(|p| p.pair == "a").count(), 1, "{problems:?}");
     }
     let nobody = ["--visible=@/vi", "--infrared=@/empty", "--baseline=max"];
     let nobody = crate::fault(evaluate(folder.path(), &nobody));

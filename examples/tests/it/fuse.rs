@@ -156,6 +156,46 @@ fn folders_are_gone_through_to_the_end() {
     assert!(same.contains("overwritten"), "{same}");
 }
 
+/// One stem twice spoils only itself, and is told as what failed.
+#[test]
+fn ambiguous_pictures_fail_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let [vi, ir, out] = ["vi", "ir", "out"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&vi).unwrap();
+    std::fs::create_dir(&ir).unwrap();
+    for name in ["a.png", "b.png", "b.bmp"] {
+        visible(20, 14).save(vi.join(name)).unwrap();
+    }
+    for name in ["a.png", "b.tif"] {
+        infrared(20, 14).save(ir.join(name)).unwrap();
+    }
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("a.jpg"), "of another program").unwrap();
+    let args = ["--visible", text(&vi), "--infrared", text(&ir), "--output", text(&out)];
+    let failed = run(&[&args[..], &["--format", "tiff"]].concat()).unwrap();
+    let [failed] = &failed[..] else { panic!("{failed:?}") };
+    let told = failed.to_string();
+    assert!(
+        told.starts_with("b: which") && told.contains("b.bmp, ") && told.contains("b.tif"),
+        "{told}"
+    );
+    let mut written: Vec<_> =
+        std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
+    written.sort();
+    assert_eq!(written, ["a.jpg", "a.tif"]);
+    assert_eq!(isfm::read_image(out.join("a.tif")).unwrap().width(), 20);
+}
+
+#[test]
+fn threads_are_no_more_than_there_are() {
+    let most = std::thread::available_parallelism().unwrap().get();
+    let threads = |asked| isfm_examples::device::threads(asked).unwrap();
+    assert_eq!([None, Some(1)], [threads(None), threads(Some(1))]);
+    for asked in [most, most + 1, 1_000_000_000, usize::MAX] {
+        assert_eq!(threads(Some(asked)), Some(most));
+    }
+}
+
 #[test]
 fn the_painted_pair_shows_what_it_should() {
     let (visible, infrared) = paint::night_road();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use isfm_files::{is_unfinished, write_atomically};
+use isfm_files::{is_stream, is_unfinished, write_atomically};
 
 use crate::names;
 
@@ -102,5 +102,40 @@ mod unix {
         put(&path, "through").unwrap();
         assert_eq!(reader.join().unwrap(), "through");
         assert_eq!(names(folder.path()), ["fifo"]);
+    }
+
+    #[test]
+    fn streams_are_told_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        put(&at("file"), "").unwrap();
+        symlink("file", at("link")).unwrap();
+        symlink("/dev/null", at("null")).unwrap();
+        for path in [at("file"), at("link"), at("none"), folder.path().to_path_buf()] {
+            assert!(!is_stream(&path), "{}", path.display());
+        }
+        assert!(is_stream(&at("null")) && is_stream(Path::new("/dev/null")));
+        put(&at("null"), "text").unwrap();
+        assert!(at("null").is_symlink());
+    }
+
+    /// A name of an open file stands for that, not for the path that it was opened under.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_open_file_is_added_to() {
+        use std::os::fd::AsRawFd;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let open = fs::File::create(&path).unwrap();
+        (&open).write_all(b"before, ").unwrap();
+        for name in ["/dev/fd", "/proc/self/fd"] {
+            let name = Path::new(name).join(open.as_raw_fd().to_string());
+            assert!(is_stream(&name));
+            put(&name, "after").unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before, afterafter");
+        fs::remove_file(&path).unwrap();
+        put(&Path::new("/dev/fd").join(open.as_raw_fd().to_string()), "more").unwrap();
+        assert_eq!(names(folder.path()), [""; 0]);
     }
 }

@@ -69,6 +69,7 @@ fn what_is_ambiguous_does_not_stop_the_rest() {
         infrared: vec![root.path().join("ir/a.bmp")],
     };
     assert_eq!(found.ambiguous, std::slice::from_ref(&ambiguous));
+    assert_eq!(ambiguous.name(), "a");
     assert!(found.visible_alone.is_empty() && found.infrared_alone.is_empty());
 
     for folder in ["vi", "ir"] {
@@ -86,6 +87,43 @@ fn what_is_no_picture_is_counted() {
     assert_eq!(pairs(&found), [["a", "a.png", "a.png"]]);
     assert_eq!(found.skipped, [Skipped { hidden: 2, not_utf8: 0, others: 3 }, Skipped::default()]);
     assert_eq!(found.skipped[0].total(), 5);
+}
+
+/// Where results are called by these names, none is written over another.
+#[test]
+fn no_two_pairs_have_one_name() {
+    let files = ["a.jpg", "a.png", "a.png.jpg", "a.png.jpg.bmp", "b.png"];
+    let found = find(folders(&files, &files).path()).unwrap();
+    let mut names: Vec<_> = found.pairs.iter().map(|pair| pair.name.as_str()).collect();
+    assert_eq!(names, ["a.jpg", "a.png", "a.png.jpg", "a.png.jpg.bmp", "b"]);
+    names.dedup();
+    assert_eq!(names.len(), found.pairs.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_leads_nowhere_is_counted() {
+    use std::os::unix::fs::symlink;
+    let root = folders(&["a.png", "c.PNG"], &["a.png", "c.png"]);
+    let vi = root.path().join("vi");
+    symlink("gone.png", vi.join("b.png")).unwrap();
+    symlink("circle.png", vi.join("circle.png")).unwrap();
+    symlink("a.png", vi.join("link.png")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(vi.join("fifo.png")).status();
+    assert!(made.unwrap().success());
+    let found = find(root.path()).unwrap();
+    assert_eq!(pairs(&found), [["a", "a.png", "a.png"], ["c", "c.PNG", "c.png"]]);
+    assert_eq!(found.visible_alone, [vi.join("link.png")]);
+    assert_eq!(found.skipped[0].others, 3);
+}
+
+#[test]
+fn what_is_skipped_is_said() {
+    for (hidden, not_utf8, others, said) in
+        [(0, 0, 0, ""), (2, 0, 1, "2 hidden, 1 others"), (0, 3, 0, "3 not in UTF-8")]
+    {
+        assert_eq!(Skipped { hidden, not_utf8, others }.to_string(), said);
+    }
 }
 
 /// Other systems refuse to make such a file.

@@ -55,9 +55,16 @@ fn a_folder_without_pairs_says_what_is_missing() {
     grey(dir.path().join("ir/two.bmp"), 4, 4);
     grey(dir.path().join("vi/two.jpg"), 4, 4);
     grey(dir.path().join("ir/one.png"), 4, 4);
-    // With a pair beside it, too: nobody can say which is meant.
-    let text = message(dir.path());
+    // Nobody can say which is meant, but the pair beside them is one.
+    let data = PairFolder::open(dir.path()).unwrap();
+    assert_eq!(data.len(), 1);
+    let text = data.ambiguous()[0].to_string();
     assert!(text.contains("two.bmp, ") && text.contains("two.png"), "{text}");
+    for name in ["._one.png", "notes.txt"] {
+        std::fs::write(dir.path().join("ir").join(name), "no picture").unwrap();
+    }
+    let skipped = PairFolder::open(dir.path()).unwrap().skipped();
+    assert_eq!(skipped.map(|of| [of.hidden, of.others]), [[0, 0], [1, 1]]);
 }
 
 #[test]
@@ -66,8 +73,10 @@ fn broken_and_ill_matched_files_are_named() {
     let path = dir.path();
     grey(path.join("vi/a.png"), 40, 30);
     grey(path.join("ir/a.png"), 40, 31);
-    let text = message(path);
-    assert!(text.contains("a.png is 40x30, but") && text.contains("is 40x31"), "{text}");
+    let data = PairFolder::open(path).unwrap();
+    for text in [data.problems()[0].1.to_string(), data.pair(0).unwrap_err().to_string()] {
+        assert!(text.contains("a.png is 40x30, but") && text.contains("is 40x31"), "{text}");
+    }
 
     grey(path.join("ir/a.png"), 40, 30);
     let bytes = std::fs::read(path.join("ir/a.png")).unwrap();
@@ -80,8 +89,10 @@ fn broken_and_ill_matched_files_are_named() {
         let named = matches!(&*error, isfm::Error::Read { path, .. } if path.ends_with("ir/a.png"));
         assert!(named, "{error}");
     }
+    assert!(data.problems().is_empty());
     std::fs::write(path.join("ir/a.png"), "not an image").unwrap();
-    assert!(message(path).contains("a.png"));
+    let data = PairFolder::open(path).unwrap();
+    assert!(data.problems()[0].1.to_string().contains("a.png") && data.pair(0).is_err());
 }
 
 #[test]
@@ -180,8 +191,14 @@ fn the_fingerprint_tells_data_sets_apart() {
     common::paint(dir.path(), 3);
     let three = print();
     assert_eq!(three, print());
+    let names = || PairFolder::open(dir.path()).unwrap().names_fingerprint();
+    let named = names();
+    grey(dir.path().join("vi/000.png"), 60, 50);
+    assert_ne!(three, print());
+    assert_eq!(named, names());
     common::paint(dir.path(), 4);
     assert_ne!(three, print());
+    assert_ne!(named, names());
 }
 
 /// The `resize_*` fixtures: sines, hard edges and noise, painted with NumPy and resized by Pillow

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::common::{builder, create, log, model, paint, recipe, resume};
+use crate::common::{builder, create, everything, log, model, paint, recipe, resume};
 use candle_core::{Device, Tensor};
 use isfm_model::{Checkpoint, Network, Weights};
-use isfm_train::{Error, Outcome, PairFolder, RunOptions, State, Trainer};
+use isfm_train::{Corrupt, Error, Outcome, PairFolder, RunOptions, State, Trainer};
 
 const PAIRS: u32 = 7;
 
@@ -206,17 +206,133 @@ fn a_network_that_cannot_learn_is_given_up() {
     assert!(matches!(error, Error::Stuck { step: 50, steps: 50 }), "{error}");
 }
 
+/// Cuts off the end of a picture, which its header does not show, and gives back what it was.
+fn cut(path: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::write(path, &bytes[..bytes.len() - 60]).unwrap();
+    bytes
+}
+
 #[test]
-fn an_image_that_breaks_during_the_run_stops_it_by_name() {
+fn a_damaged_pair_is_named_once_and_others_take_its_place() {
     let (dir, data) = folder();
     let path = data.join("vi/003.png");
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() - 60]).unwrap();
-    let mut trainer = create(&data, &dir.path().join("out"), 5);
-    let error = trainer.run(&RunOptions::default()).unwrap_err();
-    let Error::Image(error) = error else { panic!("{error}") };
-    let named = matches!(&*error, isfm::Error::Read { path, .. } if path.ends_with("vi/003.png"));
-    assert!(named, "{error}");
+    let whole_picture = cut(&path);
+    let whole = dir.path().join("whole");
+    let mut trainer = create(&data, &whole, 5);
+    assert!(trainer.left_out().is_empty());
+    assert_eq!(trainer.run(&RunOptions::default()).unwrap(), Outcome::Finished);
+    let [told] = &trainer.left_out()[..] else { panic!("{:?}", trainer.left_out()) };
+    assert!(told.contains("vi/003.png"), "{told}");
+    drop(trainer);
+
+    // Bit for bit, also where the run is stopped and on another number of threads.
+    let parts = dir.path().join("parts");
+    let some = RunOptions { stop_after: Some(4), threads: Some(1), ..RunOptions::default() };
+    create(&data, &parts, 5).run(&some).unwrap();
+    for _ in 0..2 {
+        resume(&data, &parts, 5).unwrap().run(&some).unwrap();
+    }
+    assert_eq!(log(&parts)[..12], log(&whole)[..12]);
+
+    // Once it is repaired, the run goes on and says that it has seen it.
+    std::fs::write(&path, whole_picture).unwrap();
+    let mut trainer = resume(&data, &parts, 5).unwrap();
+    assert!(trainer.warnings()[0].contains("replaced"), "{:?}", trainer.warnings());
+    assert_eq!(trainer.run(&RunOptions::default()).unwrap(), Outcome::Finished);
+    assert!(trainer.left_out().is_empty());
+}
+
+#[test]
+fn more_damage_than_allowed_ends_the_run_and_names_all_of_it() {
+    let (dir, data) = folder();
+    let begin =
+        |corrupt, name| builder(&data, recipe(5)).corrupt(corrupt).create(dir.path().join(name));
+    let fails = |result: isfm_train::Result<()>, count: usize| {
+        let error = result.unwrap_err();
+        let text = error.to_string();
+        let Error::Corrupt { problems, pairs: 7, .. } = error else { panic!("{text}") };
+        assert_eq!(problems.len(), count, "{text}");
+        assert!(problems.iter().all(|problem| text.contains(problem)), "{text}");
+    };
+    cut(&data.join("ir/002.png"));
+    fails(begin(Corrupt::Refuse, "a").map(drop), 1);
+    cut(&data.join("vi/005.png"));
+    fails(begin(Corrupt::Refuse, "b").map(drop), 2);
+    // Found on the way, or by their headers before the first step.
+    let mut trainer = begin(Corrupt::default(), "c").unwrap();
+    fails(trainer.run(&RunOptions::default()).map(drop), 2);
+    std::fs::write(data.join("vi/005.png"), "no picture").unwrap();
+    std::fs::remove_file(data.join("ir/002.png")).unwrap();
+    std::fs::copy(data.join("ir/001.png"), data.join("ir/002.png")).unwrap();
+    fails(begin(Corrupt::default(), "d").map(drop), 2);
+    let mut trainer = begin(Corrupt::Skip(Some(2)), "e").unwrap();
+    assert_eq!(trainer.left_out().len(), 2);
+    assert_eq!(trainer.run(&RunOptions::default()).unwrap(), Outcome::Finished);
+    // The run that gave up goes on with another answer.
+    let builder = builder(&data, recipe(5)).corrupt(Corrupt::Skip(Some(2)));
+    builder.resume(dir.path().join("c")).unwrap().run(&RunOptions::default()).unwrap();
+
+    // Not one is left.
+    for n in 0..7 {
+        std::fs::write(data.join(format!("vi/00{n}.png")), "no picture").unwrap();
+    }
+    let mut trainer = begin(Corrupt::Skip(Some(99)), "f").unwrap();
+    fails(trainer.run(&RunOptions::default()).map(drop), 7);
+}
+
+#[test]
+fn damaged_pairs_that_are_held_back_are_not_scored() {
+    let (dir, data) = folder();
+    let out = dir.path().join("out");
+    let held = builder(&data, everything()).create(dir.path().join("a")).unwrap().held_back();
+    cut(&data.join("vi").join(&held[0]));
+    let mut trainer = builder(&data, everything()).create(&out).unwrap();
+    trainer.run(&RunOptions::default()).unwrap();
+    assert!(trainer.validations().unwrap().iter().all(|v| v.pairs == held.len().min(2) - 1));
+    assert!(trainer.left_out()[0].contains(&held[0]));
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let (dir, data) = folder();
+    let mut trainer = create(&data, &dir.path().join("out"), 1);
+    let mut told = |options: RunOptions| trainer.run(&options).unwrap_err().to_string();
+    let some = || RunOptions::default();
+    assert!(told(RunOptions { stop_after: Some(0), ..some() }).contains("`stop_after` is 0"));
+    for threads in [0, 1_000_000_000, usize::MAX] {
+        let told = told(RunOptions { threads: Some(threads), ..some() });
+        assert!(told.contains("`threads`") && told.contains("1 to 1024"), "{told}");
+    }
+    // Neither overflows nor waits for a checkpoint that is never due.
+    let mut trainer = create(&data, &dir.path().join("long"), usize::MAX);
+    assert_eq!(trainer.total_steps(), usize::MAX);
+    let options = RunOptions {
+        checkpoint_every: Duration::MAX,
+        stop_after: Some(1),
+        ..RunOptions::default()
+    };
+    assert_eq!(trainer.run(&options).unwrap(), Outcome::Stopped);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_step_that_no_memory_holds_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for side in ["vi", "ir"] {
+        std::fs::create_dir_all(data.join(side)).unwrap();
+    }
+    for n in 0..400 {
+        for side in ["vi", "ir"] {
+            image::GrayImage::new(1, 1).save(data.join(format!("{side}/{n}.png"))).unwrap();
+        }
+    }
+    let recipe = isfm_train::TrainConfig { batch: 400, patch: 4096, ..recipe(1) };
+    let error = builder(&data, recipe).create(dir.path().join("out")).unwrap_err();
+    // 400 × 4096² pixels take 3 TB, wherever that can be compared with anything.
+    let text = error.to_string();
+    assert!(text.contains("400 samples of 4096x4096") && text.contains("bytes"), "{text}");
 }
 
 #[test]
@@ -228,6 +344,14 @@ fn outputs_are_never_overwritten_or_shared() {
     assert!(matches!(again(&out), Err(Error::OutputNotEmpty(_))));
     assert!(matches!(resume(&data, &out, 1), Err(Error::OutputInUse(_))));
     drop(trainer);
+    // Killed before its first checkpoint: begun again.
+    let early = dir.path().join("early");
+    std::fs::create_dir(&early).unwrap();
+    for name in [".lock", "log.jsonl", "validation.jsonl", ".isfm-x.tmp"] {
+        std::fs::write(early.join(name), "").unwrap();
+    }
+    drop(create(&data, &early, 1));
+    assert!(!early.join(".isfm-x.tmp").exists());
     // Left by a killed run; swept up by the next.
     std::fs::write(out.join(".isfm-x.tmp"), "half").unwrap();
     drop(resume(&data, &out, 1).unwrap());

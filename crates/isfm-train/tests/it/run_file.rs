@@ -2,7 +2,7 @@
 
 use crate::common::{model, paint, recipe};
 use isfm_model::{Config, Preset};
-use isfm_train::{Error, RunFile, State, TrainConfig, Trainer, Validation};
+use isfm_train::{Corrupt, Error, RunFile, State, TrainConfig, Trainer, Validation};
 
 const TOML: &str = r#"
 [model]
@@ -61,6 +61,15 @@ fn toml_and_json_say_the_same() {
     let same = RunFile::parse("run.json", json).unwrap();
     assert_eq!((same.model, same.train, same.data), (file.model, file.train, file.data));
 
+    for (text, want) in [
+        ("refuse", Corrupt::Refuse),
+        ("skip", Corrupt::Skip(None)),
+        ("skip:0", Corrupt::Skip(Some(0))),
+        ("skip:40", Corrupt::Skip(Some(40))),
+    ] {
+        let file = RunFile::parse("run.toml", &format!("corrupt = \"{text}\"")).unwrap();
+        assert_eq!(file.corrupt, Some(want));
+    }
     let small = RunFile::parse("run.toml", "model.preset = \"small\"").unwrap();
     assert_eq!(small.model, Some(Config::from(Preset::Small)));
     assert_eq!((small.train, small.data), (TrainConfig::default(), Vec::new()));
@@ -70,6 +79,8 @@ fn toml_and_json_say_the_same() {
 fn what_is_not_understood_is_named() {
     for (text, named) in [
         ("[trian]", "`trian`"),
+        ("corrupt = \"ignore\"", "skip:N"),
+        ("corrupt = 3", "`corrupt`"),
         ("[train]\nbach = 3", "`bach`"),
         ("[train]\naugment = { crop = true }", "`crop`"),
         ("[[data]]\nfolder = \"x\"\nweight = 2", "`weight`"),

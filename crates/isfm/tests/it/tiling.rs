@@ -61,7 +61,7 @@ fn flat_images_have_no_grid() {
 fn the_memory_limit_makes_tiles_or_an_error() {
     let fuser = isfm();
     let needed = fuser.memory_needed(300, 260);
-    assert!(needed < Builder::DEFAULT_MEMORY_LIMIT);
+    assert!(needed < Builder::FALLBACK_MEMORY_LIMIT);
     // The network sees eight pixels more on every side, and even sizes.
     assert_eq!(needed / (316 * 276), fuser.memory_needed(1, 2) / (18 * 18));
     assert_eq!(needed / (316 * 276) * (616 * 536), fuser.memory_needed(599, 520));
