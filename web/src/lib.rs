@@ -84,12 +84,12 @@ fn run(work: impl FnOnce(&mut Page) -> Result<[Shown; 3], Box<dyn Error>>) -> bo
     // In a browser a panic ends the program; the page still reads why.
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|panic| say(format!("a fault of this program: {panic}"))));
+    say(String::new());
     let done = PAGE.with_borrow_mut(|page| {
         page.shown = Default::default();
         work(page).map(|shown| page.shown = shown)
     });
-    say(done.as_ref().err().map_or_else(String::new, |error| whole(&**error)));
-    done.is_ok()
+    done.map_err(|error| say(whole(&*error))).is_ok()
 }
 
 fn say(text: String) {
