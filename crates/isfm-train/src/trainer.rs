@@ -645,12 +645,13 @@ impl Trainer {
             let due = ends
                 || checkpointed.elapsed() >= options.checkpoint_every
                 || (options.checkpoint_steps > 0 && done % options.checkpoint_steps == 0);
+            // Before the checkpoint: killed in between, the run comes here again.
+            if ends {
+                self.export()?;
+            }
             if due {
                 self.save()?;
                 checkpointed = Instant::now();
-            }
-            if ends {
-                self.export()?;
             }
             if epoch_ends {
                 progress.epoch(&report, epochs, &means);

@@ -129,9 +129,8 @@ impl Isfm {
     /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept; [`Error::Memory`] if the
     /// system has too little left.
     pub fn fuse(&self, visible: &DynamicImage, infrared: &DynamicImage) -> Result<DynamicImage> {
-        // The result, and the floats in which the percentiles of 16-bit values are found.
-        let [seen, heat] = [visible, infrared].map(|image| image.as_bytes().len());
-        self.room.check(seen.saturating_mul(3).saturating_add(heat.saturating_mul(2)))?;
+        let floats = memory::floats(visible).saturating_add(memory::floats(infrared));
+        self.room.check(visible.as_bytes().len().saturating_add(floats))?;
         self.install(|| {
             let visible = Samples::new(visible, Side::Visible)?;
             let infrared = Samples::new(infrared, Side::Infrared)?;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use image::DynamicImage;
 use isfm_model::Config;
 
 use crate::system::available_memory;
@@ -41,6 +42,16 @@ pub(crate) const fn merged_bases(outputs: usize) -> usize {
 /// Bytes for each pixel of an image whose fused luma is stretched: the luma, and the copy in which its
 /// percentiles are found.
 pub(crate) const STRETCHED: usize = 2 * size_of::<f32>();
+
+/// Bytes of the floats in which the percentiles of an image's values are found; of 8-bit ones there are
+/// none.
+pub(crate) fn floats(image: &DynamicImage) -> usize {
+    let color = image.color();
+    match color.bytes_per_pixel() / color.channel_count() {
+        1 => 0,
+        bytes => image.as_bytes().len() / usize::from(bytes) * size_of::<f32>(),
+    }
+}
 
 /// Bytes for each pixel at the peak of a forward pass, which comes inside the last fusion layer: then
 /// the sum of the reconstruction (64 channels) is there, some four maps of C channels, four of D, and

@@ -3,10 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What the heaps of two threads and their stacks take of a limit on addresses.
+const RESERVED: u64 = 128 << 20;
+
 /// Bytes that this process can still take, as far as the system tells: the least of what the machine
 /// has available, of what the control groups around the process (version 1 or 2, each as deep as they
 /// are nested) have left, files that they can drop counted as free, and of the process's own limits on
-/// address space and data (`ulimit -v`, `ulimit -d`). Swap does not count.
+/// address space and data (`ulimit -v`, `ulimit -d`), less 128 MiB, which the heaps of threads reserve
+/// without using them. Swap does not count.
 ///
 /// `None` where nothing tells: on other systems than Linux, or without `/proc`.
 pub fn available_memory() -> Option<usize> {
@@ -20,12 +24,14 @@ fn available(root: &Path) -> Option<usize> {
     let rest = |limit: &str, used: &str| {
         let limit = limits.lines().find_map(|line| line.strip_prefix(limit))?;
         let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
-        Some(limit.saturating_sub(1024 * field(&status, used)?))
+        Some(limit.saturating_sub(field(&status, used)?.saturating_mul(1024)))
     };
-    let machine = field(&proc("meminfo"), "MemAvailable:").map(|kib| 1024 * kib);
-    let own = [rest("Max address space", "VmSize:"), rest("Max data size", "VmData:"), machine];
+    let reserved = |rest: u64| rest.saturating_sub(RESERVED);
+    let own = [rest("Max address space", "VmSize:"), rest("Max data size", "VmData:")];
+    let own = own.into_iter().flatten().map(reserved);
+    let machine = field(&proc("meminfo"), "MemAvailable:").map(|kib| kib.saturating_mul(1024));
     let groups = groups(root, &proc("self/cgroup"), &proc("self/mountinfo"));
-    let least = own.into_iter().flatten().chain(groups).min()?;
+    let least = own.chain(machine).chain(groups).min()?;
     Some(usize::try_from(least).unwrap_or(usize::MAX))
 }
 
@@ -131,8 +137,14 @@ mod tests {
     #[test]
     fn a_limit_of_the_process_counts_less_what_it_has() {
         for (line, left) in [
-            ("Max address space         3221225472           unlimited            bytes", 2 * GIB),
-            ("Max data size             1073741824           unlimited            bytes", GIB / 2),
+            (
+                "Max address space         3221225472           unlimited            bytes",
+                2 * GIB - RESERVED,
+            ),
+            (
+                "Max data size             1073741824           unlimited            bytes",
+                GIB / 2 - RESERVED,
+            ),
             ("Max address space         4096                 unlimited            bytes", 0),
         ] {
             assert_eq!(

@@ -15,7 +15,7 @@ pub(crate) fn little_memory_is_no_abort() {
     let args = ["--visible", &v, "--infrared", &i, "--output", &o, "--threads", "1"];
     let fuse = command("fuse", &args);
     let (mut fused, mut refused) = (0, 0);
-    for mib in [60, 90, 120, 160, 200, 250, 300, 400, 600, 1000, 4000] {
+    for mib in [60, 120, 180, 240, 280, 300, 320, 340, 360, 380, 400, 450, 500, 600, 1000, 4000] {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", mib * 1024));
         shell.arg(fuse.get_program()).args(fuse.get_args());

@@ -49,7 +49,7 @@ fn a_mixture_trains_and_is_resumed_with_its_own_shares() {
         builder.resume(dir.path().join("run"))
     };
     let error = resume([2., 1.]).unwrap_err().to_string();
-    assert!(error.contains("`data.fingerprint`"), "{error}");
+    assert!(error.contains("`data.names`"), "{error}");
     let repeated = resume([3., 1.]).unwrap().step().unwrap();
     assert_eq!((repeated.step, repeated.total.to_bits()), (2, second.total.to_bits()));
     assert_ne!(first.total, second.total);

@@ -262,6 +262,7 @@ fn more_damage_than_allowed_ends_the_run_and_names_all_of_it() {
     // Found on the way, or by their headers before the first step.
     let mut trainer = begin(Corrupt::default(), "c").unwrap();
     fails(trainer.run(&RunOptions::default()).map(drop), 2);
+    drop(trainer);
     std::fs::write(data.join("vi/005.png"), "no picture").unwrap();
     std::fs::remove_file(data.join("ir/002.png")).unwrap();
     std::fs::copy(data.join("ir/001.png"), data.join("ir/002.png")).unwrap();
