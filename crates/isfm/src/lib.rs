@@ -11,16 +11,18 @@ mod luma;
 mod memory;
 mod normalize;
 mod plane;
+mod read;
 mod tiling;
 
 pub use builder::Builder;
 pub use colour::to_8_bits;
 pub use error::{Error, Result, Side};
-pub use files::{read_image, read_image_size, write_image};
+pub use files::write_image;
 pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
 #[cfg(feature = "cuda")]
 pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;
 pub use normalize::Normalize;
+pub use read::{Note, Picture, read_image, read_image_size};
 pub use tiling::Tiling;

@@ -82,6 +82,13 @@ fn broken_and_ill_matched_files_are_named() {
     }
     std::fs::write(path.join("ir/a.png"), "not an image").unwrap();
     assert!(message(path).contains("a.png"));
+    // Half a JPEG is no picture either.
+    std::fs::remove_file(path.join("ir/a.png")).unwrap();
+    grey(path.join("ir/a.jpg"), 40, 30);
+    let bytes = std::fs::read(path.join("ir/a.jpg")).unwrap();
+    std::fs::write(path.join("ir/a.jpg"), &bytes[..bytes.len() * 4 / 5]).unwrap();
+    let error = PairFolder::open(path).unwrap().pair(0).unwrap_err().to_string();
+    assert!(error.contains("a.jpg") && error.contains("cut off"), "{error}");
 }
 
 #[test]
