@@ -6,10 +6,9 @@
 
 use std::cell::RefCell;
 use std::error::Error;
-use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use isfm::{Isfm, Normalize, Side};
+use image::DynamicImage;
+use isfm::{Isfm, Normalize, Picture, Side};
 
 /// A browser gives a page at most 4 GiB, and a phone's less; above this, pictures go in tiles.
 const MEMORY_LIMIT: usize = 512 << 20;
@@ -56,8 +55,8 @@ pub extern "C" fn room(side: usize, bytes: usize) -> *mut u8 {
 pub extern "C" fn fuse(resize: bool) -> bool {
     run(|page| {
         let [visible, infrared] = std::mem::take(&mut page.files);
-        let visible = decode(visible).map_err(|e| format!("visible: {e}"))?;
-        let infrared = decode(infrared).map_err(|e| format!("infrared: {e}"))?;
+        let visible = Picture::decode(&visible, "visible", Side::Visible)?.image;
+        let infrared = Picture::decode(&infrared, "infrared", Side::Infrared)?.image;
         show(&visible, &infrared, resize)
     })
 }
@@ -107,16 +106,6 @@ fn whole(error: &dyn Error) -> String {
     text
 }
 
-/// As [`isfm::read_image`], from memory.
-fn decode(file: Vec<u8>) -> Result<DynamicImage, Box<dyn Error>> {
-    let mut decoder = ImageReader::new(Cursor::new(file)).with_guessed_format()?.into_decoder()?;
-    Limits::default().reserve(decoder.total_bytes())?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
-}
-
 fn show(
     visible: &DynamicImage,
     infrared: &DynamicImage,
@@ -135,6 +124,8 @@ fn show(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
     use super::*;

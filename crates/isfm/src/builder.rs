@@ -134,8 +134,9 @@ impl Builder {
     }
 
     /// The most memory a fusion may take, in bytes, beside the caller's own images, the result, the
-    /// weights and the program (and, before the network starts, four bytes for each value of a
-    /// 16-bit image whose percentiles are found and for each pixel of a resized infrared image).
+    /// weights and the program (and, before the network starts, eight bytes for each value of an
+    /// image that is not of 8 bits, whose range is found, and four for each pixel of a resized infrared
+    /// image).
     /// Larger images are fused in tiles ([`Tiling::Auto`]); an image for which not even small tiles are
     /// enough is refused with [`Error::MemoryLimit`].
     ///
