@@ -130,7 +130,7 @@ impl Isfm {
     /// system has too little left.
     pub fn fuse(&self, visible: &DynamicImage, infrared: &DynamicImage) -> Result<DynamicImage> {
         let floats = memory::floats(visible).saturating_add(memory::floats(infrared));
-        self.room.check(visible.as_bytes().len().saturating_add(floats))?;
+        self.room.images.check(visible.as_bytes().len().saturating_add(floats))?;
         self.install(|| {
             let visible = Samples::new(visible, Side::Visible)?;
             let infrared = Samples::new(infrared, Side::Infrared)?;
@@ -291,14 +291,14 @@ impl Isfm {
                 if self.options.memory_limit.is_some() && needed > limit {
                     return Err(Error::MemoryLimit { limit, needed });
                 }
-                match self.room.check(needed) {
+                match self.room.network.check(needed) {
                     // Less is left than when the limit was found.
                     Err(Error::Memory { left, .. }) => within(left),
                     _ => (found, needed),
                 }
             }
         };
-        self.room.check(needed)?;
+        self.room.network.check(needed)?;
         Ok(steps)
     }
 

@@ -72,9 +72,10 @@ fn maps(config: &Config) -> usize {
 pub(crate) struct Room {
     /// Above it a picture is cut into tiles.
     pub(crate) limit: usize,
-    /// The most that was found to be there. It need not be looked for again: what a fusion took it gave
-    /// back, to the system or to an allocator that keeps it.
-    found: AtomicUsize,
+    /// For results, and the floats that are gone before the network starts.
+    pub(crate) images: Found,
+    /// For the network, tile by tile.
+    pub(crate) network: Found,
 }
 
 impl Room {
@@ -82,19 +83,27 @@ impl Room {
     pub(crate) fn new(asked: Option<usize>, on_gpu: bool) -> Self {
         let share = || available_memory().filter(|_| !on_gpu).map(|bytes| bytes / 2);
         let limit = asked.or_else(share).unwrap_or(Builder::FALLBACK_MEMORY_LIMIT);
-        Self { limit, found: AtomicUsize::new(if on_gpu { usize::MAX } else { 0 }) }
+        let found = || Found(AtomicUsize::new(if on_gpu { usize::MAX } else { 0 }));
+        Self { limit, images: found(), network: found() }
     }
+}
 
+/// The most bytes that were there when they were looked for. They need not be looked for again: what a
+/// fusion took it gave back, to the system or to an allocator that keeps it.
+#[derive(Debug)]
+pub(crate) struct Found(AtomicUsize);
+
+impl Found {
     /// # Errors
     /// [`Error::Memory`] if the system has less than `needed` bytes left.
     pub(crate) fn check(&self, needed: usize) -> Result<()> {
-        if needed <= self.found.load(Ordering::Relaxed) {
+        if needed <= self.0.load(Ordering::Relaxed) {
             return Ok(());
         }
         match available_memory() {
             Some(left) if left < needed => Err(Error::Memory { needed, left }),
             _ => {
-                self.found.fetch_max(needed, Ordering::Relaxed);
+                self.0.fetch_max(needed, Ordering::Relaxed);
                 Ok(())
             }
         }
@@ -122,15 +131,15 @@ mod tests {
     fn what_is_not_there_is_refused() {
         let room = Room::new(Some(5), false);
         assert_eq!(room.limit, 5);
-        room.check(1).unwrap();
+        room.network.check(1).unwrap();
         if available_memory().is_some() {
             assert!(matches!(
-                room.check(1 << 60),
+                room.network.check(1 << 60),
                 Err(Error::Memory { needed: 0x1000_0000_0000_0000, .. })
             ));
         }
         let gpu = Room::new(None, true);
         assert_eq!(gpu.limit, Builder::FALLBACK_MEMORY_LIMIT);
-        gpu.check(1 << 60).unwrap();
+        gpu.images.check(1 << 60).unwrap();
     }
 }
