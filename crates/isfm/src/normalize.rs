@@ -20,8 +20,9 @@ pub enum Normalize {
     ///   drifts with the camera. The scene's core are its 3 to 97 percentiles, found without the values
     ///   that fill, mark or break pixels: 0, 65,535, and the least and greatest of the image, however
     ///   many there are, such as the border that warping leaves. What lies further from the core
-    ///   than the core is wide does not belong to the scene: dead and hot pixels (up to 3 % on a
-    ///   side), the border, a small object far hotter than all else, which is white.
+    ///   than twice the core's width (those values: once) does not belong to the scene: dead and hot
+    ///   pixels (up to 3 % on a side), the border, a small object far hotter than all else, which is
+    ///   white.
     ///   The range is at least 64 counts wide, with the scene in its middle: one or two kelvin with
     ///   common cameras, so that the few counts of noise in a picture of the closed shutter stay a
     ///   flat grey.
@@ -130,7 +131,7 @@ fn automatic(side: Side, depth: Depth, mut values: Vec<f32>) -> Span {
     let in_unit = depth == Depth::Float && core.low >= 0. && core.high <= 1.;
     let least = match depth {
         Depth::Float if in_unit => LEAST_COUNTS / 65535.,
-        Depth::Float if values.iter().any(|v| v.fract() != 0.) => LEAST_DEGREES,
+        Depth::Float if !values.iter().all(|&v| is_whole(v)) => LEAST_DEGREES,
         _ => LEAST_COUNTS,
     };
     let found = match side {
@@ -156,6 +157,11 @@ fn automatic(side: Side, depth: Depth, mut values: Vec<f32>) -> Span {
     Span { low: low + into_type, high: high + into_type }
 }
 
+/// Whether a value is a whole number, but for what the luma of three equal ones is off.
+fn is_whole(value: f32) -> bool {
+    (value - value.round()).abs() <= 4. * f32::EPSILON * value.abs()
+}
+
 /// The range of an infrared scene, without what fills, marks or breaks pixels.
 fn scene(mut values: Vec<f32>, least: f32, depth: Depth) -> Span {
     let ends = percentiles(&mut values, (0., 100.));
@@ -166,7 +172,10 @@ fn scene(mut values: Vec<f32>, least: f32, depth: Depth) -> Span {
     let mut inner: Vec<f32> = values.iter().copied().filter(|&v| !stands_out(v)).collect();
     let core = percentiles(if inner.is_empty() { &mut values } else { &mut inner }, CORE);
     let reach = core.width().max(least);
-    values.retain(|v| (core.low - reach..=core.high + reach).contains(v));
+    values.retain(|&v| {
+        let reach = if stands_out(v) { reach } else { 2. * reach };
+        (core.low - reach..=core.high + reach).contains(&v)
+    });
     percentiles(&mut values, SCENE)
 }
 

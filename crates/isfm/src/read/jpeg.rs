@@ -52,11 +52,14 @@ pub(super) fn complete(bytes: &[u8]) -> Result<(), String> {
     let mut at = 0;
     let mut frame: Option<Frame> = None;
     let (mut dc, mut ac) = (Tables::default(), Tables::default());
-    let (mut interval, mut scans) = (0, 0);
+    let (mut interval, mut scans, mut ended) = (0, 0, false);
     while let Some((marker, range)) = segment(bytes, &mut at) {
         let data = &bytes[range];
         match marker {
-            EOI => break,
+            EOI => {
+                ended = true;
+                break;
+            }
             0xc0..=0xc2 if frame.is_none() => match Frame::read(data, marker == 0xc2) {
                 Some(read) => frame = Some(read),
                 None => return Ok(()),
@@ -83,6 +86,7 @@ pub(super) fn complete(bytes: &[u8]) -> Result<(), String> {
                          of scan {scans}"
                     ));
                 }
+                ended = bits.at_marker() && bits.at == bytes.len();
                 at = bits.at;
             }
             _ => {}
@@ -92,6 +96,9 @@ pub(super) fn complete(bytes: &[u8]) -> Result<(), String> {
         Some(_) if scans == 0 => Err("it is cut off: nothing of its picture is there".into()),
         Some(frame) if frame.components.iter().any(|c| c.missing.iter().any(|&bits| bits > 0)) => {
             Err("it is cut off: the last scans of a progressive picture are missing".into())
+        }
+        Some(_) if !ended => {
+            Err("it is cut off or damaged: what follows the data is no end".into())
         }
         _ => Ok(()),
     }
@@ -187,20 +194,19 @@ impl Bits<'_> {
         Some(bits as u32)
     }
 
-    /// Goes on behind the restart marker that comes next.
-    fn restart(&mut self) -> Option<()> {
+    /// Whether all bytes so far are used.
+    fn at_marker(&mut self) -> bool {
+        self.fill();
+        self.count < 8
+    }
+
+    /// Goes on behind the restart marker of this number, which comes next.
+    fn restart(&mut self, number: usize) -> Option<()> {
+        self.at_marker().then_some(())?;
         (self.held, self.count) = (0, 0);
-        loop {
-            self.at += self.bytes[self.at..].iter().position(|&b| b == 0xff)?;
-            match *self.bytes.get(self.at + 1)? {
-                0xff => self.at += 1,
-                0 => self.at += 2,
-                0xd0..=0xd7 => break,
-                _ => return None,
-            }
-        }
-        self.at += 2;
-        Some(())
+        let fill = self.bytes[self.at..].iter().take_while(|&&b| b == 0xff).count();
+        self.at += fill + 1;
+        (fill > 0 && *self.bytes.get(self.at - 1)? == 0xd0 + (number % 8) as u8).then_some(())
     }
 }
 
@@ -307,7 +313,7 @@ impl Scan {
         for unit in 0..all {
             if interval > 0 && unit > 0 && unit % interval == 0 {
                 run = 0;
-                if bits.restart().is_none() {
+                if bits.restart(unit / interval - 1).is_none() {
                     return Some((unit, all));
                 }
             }

@@ -52,7 +52,8 @@ fn a_good_frame_keeps_its_percentiles() {
     let mut sorted = frame.clone();
     sorted.sort_unstable();
     let [low, high] = [0.001, 0.999].map(|p| sorted[((SIZE - 1) as f64 * p).round() as usize]);
-    assert_eq!(range(&counts(frame), Side::Infrared), (low.into(), high.into()));
+    let (black, white) = range(&counts(frame), Side::Infrared);
+    assert!((black - f32::from(low)).abs() < 5. && (white - f32::from(high)).abs() < 5.);
 }
 
 #[test]
@@ -92,7 +93,7 @@ fn the_border_of_a_warped_frame_does_not_count() {
         let got = seen(&counts(filled(fill)));
         assert_same(&fill.to_string(), &got, &want, 12, inside);
     }
-    let kelvin = |v: u16| 280. + f32::from(v) / 400.;
+    let kelvin = |v: u16| 60. + 0.03 * f32::from(v);
     for fill in [0., -9999., 1e30] {
         let values = (0..SIZE).map(|i| if inside(i) { kelvin(frame[i]) } else { fill });
         assert_same(&format!("{fill} K"), &seen(&floats(values)), &want, 12, inside);
@@ -164,8 +165,8 @@ fn floats_are_stretched_as_counts_are() {
     let frame = fixture("i16.png");
     let want = seen(&counts(frame.clone()));
     let scales: [(&str, fn(f32) -> f32); 6] = [
-        ("kelvin", |v| 270. + v / 400.),
-        ("Celsius", |v| v / 400. - 20.),
+        ("kelvin", |v| 60. + 0.03 * v),
+        ("Celsius", |v| 0.03 * v - 240.),
         ("Celsius times 100", |v| v - 9000.),
         ("large", |v| 1e6 + v),
         ("negative", |v| -1e5 - 10. * (20000. - v)),

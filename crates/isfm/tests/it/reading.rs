@@ -286,12 +286,11 @@ fn jpegs_that_lack_something_in_the_middle() {
     for name in ["progressive.jpg", "restart.jpg"] {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let whole = decode(&bytes).unwrap();
-        for at in (700..bytes.len() - 400).step_by(97) {
-            for gone in [50, 300] {
-                let cut = [&bytes[..at], &bytes[at + gone..]].concat();
-                assert!(decode(&cut).is_err(), "{name}: {gone} bytes at {at}");
-            }
-        }
+        let cuts = (700..bytes.len() - 400).step_by(37).flat_map(|at| [(at, 50), (at, 300)]);
+        let accepted = |&(at, gone): &(usize, usize)| {
+            decode(&[&bytes[..at], &bytes[at + gone..]].concat()).is_ok()
+        };
+        assert_eq!(cuts.filter(accepted).collect::<Vec<_>>(), [], "{name}");
         // Neither fill bytes before markers nor bytes after the end are a fault.
         let end = bytes.len() - 2;
         let odd = [&bytes[..end], &[0xff, 0xff], &bytes[end..], b"trailer"].concat();
