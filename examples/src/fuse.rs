@@ -7,8 +7,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::DType;
 use clap::Parser;
+use image::DynamicImage;
 use indicatif::{ProgressBar, ProgressStyle};
-use isfm::{Config, Isfm, PictureFormat, Preset, Tiling};
+use isfm::{Config, Isfm, Normalize, Picture, PictureFormat, Preset, Side, Tiling};
 use isfm_files::{Pairing, is_stream};
 
 use crate::device::{device, threads};
@@ -57,9 +58,25 @@ pub struct Args {
     /// Fuse in tiles of at most N pixels a side; by default only what memory is too small for
     #[arg(long, value_name = "N")]
     pub tile: Option<usize>,
+    /// Stored values of the infrared picture that are black and white, such as 7000,9000 counts or
+    /// 280,310 kelvin; by default they are found for each picture alone (--verbose says them)
+    #[arg(long, value_name = "LOW,HIGH", value_parser = numbers, allow_hyphen_values = true)]
+    pub infrared_range: Option<(f64, f64)>,
+    /// Take the infrared picture's values at these two percentiles as black and white, such as 1,99
+    #[arg(long, value_name = "LOW,HIGH", value_parser = numbers, conflicts_with = "infrared_range")]
+    pub infrared_percentiles: Option<(f64, f64)>,
+    /// Stored values of the visible picture that are black and white
+    #[arg(long, value_name = "LOW,HIGH", value_parser = numbers, allow_hyphen_values = true)]
+    pub visible_range: Option<(f64, f64)>,
+    /// Resize infrared pictures of another size than the visible ones; both must show the same view
+    #[arg(long)]
+    pub resize_infrared: bool,
+    /// Say of each picture its size, its type and which stored values are black and white
+    #[arg(long)]
+    pub verbose: bool,
     /// Spread each fused luma so that the values at these two percentiles (0 to 100, nearest rank)
     /// become black and white, such as 0.5,99.5; by default it stays as the network gives it
-    #[arg(long, value_name = "LOW,HIGH", value_parser = percentiles)]
+    #[arg(long, value_name = "LOW,HIGH", value_parser = numbers)]
     pub stretch: Option<(f64, f64)>,
     /// cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
@@ -72,10 +89,25 @@ pub struct Args {
     pub threads: Option<usize>,
 }
 
-fn percentiles(text: &str) -> std::result::Result<(f64, f64), String> {
+fn numbers(text: &str) -> std::result::Result<(f64, f64), String> {
     let number = |text: &str| text.trim().parse().ok();
     let both = text.split_once(',').and_then(|(low, high)| number(low).zip(number(high)));
     both.ok_or_else(|| "needs LOW,HIGH, such as 0.5,99.5".to_owned())
+}
+
+impl Args {
+    /// Which stored values of one side are black and white.
+    fn normalize(&self, side: Side) -> Normalize {
+        let (range, percentiles) = match side {
+            Side::Visible => (self.visible_range, None),
+            Side::Infrared => (self.infrared_range, self.infrared_percentiles),
+        };
+        match (range, percentiles) {
+            (Some((low, high)), _) => Normalize::Range { low, high },
+            (_, Some((low, high))) => Normalize::Percentile { low, high },
+            _ => Normalize::Auto,
+        }
+    }
 }
 
 /// A pair that could not be fused.
@@ -111,13 +143,15 @@ pub fn run(args: &Args) -> Result<Vec<Failed>> {
                         }
                         let format = args.format.unwrap_or(PictureFormat::PNG);
                         Box::new(move |isfm| {
-                            folders(isfm, found, [visible, infrared], output, format, voice)
+                            folders(args, isfm, found, [visible, infrared], output, format, voice)
                         })
                     }
                     (false, false) => {
                         let format = format_of(args, output)?;
                         Box::new(move |isfm| {
-                            voice.say(fuse_files(isfm, visible, infrared, output, format)?);
+                            voice.say(fuse_files(
+                                args, isfm, visible, infrared, output, format, voice,
+                            )?);
                             Ok(Vec::new())
                         })
                     }
@@ -169,7 +203,12 @@ fn network(args: &Args) -> Result<Isfm> {
         "bf16" => DType::BF16,
         other => bail!("element type {other:?} is none of f32, f16, bf16"),
     };
-    let mut builder = Isfm::builder().device(device(&args.device)?).dtype(dtype);
+    let mut builder = Isfm::builder()
+        .device(device(&args.device)?)
+        .dtype(dtype)
+        .normalize_visible(args.normalize(Side::Visible))
+        .normalize_infrared(args.normalize(Side::Infrared))
+        .resize_infrared(args.resize_infrared);
     if let Some(path) = &args.config {
         builder = builder.config(Config::read(path)?);
     } else if let Some(name) = &args.preset {
@@ -195,16 +234,19 @@ fn network(args: &Args) -> Result<Isfm> {
 
 /// Fuses two files into a third, and says what was done.
 fn fuse_files(
+    args: &Args,
     isfm: &Isfm,
     visible: &Path,
     infrared: &Path,
     output: &Path,
     format: PictureFormat,
+    voice: Voice,
 ) -> Result<String> {
     if is_either(output, visible, infrared) {
         bail!("{} is an input: it would be overwritten", output.display());
     }
-    let (visible_image, infrared_image) = (isfm::read_image(visible)?, isfm::read_image(infrared)?);
+    let visible_image = read(args, visible, Side::Visible, voice)?;
+    let infrared_image = read(args, infrared, Side::Infrared, voice)?;
     let start = Instant::now();
     let fused = isfm
         .fuse(&visible_image, &infrared_image)
@@ -215,12 +257,32 @@ fn fuse_files(
     Ok(format!("{} ({width}x{height}, fused in {took:.2} s)", output.display()))
 }
 
+/// Reads a picture and says what there is to say of it.
+fn read(args: &Args, path: &Path, side: Side, voice: Voice) -> Result<DynamicImage> {
+    let Picture { image, notes, .. } = Picture::read(path, side)?;
+    for note in notes {
+        eprintln!("{}: {note}", path.display());
+    }
+    if args.verbose {
+        let range = args.normalize(side).range_of(&image, side);
+        let (low, high) = range.with_context(|| path.display().to_string())?;
+        let (width, height) = (image.width(), image.height());
+        let kind = image.color();
+        voice.say(format_args!(
+            "{}: {side}, {width}x{height} {kind:?}, black is {low}, white {high}",
+            path.display()
+        ));
+    }
+    Ok(image)
+}
+
 fn is_either(path: &Path, visible: &Path, infrared: &Path) -> bool {
     let is = |path: &Path, other: &Path| other.canonicalize().is_ok_and(|other| other == path);
     path.canonicalize().is_ok_and(|path| is(&path, visible) || is(&path, infrared))
 }
 
 fn folders(
+    args: &Args,
     isfm: &Isfm,
     found: Pairing,
     [visible, infrared]: [&Path; 2],
@@ -237,7 +299,9 @@ fn folders(
     for pair in &found.pairs {
         bar.set_message(pair.name.clone());
         let to = output.join(format!("{}.{format}", pair.name));
-        if let Err(error) = fuse_files(isfm, &pair.visible, &pair.infrared, &to, format) {
+        if let Err(error) =
+            fuse_files(args, isfm, &pair.visible, &pair.infrared, &to, format, voice)
+        {
             failed.push(Failed { pair: pair.name.clone(), error });
         }
         bar.inc(1);

@@ -4,19 +4,11 @@
 //! The page and this program share nothing but memory: files go in by [`room`], pictures and messages
 //! come out by an address and a length. No more than that is needed, so there is no generated glue.
 
-#[path = "../../examples/src/paint.rs"]
-#[allow(dead_code)] // The examples use more of it.
-mod paint;
-#[path = "../../examples/src/text.rs"]
-#[allow(dead_code)]
-mod text;
-
 use std::cell::RefCell;
 use std::error::Error;
-use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
-use isfm::{Isfm, Normalize, Side};
+use image::DynamicImage;
+use isfm::{Isfm, Normalize, Picture, Side};
 
 /// A browser gives a page at most 4 GiB, and a phone's less; above this, pictures go in tiles.
 const MEMORY_LIMIT: usize = 512 << 20;
@@ -63,18 +55,9 @@ pub extern "C" fn room(side: usize, bytes: usize) -> *mut u8 {
 pub extern "C" fn fuse(resize: bool) -> bool {
     run(|page| {
         let [visible, infrared] = std::mem::take(&mut page.files);
-        let visible = decode(visible).map_err(|e| format!("visible: {e}"))?;
-        let infrared = decode(infrared).map_err(|e| format!("infrared: {e}"))?;
+        let visible = Picture::decode(&visible, "visible", Side::Visible)?.image;
+        let infrared = Picture::decode(&infrared, "infrared", Side::Infrared)?.image;
         show(&visible, &infrared, resize)
-    })
-}
-
-/// Paints a pair and fuses it. Whether it worked.
-#[unsafe(no_mangle)]
-pub extern "C" fn example() -> bool {
-    run(|_| {
-        let (visible, infrared) = paint::night_road();
-        show(&visible.into(), &infrared.into(), false)
     })
 }
 
@@ -100,12 +83,12 @@ fn run(work: impl FnOnce(&mut Page) -> Result<[Shown; 3], Box<dyn Error>>) -> bo
     // In a browser a panic ends the program; the page still reads why.
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|panic| say(format!("a fault of this program: {panic}"))));
+    say(String::new());
     let done = PAGE.with_borrow_mut(|page| {
         page.shown = Default::default();
         work(page).map(|shown| page.shown = shown)
     });
-    say(done.as_ref().err().map_or_else(String::new, |error| whole(&**error)));
-    done.is_ok()
+    done.map_err(|error| say(whole(&*error))).is_ok()
 }
 
 fn say(text: String) {
@@ -121,16 +104,6 @@ fn whole(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// As [`isfm::read_image`], from memory.
-fn decode(file: Vec<u8>) -> Result<DynamicImage, Box<dyn Error>> {
-    let mut decoder = ImageReader::new(Cursor::new(file)).with_guessed_format()?.into_decoder()?;
-    Limits::default().reserve(decoder.total_bytes())?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
 }
 
 fn show(
@@ -151,6 +124,8 @@ fn show(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 
     use super::*;
@@ -174,13 +149,18 @@ mod tests {
 
     #[test]
     fn the_pictures_are_the_facades() {
-        assert!(example(), "{}", said());
-        let (visible, infrared) = paint::night_road();
-        let (visible, infrared) = (visible.into(), infrared.into());
+        let files = [
+            include_bytes!("../example/visible.jpg").as_slice(),
+            include_bytes!("../example/infrared.jpg"),
+        ];
+        put(0, files[0]);
+        put(1, files[1]);
+        assert!(fuse(false), "{}", said());
+        let [visible, infrared] = files.map(|file| image::load_from_memory(file).unwrap());
         let fused = Isfm::embedded().unwrap().fuse(&visible, &infrared).unwrap();
         PAGE.with_borrow(|page| {
             for (shown, image) in page.shown.iter().zip([visible, infrared, fused]) {
-                assert_eq!((shown.width, shown.height), paint::SIZE);
+                assert_eq!((shown.width, shown.height), (640, 480));
                 assert!(shown.rgba == image.to_rgba8().into_raw());
             }
         });
@@ -194,7 +174,7 @@ mod tests {
         for (files, resize, want) in [
             ([&visible, &visible], false, ""),
             ([&visible, &infrared], true, ""),
-            ([&visible, &infrared], false, "30×20"),
+            ([&visible, &infrared], false, "30x20"),
             ([&b"no picture".to_vec(), &infrared], false, "visible: "),
             ([&visible, &infrared[..40].to_vec()], false, "infrared: "),
             ([&Vec::new(), &visible], false, "visible: "),

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use isfm::{Normalize, Side, read_image, read_image_size, to_8_bits};
+use isfm::{Normalize, Picture, Side, to_8_bits};
 use isfm_files::Pairing;
 use isfm_files::pairs::{Ambiguous, Skipped};
 
@@ -41,9 +41,9 @@ struct Entry {
 /// ([`Pairing`]). Images are decoded when first asked for and kept in memory as far as a limit
 /// allows (1 GiB unless [`PairFolder::cache_bytes`] says otherwise).
 ///
-/// Sources are read as for fusing ([`isfm::read_image`], so a camera's orientation mark counts) and
+/// Sources are read as for fusing ([`isfm::Picture`], so a camera's orientation mark counts) and
 /// taken to 8 bits on the levels that fusing sees ([`isfm::to_8_bits`] with [`Normalize::Auto`]), so
-/// a 16-bit thermal frame is stretched. Alpha is ignored; a colour infrared image is taken as
+/// a 16-bit or float thermal frame is stretched. Alpha is ignored; a colour infrared image is taken as
 /// .299R + .587G + .114B; a grey visible image as three equal channels.
 pub struct PairFolder {
     entries: Vec<Entry>,
@@ -212,8 +212,8 @@ impl PairFolder {
 impl Entry {
     /// The size of both, from the files' headers.
     fn size(&self) -> Result<(u32, u32)> {
-        let (visible, infrared) =
-            (read_image_size(&self.visible)?, read_image_size(&self.infrared)?);
+        let visible = Picture::size(&self.visible, Side::Visible)?;
+        let infrared = Picture::size(&self.infrared, Side::Infrared)?;
         self.same(visible, infrared)
     }
 
@@ -227,7 +227,7 @@ impl Entry {
 
     fn decode(&self) -> Result<Pair> {
         let decode = |path: &Path, side| {
-            to_8_bits(&read_image(path)?, side, Normalize::Auto)
+            to_8_bits(&Picture::read(path, side)?.image, side, Normalize::Auto)
                 .map_err(|e| Error::Pixels { path: path.to_path_buf(), source: e.into() })
         };
         let visible = decode(&self.visible, Side::Visible)?.into_rgb8();

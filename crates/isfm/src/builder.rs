@@ -72,8 +72,8 @@ impl Default for Builder {
 impl Builder {
     /// The memory limit where none is set and the system does not tell what it has left, in bytes: 4 GiB,
     /// half of a small machine's. With it the paper's configuration fuses its data sets' 640×480 pairs
-    /// whole.
-    pub const FALLBACK_MEMORY_LIMIT: usize = 4 << 30;
+    /// whole. With 32-bit addresses, as in a browser, 1 GiB.
+    pub const FALLBACK_MEMORY_LIMIT: usize = if usize::BITS > 32 { 4 << 30 } else { 1 << 30 };
 
     /// The most [`threads`](Self::threads) that can be asked for.
     pub const MAX_THREADS: usize = 1024;
@@ -134,8 +134,9 @@ impl Builder {
     }
 
     /// The most memory a fusion may take, in bytes, beside the caller's own images, the result, the
-    /// weights and the program (and, before the network starts, four bytes for each value of a
-    /// 16-bit image whose percentiles are found and for each pixel of a resized infrared image).
+    /// weights and the program (and, before the network starts, eight bytes for each value of an
+    /// image that is not of 8 bits, whose range is found, and four for each pixel of a resized infrared
+    /// image).
     /// Larger images are fused in tiles ([`Tiling::Auto`]); an image for which not even small tiles are
     /// enough is refused with [`Error::MemoryLimit`].
     ///

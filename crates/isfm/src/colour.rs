@@ -152,7 +152,7 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// [`Error::NotFinite`] for a NaN or an infinity in a float image.
-    fn span(&self, side: Side, rule: Normalize) -> Result<Span> {
+    pub(crate) fn span(&self, side: Side, rule: Normalize) -> Result<Span> {
         if let Data::F32(data) = &self.data
             && let Some(index) = data.iter().position(|v| !v.is_finite())
         {

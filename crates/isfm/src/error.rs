@@ -51,7 +51,10 @@ pub enum Error {
         infrared: (usize, usize),
     },
     /// A NaN or an infinity among the pixels.
-    #[error("the {side} image has a pixel that is not finite ({value} at {index})")]
+    #[error(
+        "the {side} image has a pixel that is not finite ({value} at {index}): such marks of pixels \
+         without a value need one, for example the image's least"
+    )]
     NotFinite {
         /// Which image.
         side: Side,

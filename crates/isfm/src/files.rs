@@ -1,84 +1,19 @@
-//! Picture files in and out.
+//! Picture files out.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter, Cursor, Write};
+use std::io::{BufWriter, Cursor, Write};
 use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::pnm::{PnmEncoder, PnmSubtype, SampleEncoding};
-use image::metadata::Orientation;
-use image::{
-    ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult,
-};
+use image::{ColorType, DynamicImage, ImageFormat, ImageResult};
 
-use crate::{Error, Result, available_memory};
+use crate::{Error, Normalize, Result, Side, to_8_bits};
 
 /// JPEG at 75, the usual default, shows its blocks in the dark parts of fused pictures.
 const JPEG_QUALITY: u8 = 95;
-
-/// Reads a picture file: what it is follows from its content, not its name, and a camera's
-/// orientation mark is obeyed.
-///
-/// # Errors
-/// [`Error::Read`], with the file's name, if it is missing, no picture, cut off, or larger than
-/// 512 MiB in memory or than what the system has left.
-pub fn read_image(path: impl AsRef<Path>) -> Result<DynamicImage> {
-    let path = path.as_ref();
-    read(path).map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
-}
-
-/// Width and height of what [`read_image`] gives, from the file's header alone.
-///
-/// # Errors
-/// [`Error::Read`], with the file's name, if it is missing or no picture.
-pub fn read_image_size(path: impl AsRef<Path>) -> Result<(u32, u32)> {
-    let path = path.as_ref();
-    let size = || {
-        let mut decoder = decoder(path)?;
-        let (width, height) = decoder.dimensions();
-        Ok(match decoder.orientation()? {
-            Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH => (height, width),
-            _ => (width, height),
-        })
-    };
-    size().map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
-}
-
-fn read(path: &Path) -> ImageResult<DynamicImage> {
-    let mut decoder = decoder(path)?;
-    // `into_decoder` leaves the limit on the pixels to its caller.
-    room_for(decoder.total_bytes())?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
-}
-
-/// The most bytes that a decoded picture may take.
-const MOST: u64 = 512 << 20;
-
-/// # Errors
-/// If decoded pixels take more than is allowed, or than the system has left.
-fn room_for(bytes: u64) -> ImageResult<()> {
-    let left = available_memory().map_or(u64::MAX, |left| left as u64);
-    let problem = if bytes > MOST {
-        format!("its pixels take {bytes} bytes, more than the limit of {MOST}")
-    } else if bytes > left {
-        format!("not enough memory: its pixels take {bytes} bytes, {left} are left to this process")
-    } else {
-        return Ok(());
-    };
-    Err(ImageError::IoError(io::Error::new(io::ErrorKind::OutOfMemory, problem)))
-}
-
-fn decoder(path: &Path) -> ImageResult<impl ImageDecoder> {
-    ImageReader::open(path)?.with_guessed_format()?.into_decoder()
-}
 
 /// A format that pictures are written in, by one of the extensions that name it
 /// ([`isfm_files::PICTURE_EXTENSIONS`], in capitals or not).
@@ -93,13 +28,13 @@ fn decoder(path: &Path) -> ImageResult<impl ImageDecoder> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureFormat {
     format: ImageFormat,
-    /// Of the formats that `format` calls PNM.
-    pam: bool,
+    /// In small letters; of several for one format always the same.
+    extension: &'static str,
 }
 
 impl PictureFormat {
     /// PNG.
-    pub const PNG: Self = Self { format: ImageFormat::Png, pam: false };
+    pub const PNG: Self = Self { format: ImageFormat::Png, extension: "png" };
 
     /// The format of a path's extension.
     ///
@@ -107,24 +42,27 @@ impl PictureFormat {
     /// [`Error::Format`] for an unknown one, or none.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let known = Some(path).filter(|path| isfm_files::is_picture(path));
-        let format = known.and_then(|path| ImageFormat::from_path(path).ok());
+        let own = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let extension =
+            isfm_files::PICTURE_EXTENSIONS.into_iter().find(|e| own.eq_ignore_ascii_case(e));
+        let format = ImageFormat::from_path(path).ok();
         let format = format.filter(|f| f.writing_enabled() && f.can_write());
-        let pam = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("pam"));
-        format.map(|format| Self { format, pam }).ok_or_else(|| Error::Format(path.to_path_buf()))
+        let Some((format, extension)) = format.zip(extension) else {
+            return Err(Error::Format(path.to_path_buf()));
+        };
+        let extension = match extension {
+            "tiff" => "tif",
+            "jpeg" => "jpg",
+            other => other,
+        };
+        Ok(Self { format, extension })
     }
 }
 
 /// The usual extension, without the dot.
 impl fmt::Display for PictureFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.format {
-            ImageFormat::Pnm if self.pam => "pam",
-            // Grey pictures and coloured ones are told apart by their content.
-            ImageFormat::Pnm => "pnm",
-            ImageFormat::Tiff => "tif",
-            format => format.extensions_str().first().copied().unwrap_or("png"),
-        })
+        f.write_str(self.extension)
     }
 }
 
@@ -145,7 +83,9 @@ impl std::str::FromStr for PictureFormat {
 /// ([`isfm_files::write_atomically`]). Missing folders are made.
 ///
 /// A depth that the format lacks becomes the nearest it has: PNG, TIFF and PAM hold 16 bits (TIFF
-/// floats too), all others 8. JPEG is written with quality 95, WebP lossless.
+/// floats too), all others 8. JPEG is written with quality 95, WebP lossless. PGM holds the luma of a
+/// colour picture, .299 R + .587 G + .114 B, PPM a grey one in three equal channels; PNM is whichever
+/// of the two the picture needs.
 ///
 /// # Errors
 /// [`Error::Format`] for an unknown extension; [`Error::Write`] if it cannot be written.
@@ -164,8 +104,17 @@ pub fn write_image_as(
     path: impl AsRef<Path>,
     format: PictureFormat,
 ) -> Result<()> {
-    let (path, PictureFormat { format, pam }) = (path.as_ref(), format);
-    let image = in_a_depth_of(format, pam, image);
+    let (path, PictureFormat { format, extension }) = (path.as_ref(), format);
+    let image = match extension {
+        "pgm" if image.color().has_color() => {
+            let colour = image.to_rgb8().into();
+            Cow::Owned(to_8_bits(&colour, Side::Infrared, Normalize::FullRange)?)
+        }
+        "ppm" => Cow::Owned(image.to_rgb8().into()),
+        _ => Cow::Borrowed(image),
+    };
+    let pam = extension == "pam";
+    let image = in_a_depth_of(format, pam, &image);
     isfm_files::write_atomically(path, |writer| encode(&image, writer, format, pam))
         .map_err(|problem| Error::Write { path: path.to_path_buf(), problem })
 }

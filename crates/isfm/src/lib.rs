@@ -12,13 +12,14 @@ mod memory;
 mod normalize;
 mod plane;
 mod pyramid;
+mod read;
 mod system;
 mod tiling;
 
 pub use builder::Builder;
 pub use colour::to_8_bits;
 pub use error::{Error, Result, Side};
-pub use files::{PictureFormat, read_image, read_image_size, write_image, write_image_as};
+pub use files::{PictureFormat, write_image, write_image_as};
 pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
 #[cfg(feature = "cuda")]
@@ -26,5 +27,6 @@ pub use isfm_ops::keep_freed_device_memory;
 pub use isfm_ops::keep_freed_memory;
 pub use memory::memory_per_pixel;
 pub use normalize::Normalize;
+pub use read::{Note, Picture, read_image, read_image_size};
 pub use system::available_memory;
 pub use tiling::Tiling;

@@ -1,7 +1,9 @@
 //! From the values a file holds to the [0, 1] that the network knows.
 
+use image::DynamicImage;
 use rayon::prelude::*;
 
+use crate::colour::Samples;
 use crate::{Error, Result, Side};
 
 /// Which stored values become black (0) and white (1).
@@ -12,17 +14,30 @@ use crate::{Error, Result, Side};
 #[non_exhaustive]
 pub enum Normalize {
     /// The default, which does what each kind of file needs:
-    /// - 8-bit and float images: [`FullRange`](Self::FullRange). They were made to be looked at.
-    /// - 16-bit infrared: [`Percentile`](Self::Percentile) 0.1 to 99.9. Raw thermal frames fill a
-    ///   few hundred or thousand of the 65,536 counts around an offset that drifts with the
-    ///   camera; a pixel in a thousand on either side is more than the dead and hot pixels that a
-    ///   sensor has, and less than a walker in the distance.
+    /// - 8-bit images: [`FullRange`](Self::FullRange). They were made to be looked at.
+    /// - 16-bit infrared: the 0.1 to 99.9 percentiles of the values that belong to the scene. Raw
+    ///   thermal frames fill a few hundred or thousand of the 65,536 counts around an offset that
+    ///   drifts with the camera. The scene's core are its 3 to 97 percentiles, found without the values
+    ///   that fill, mark or break pixels: 0, 65,535, and the least and greatest of the image, however
+    ///   many there are, such as the border that warping leaves. What lies further from the core
+    ///   than twice the core's width (those values: once) does not belong to the scene: dead and hot
+    ///   pixels (up to 3 % on a side), the border, a small object far hotter than all else, which is
+    ///   white.
+    ///   The range is at least 64 counts wide, with the scene in its middle: one or two kelvin with
+    ///   common cameras, so that the few counts of noise in a picture of the closed shutter stay a
+    ///   flat grey.
+    /// - Infrared floats: the same where they are no picture in [0, 1], such as kelvin, degrees
+    ///   Celsius or whole numbers that 16 bits do not hold. The range is at least 2 wide, of whole
+    ///   numbers 64. Floats that are in [0, 1] (from their 3 to their 97 percentile) are taken as
+    ///   stored, unless they span less than a quarter of it, as counts divided by 65,535 do.
     /// - 16-bit visible: [`FullRange`](Self::FullRange), so that a picture keeps its exposure;
     ///   but if its 0.1 to 99.9 percentiles span less than a quarter of the range (10, 12 or
-    ///   14-bit camera frames stored as they are), the percentiles, as for infrared.
+    ///   14-bit camera frames stored as they are) and they are 64 counts apart, these percentiles.
+    /// - Visible floats: as stored if they are in [0, 1], otherwise their 0.1 to 99.9 percentiles.
     ///
-    /// The choice is made for each image alone. For video, where the brightness should not
-    /// breathe with the scene, take [`Range`](Self::Range).
+    /// What it chose, [`range_of`](Self::range_of) tells. The choice is made for each image alone. For
+    /// video, where the brightness should not breathe with the scene, take [`Range`](Self::Range), such
+    /// as that of a first or typical frame.
     #[default]
     Auto,
     /// The whole range of the type: 0 to 255, 0 to 65,535, or 0 to 1 for floats.
@@ -46,10 +61,18 @@ pub enum Normalize {
     },
 }
 
-/// The percentiles that [`Normalize::Auto`] takes from a 16-bit frame.
-const AUTO: (f64, f64) = (0.1, 99.9);
+/// The percentiles of a scene that are black and white: a pixel in a thousand on either side is less
+/// than a walker in the distance.
+const SCENE: (f64, f64) = (0.1, 99.9);
+/// The percentiles that a scene's core lies between, whatever 2 % of pixels are dead, hot or odd.
+const CORE: (f64, f64) = (3., 97.);
 /// Below this share of the range a 16-bit visible image counts as raw camera data.
-const SLIVER: f64 = 0.25;
+const SLIVER: f32 = 0.25;
+/// The least width of a range that is found, in counts. Uncooled cameras have some 10 to 40 mK to a count
+/// and a few counts of noise.
+const LEAST_COUNTS: f32 = 64.;
+/// The same of floats, in kelvin or degrees Celsius.
+const LEAST_DEGREES: f32 = 2.;
 
 impl Normalize {
     /// # Errors
@@ -69,23 +92,91 @@ impl Normalize {
         }
     }
 
+    /// The stored values that this rule makes black and white in an image.
+    ///
+    /// # Errors
+    /// Those of [`to_8_bits`](crate::to_8_bits).
+    pub fn range_of(self, image: &DynamicImage, side: Side) -> Result<(f32, f32)> {
+        self.validate("the normalisation")?;
+        let Span { low, high } = Samples::new(image, side)?.span(side, self)?;
+        Ok((low, high))
+    }
+
     /// The range this rule takes for an image of `depth` whose values `values` collects.
     ///
-    /// An image without contrast has no range of its own; it is taken as stored.
+    /// Where a rule that is not [`Auto`](Self::Auto) finds no contrast, values are taken as stored.
     pub(crate) fn span(self, side: Side, depth: Depth, values: impl FnOnce() -> Vec<f32>) -> Span {
         let full = Span { low: 0., high: depth.full_scale() };
-        let auto = self == Self::Auto && depth == Depth::Sixteen;
         let found = match self {
-            Self::Auto if auto => percentiles(values(), AUTO.0, AUTO.1),
-            Self::Auto | Self::FullRange => full,
-            Self::MinMax => percentiles(values(), 0., 100.),
-            Self::Percentile { low, high } => percentiles(values(), low, high),
+            Self::Auto if depth == Depth::Eight => full,
+            Self::Auto => automatic(side, depth, values()),
+            Self::FullRange => full,
+            Self::MinMax => percentiles(&mut values(), (0., 100.)),
+            Self::Percentile { low, high } => percentiles(&mut values(), (low, high)),
             Self::Range { low, high } => Span { low: low as f32, high: high as f32 },
         };
-        let width = f64::from(found.high - found.low);
-        let exposed = auto && side == Side::Visible && width >= SLIVER * f64::from(full.high);
-        if exposed || found.high <= found.low { full } else { found }
+        // So that differences are finite, too.
+        let [low, high] = [found.low, found.high].map(|v| v.clamp(-MOST, MOST));
+        if high <= low { full } else { Span { low, high } }
     }
+}
+
+/// The largest value that is black or white.
+const MOST: f32 = f32::MAX / 4.;
+
+/// [`Normalize::Auto`] of values that are not of 8 bits.
+fn automatic(side: Side, depth: Depth, mut values: Vec<f32>) -> Span {
+    let full = Span { low: 0., high: depth.full_scale() };
+    let core = percentiles(&mut values, CORE);
+    let in_unit = depth == Depth::Float && core.low >= 0. && core.high <= 1.;
+    let least = match depth {
+        Depth::Float if in_unit => LEAST_COUNTS / 65535.,
+        Depth::Float if !values.iter().all(|&v| is_whole(v)) => LEAST_DEGREES,
+        _ => LEAST_COUNTS,
+    };
+    let found = match side {
+        Side::Visible if in_unit => return full,
+        Side::Visible => percentiles(&mut values, SCENE),
+        Side::Infrared => scene(values, least, depth),
+    };
+    let exposed = found.width() >= SLIVER * full.high;
+    let even = found.width() < least;
+    match side {
+        Side::Visible if depth == Depth::Sixteen && (exposed || even) => return full,
+        Side::Infrared if in_unit && exposed => return full,
+        _ => {}
+    }
+    // The floats around a large value are further apart than these.
+    let least = least.max(16. * f32::EPSILON * found.low.abs().max(found.high.abs()));
+    let grow = (least - found.width()).max(0.) / 2.;
+    let (low, high) = (found.low - grow, found.high + grow);
+    let into_type = match depth {
+        Depth::Sixteen => (-low).max(0.) + (full.high - high).min(0.),
+        _ => 0.,
+    };
+    Span { low: low + into_type, high: high + into_type }
+}
+
+/// Whether a value is a whole number, but for what the luma of three equal ones is off.
+fn is_whole(value: f32) -> bool {
+    (value - value.round()).abs() <= 4. * f32::EPSILON * value.abs()
+}
+
+/// The range of an infrared scene, without what fills, marks or breaks pixels.
+fn scene(mut values: Vec<f32>, least: f32, depth: Depth) -> Span {
+    let ends = percentiles(&mut values, (0., 100.));
+    let white = depth.full_scale();
+    let stands_out = |v: f32| {
+        v == 0. || v == ends.low || v == ends.high || depth == Depth::Sixteen && v == white
+    };
+    let mut inner: Vec<f32> = values.iter().copied().filter(|&v| !stands_out(v)).collect();
+    let core = percentiles(if inner.is_empty() { &mut values } else { &mut inner }, CORE);
+    let reach = core.width().max(least);
+    values.retain(|&v| {
+        let reach = if stands_out(v) { reach } else { 2. * reach };
+        (core.low - reach..=core.high + reach).contains(&v)
+    });
+    percentiles(&mut values, SCENE)
 }
 
 /// How an image stores its values.
@@ -115,6 +206,10 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    fn width(self) -> f32 {
+        self.high - self.low
+    }
+
     /// The place of a stored value between black and white.
     #[inline]
     pub(crate) fn place(self, stored: f32) -> f32 {
@@ -132,15 +227,15 @@ impl Span {
 /// Spreads fused luma so that the values below which `low` and `high` per cent of it lie become 0
 /// and 1. Where these are less than a level of 8 bits apart, it stays as it is.
 pub(crate) fn stretch(luma: &mut [f32], low: f64, high: f64) {
-    let span = percentiles(luma.to_vec(), low, high);
+    let span = percentiles(&mut luma.to_vec(), (low, high));
     if span.high - span.low >= 1. / 255. {
         luma.par_iter_mut().for_each(|v| *v = span.place(*v));
     }
 }
 
-/// The values below which `low` and `high` per cent of `values` lie, nearest rank.
-fn percentiles(mut values: Vec<f32>, low: f64, high: f64) -> Span {
-    let last = values.len().saturating_sub(1);
+/// The values below which `low` and `high` per cent of `values` lie, nearest rank; of no values 0.
+fn percentiles(values: &mut [f32], (low, high): (f64, f64)) -> Span {
+    let Some(last) = values.len().checked_sub(1) else { return Span { low: 0., high: 0. } };
     let rank = |percent: f64| ((percent / 100. * last as f64).round() as usize).min(last);
     let mut at = |percent: f64| *values.select_nth_unstable_by(rank(percent), f32::total_cmp).1;
     Span { low: at(low), high: at(high) }

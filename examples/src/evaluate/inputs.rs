@@ -10,6 +10,7 @@ use image::codecs::jpeg::JpegDecoder;
 use image::{
     DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, Limits, Luma, Rgb, RgbImage,
 };
+use isfm::{Normalize, Note, Picture, Side, to_8_bits};
 use isfm_metrics::luma_u8;
 use libjpeg_turbo_rs::{PixelFormat, decompress_to};
 
@@ -163,17 +164,33 @@ pub fn luminance(image: &DynamicImage) -> GrayImage {
     })
 }
 
-/// Reads a picture as [`isfm::read_image`] does, but JPEG with libjpeg-turbo's own arithmetic: the
+/// One of a pair's pictures as [`read`], in 8 bits on the levels that fusing sees, so that of a thermal
+/// frame what was fused is scored.
+pub fn read_source(path: &Path, side: Side) -> Result<DynamicImage> {
+    let image = read(path, side)?;
+    let color = image.color();
+    if color.bytes_per_pixel() == color.channel_count() {
+        return Ok(image);
+    }
+    to_8_bits(&image, side, Normalize::Auto).with_context(|| path.display().to_string())
+}
+
+/// Reads a picture as [`isfm::Picture::read`] does, but JPEG with libjpeg-turbo's own arithmetic: the
 /// inverse DCT, the "fancy" upsampling and the colour conversion. Other decoders differ by a level
 /// or two where chroma is upsampled, and then scores do too, by up to 6e-5 of their value on
 /// RoadScene.
-pub fn read(path: &Path) -> Result<DynamicImage> {
+pub fn read(path: &Path, side: Side) -> Result<DynamicImage> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let picture = Picture::decode(&bytes, path, side)?;
+    for note in &picture.notes {
+        eprintln!("{}: {note}", path.display());
+    }
+    let raw = picture.notes.iter().any(|note| matches!(note, Note::Radiometric(..)));
     match image::guess_format(&bytes) {
-        Ok(ImageFormat::Jpeg) => {
+        Ok(ImageFormat::Jpeg) if !raw => {
             read_jpeg(&bytes).with_context(|| format!("cannot read {}", path.display()))
         }
-        _ => Ok(isfm::read_image(path)?),
+        _ => Ok(picture.image),
     }
 }
 

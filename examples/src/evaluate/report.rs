@@ -4,6 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
 use image::{DynamicImage, GrayImage};
+use isfm::Side;
 use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
 
 use super::inputs::{self, Source, luminance};
@@ -80,8 +81,8 @@ fn score_methods(
         Some(budget) => pictures::data_uri(image, budget),
         None => Ok(String::new()),
     };
-    let (visible_image, infrared_image) =
-        (inputs::read(&pair.visible)?, inputs::read(&pair.infrared)?);
+    let visible_image = inputs::read_source(&pair.visible, Side::Visible)?;
+    let infrared_image = inputs::read_source(&pair.infrared, Side::Infrared)?;
     let (visible, infrared) = (luminance(&visible_image), luminance(&infrared_image));
     let (v, i) = (visible.dimensions(), infrared.dimensions());
     ensure!(v == i, "the visible picture is {}x{} but the infrared one {}x{}", v.0, v.1, i.0, i.1);
@@ -89,7 +90,7 @@ fn score_methods(
     drop((visible_image, infrared_image));
     let methods = methods.iter().map(|source| {
         let fused_image = match source {
-            Source::File(path) => inputs::read(path)?,
+            Source::File(path) => inputs::read(path, Side::Visible)?,
             Source::Made(baseline) => baseline.fuse(&visible, &infrared).into(),
             Source::Missing(folder) => bail!("no result in {}", folder.display()),
             Source::Ambiguous(paths) => {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 use image::{DynamicImage, GrayImage};
+use isfm::Side;
 use isfm_examples::evaluate::{Args, inputs, laplacian, pictures, report, table};
 use isfm_files::Pairing;
 use isfm_metrics::{Metric, Plane, Scores, Triple};
@@ -290,8 +291,8 @@ fn laplacian_gives_back_what_both_show() {
 fn jpeg_is_read_as_libjpeg_reads_it() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     for name in ["420", "422", "444", "progressive", "grey"] {
-        let jpeg = inputs::read(&fixtures.join(format!("jpeg_{name}.jpg"))).unwrap();
-        let want = inputs::read(&fixtures.join(format!("jpeg_{name}.png"))).unwrap();
+        let jpeg = inputs::read(&fixtures.join(format!("jpeg_{name}.jpg")), Side::Visible).unwrap();
+        let want = inputs::read(&fixtures.join(format!("jpeg_{name}.png")), Side::Visible).unwrap();
         assert_eq!(jpeg.color(), want.color(), "{name}");
         assert!(jpeg == want, "{name}: pixels differ");
     }
@@ -300,8 +301,14 @@ fn jpeg_is_read_as_libjpeg_reads_it() {
     let cut = folder.path().join("cut.jpg");
     for length in [3, 20, 200, whole.len() / 2] {
         std::fs::write(&cut, &whole[..length]).unwrap();
-        let error = format!("{:#}", inputs::read(&cut).unwrap_err());
+        let error = format!("{:#}", inputs::read(&cut, Side::Visible).unwrap_err());
         assert!(error.contains("cut.jpg"), "{length}: {error}");
+    }
+    let fixtures_of_isfm =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/isfm/tests/fixtures");
+    for name in ["trunc.jpg", "tr_rst_30.jpg"] {
+        let error = inputs::read(&fixtures_of_isfm.join(name), Side::Visible).unwrap_err();
+        assert!(format!("{error:#}").contains("cut off"), "{error:#}");
     }
     // Bytes changed anywhere: a picture or an error, no panic.
     for name in ["420", "422", "progressive", "grey"] {
@@ -314,6 +321,33 @@ fn jpeg_is_read_as_libjpeg_reads_it() {
             }
         }
     }
+}
+
+/// A raw thermal frame is scored as fusing sees it, not by its upper bytes.
+#[test]
+fn deep_frames_are_scored_as_they_are_fused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [vi, ir, ..] = set(folder.path(), 1, (61, 47));
+    let sources =
+        |path: &Path| inputs::luminance(&inputs::read_source(path, Side::Infrared).unwrap());
+    let eight = sources(&ir.join("a.png"));
+    let frame = GrayImage::from_fn(61, 47, |x, y| image::Luma([(x + 4 * y) as u8]));
+    let raw = |x, y| image::Luma([7000 + 5 * u16::from(frame.get_pixel(x, y)[0])]);
+    let raw = DynamicImage::from(image::ImageBuffer::from_fn(61, 47, raw));
+    raw.save(ir.join("a.png")).unwrap();
+    let seen = isfm::to_8_bits(&raw, Side::Infrared, isfm::Normalize::Auto).unwrap();
+    assert_eq!(sources(&ir.join("a.png")), seen.to_luma8());
+    assert!(seen.to_luma8().iter().max() == Some(&255) && eight != seen.to_luma8());
+    let args = ["--visible=@/vi", "--infrared=@/ir", "--baseline=max", "--json=@/s.json"];
+    assert_eq!(evaluate(folder.path(), &args).unwrap(), []);
+    let got =
+        json(&folder.path().join("s.json"))["images"][0]["scores"]["Max"]["EN"].as_f64().unwrap();
+    let v = inputs::luminance(&inputs::read(&vi.join("a.png"), Side::Visible).unwrap());
+    let i = seen.to_luma8();
+    let fused = inputs::Baseline::Max.fuse(&v, &i);
+    let [v, i, f] = [&v, &i, &fused].map(|p| Plane::new(&p.as_raw()[..], 61, 47).unwrap());
+    let want = Scores::evaluate(&Triple::new(v, i, f).unwrap()).get(Metric::ALL[0]).unwrap();
+    assert!((got - want).abs() < 1e-12, "{got} {want}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The `fuse` example, from its arguments to the files it writes.
 
 use clap::{CommandFactory, Parser};
-use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use isfm_examples::fuse::{Args, Failed, run as fuse};
 use isfm_examples::paint;
 use isfm_files::Pairing;
@@ -28,7 +28,7 @@ fn fault(args: &[&str]) -> String {
 #[test]
 fn arguments_make_sense() {
     Args::command().debug_assert();
-    let bad: [&[&str]; 9] = [
+    let bad: [&[&str]; 12] = [
         &["--visible", "v.png"],
         &["--visible", "v.png", "--infrared", "i.png"],
         &["--infrared", "i.png", "--output", "o.png"],
@@ -37,6 +37,9 @@ fn arguments_make_sense() {
         &["--stretch", "5"],
         &["--stretch", "5,"],
         &["--stretch", "low,high"],
+        &["--infrared-range", "7000"],
+        &["--visible-range", "0;1"],
+        &["--infrared-range", "1,2", "--infrared-percentiles", "1,99"],
         &["stray"],
     ];
     for args in bad {
@@ -94,6 +97,9 @@ fn two_files_become_a_third() {
         ("--stretch", "60,40", "low < high"),
         ("--stretch", "0,100.5", "100.5"),
         ("--stretch", "nan,99", "NaN"),
+        ("--infrared-range", "-3,-5", "low < high"),
+        ("--infrared-percentiles", "50,101", "infrared"),
+        ("--visible-range", "5,5", "visible"),
     ] {
         let told = fault(&[&plain, &[out, option, value][..]].concat());
         assert!(told.contains(word), "{option} {value}: {told}");
@@ -113,11 +119,45 @@ fn two_files_become_a_third() {
         let told = told(visible, infrared, output);
         assert!(told.contains(word), "{word}: {told}");
     }
+    for cut in ["trunc.jpg", "tr_rst_30.jpg"] {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/isfm/tests/fixtures/");
+        let path = format!("{path}{cut}");
+        for [v, i] in [[&path[..], i], [v, &path[..]]] {
+            let told = told(v, i, out);
+            assert!(told.contains(cut) && told.contains("cut off"), "{told}");
+        }
+    }
     let small = folder.path().join("small.png");
     infrared(10, 12).save(&small).unwrap();
     let error = told(v, text(&small), out);
     assert!(error.contains("33x21") && error.contains("10x12"), "{error}");
     assert!(error.contains("v.png") && error.contains("small.png"), "{error}");
+}
+
+#[test]
+fn a_range_is_what_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    visible(33, 21).save(at("v.png")).unwrap();
+    infrared(33, 21).save(at("i.png")).unwrap();
+    // The same frame as thermal counts and, smaller, in kelvin.
+    let eight = infrared(33, 21).to_luma8();
+    let count = |x, y| Luma([7000 + 4 * u16::from(eight.get_pixel(x, y)[0])]);
+    ImageBuffer::from_fn(33, 21, count).save(at("counts.png")).unwrap();
+    let kelvin = |x, y| Rgb([250. + f32::from(eight.get_pixel(3 * x, 3 * y)[0]) / 4.; 3]);
+    DynamicImage::from(ImageBuffer::from_fn(11, 7, kelvin)).save(at("kelvin.tif")).unwrap();
+    let fused = |infrared: &str, more: &[&str]| {
+        let [v, i, o] = ["v.png", infrared, "o.png"].map(at);
+        let plain = ["--visible", text(&v), "--infrared", text(&i), "--output", text(&o)];
+        assert!(run(&[&plain, more].concat()).unwrap().is_empty());
+        isfm::read_image(&o).unwrap()
+    };
+    let want = fused("i.png", &[]);
+    assert_eq!(fused("counts.png", &["--infrared-range", "7000,8020", "--verbose"]), want);
+    assert_eq!(fused("i.png", &["--visible-range", "0,255"]), want);
+    assert_ne!(fused("counts.png", &["--infrared-percentiles", "20,80"]), want);
+    let small = fused("kelvin.tif", &["--infrared-range", "250,313.75", "--resize-infrared"]);
+    assert_eq!((small.width(), small.height()), (33, 21));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //!
 //! A kernel is written once, generic over a [`Simd`] token that says how wide a vector is and how
 //! to compute with it. [`dispatch`] runs it with the widest token the processor has. No compiler
-//! flags are needed, and the portable token (which the compiler vectorises for NEON or SSE2 by
-//! itself) is both the fallback and the oracle that the others are tested against. `f64` always
-//! takes the portable path: it is there for oracles and finite differences, not for speed.
+//! flags are needed, and the portable token (which the compiler vectorises for NEON, SSE2 or
+//! WebAssembly by itself, on 64-bit Arm with fused multiply-adds) is both the fallback and the oracle
+//! that the others are tested against. `f64` always takes the portable path: it is there for oracles
+//! and finite differences, not for speed.
 //!
 //! Everything between `dispatch` and the arithmetic must be `#[inline(always)]`, otherwise the
 //! compiler emits a call into code without the wider instructions.
@@ -92,7 +93,7 @@ pub fn dispatch<E: Real, K: Kernel<E>>(kernel: K) -> K::Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
-    /// What the compiler makes of plain code for the target (SSE2, NEON, …).
+    /// What the compiler makes of plain code for the target (SSE2, NEON with fused multiply-adds, …).
     Portable = 0,
     /// AVX2 and FMA, 8 lanes.
     Avx2 = 1,

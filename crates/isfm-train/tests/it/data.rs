@@ -93,6 +93,13 @@ fn broken_and_ill_matched_files_are_named() {
     std::fs::write(path.join("ir/a.png"), "not an image").unwrap();
     let data = PairFolder::open(path).unwrap();
     assert!(data.problems()[0].1.to_string().contains("a.png") && data.pair(0).is_err());
+    // Half a JPEG is no picture either.
+    std::fs::remove_file(path.join("ir/a.png")).unwrap();
+    grey(path.join("ir/a.jpg"), 40, 30);
+    let bytes = std::fs::read(path.join("ir/a.jpg")).unwrap();
+    std::fs::write(path.join("ir/a.jpg"), &bytes[..bytes.len() * 4 / 5]).unwrap();
+    let error = PairFolder::open(path).unwrap().pair(0).unwrap_err().to_string();
+    assert!(error.contains("a.jpg") && error.contains("cut off"), "{error}");
 }
 
 #[test]

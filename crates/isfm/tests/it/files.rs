@@ -5,7 +5,9 @@ use std::path::Path;
 use crate::common::{self, checkpoint, colour_image, config, grey_image};
 use candle_core::{DType, Device};
 use image::{ColorType, DynamicImage};
-use isfm::{Checkpoint, Config, Error, Isfm, Preset, read_image, write_image};
+use isfm::{
+    Checkpoint, Config, Error, Isfm, Normalize, Preset, Side, read_image, to_8_bits, write_image,
+};
 use isfm_testing::chain;
 
 /// The error names the file; there was no panic.
@@ -25,19 +27,7 @@ fn pictures_that_are_none() {
         std::fs::write(at(name), bytes).unwrap();
         refused(read_image(at(name)), &at(name));
     }
-    for name in ["whole.png", "whole.jpg", "whole.tif", "whole.bmp", "whole.webp", "whole.pgm"] {
-        write_image(&grey_image(60, 50, 1), at(name)).unwrap();
-        let bytes = std::fs::read(at(name)).unwrap();
-        for keep in [0, 3, 8, 20, 40, bytes.len() / 3, bytes.len() * 3 / 4] {
-            let cut = at(&format!("cut-{keep}-{name}"));
-            std::fs::write(&cut, &bytes[..keep]).unwrap();
-            match read_image(&cut) {
-                // Decoders of JPEG fill up what is missing, as browsers do; no other may.
-                Ok(image) => assert!(name.ends_with("jpg") && image.width() == 60, "{name} {keep}"),
-                Err(error) => drop(refused::<()>(Err(error), &cut)),
-            }
-        }
-    }
+    write_image(&grey_image(60, 50, 1), at("whole.bmp")).unwrap();
     // A header that promises 100,000 × 100,000 pixels is refused before the memory is taken.
     let mut bomb = std::fs::read(at("whole.bmp")).unwrap();
     bomb[18..22].copy_from_slice(&100_000u32.to_le_bytes());
@@ -72,8 +62,19 @@ fn pictures_come_back_as_they_were_written() {
             let depth = back.color().bytes_per_pixel() / back.color().channel_count();
             assert_eq!(depth, want, "{extension} {:?}", image.color());
             let tolerance = if extension.to_lowercase().starts_with('j') { 24 } else { 0 };
+            if extension == "pgm" && image.color().has_color() {
+                let luma = to_8_bits(&image.to_rgb8().into(), Side::Infrared, Normalize::Auto);
+                assert_eq!(back, luma.unwrap());
+                continue;
+            }
             for (a, b) in back.to_rgb8().iter().zip(image.to_rgb8().iter()) {
                 assert!(a.abs_diff(*b) <= tolerance, "{extension} {:?}: {a} {b}", image.color());
+            }
+            // What programs that go by the name expect.
+            match extension {
+                "pgm" => assert_eq!(back.color(), ColorType::L8),
+                "ppm" => assert_eq!(back.color(), ColorType::Rgb8),
+                _ => {}
             }
         }
         let left: Vec<_> = std::fs::read_dir(folder.path().join("new/folder")).unwrap().collect();
@@ -89,7 +90,7 @@ fn pictures_come_back_as_they_were_written() {
 #[test]
 fn places_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["x", "x.txt", "x.gif", "x.safetensors"] {
+    for name in ["x", "x.txt", "x.gif", "x.pbm", "x.safetensors"] {
         let path = folder.path().join(name);
         let text = refused(write_image(&grey_image(2, 2, 1), &path), &path);
         assert!(text.contains("png"), "{text}");

@@ -4,6 +4,8 @@ mod common;
 mod files;
 mod images;
 mod pyramid;
+mod ranges;
+mod reading;
 mod stretch;
 mod tensors;
 mod threads;
