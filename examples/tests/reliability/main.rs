@@ -14,7 +14,7 @@ mod child;
 mod common;
 #[cfg(unix)]
 mod kill;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod limits;
 mod soak;
 #[cfg(unix)]

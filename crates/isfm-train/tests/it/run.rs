@@ -299,7 +299,7 @@ fn options_out_of_range_are_refused() {
     let (dir, data) = folder();
     let mut trainer = create(&data, &dir.path().join("out"), 1);
     let mut told = |options: RunOptions| trainer.run(&options).unwrap_err().to_string();
-    let some = || RunOptions::default();
+    let some = RunOptions::default;
     assert!(told(RunOptions { stop_after: Some(0), ..some() }).contains("`stop_after` is 0"));
     for threads in [0, 1_000_000_000, usize::MAX] {
         let told = told(RunOptions { threads: Some(threads), ..some() });
