@@ -125,57 +125,58 @@ impl fmt::Display for Failed {
     }
 }
 
+/// What is done once the network is there.
+type Work<'a> = Box<dyn FnOnce(&Isfm) -> Result<Vec<Failed>> + 'a>;
+
 /// Does what the arguments ask. Pairs of a folder that fail are returned, the others are done.
 pub fn run(args: &Args) -> Result<Vec<Failed>> {
     let voice = Voice::beside(args.output.as_deref());
     // What can be refused is, before the work.
-    let work: Box<dyn FnOnce(&Isfm) -> Result<Vec<Failed>> + '_> =
-        match (&args.visible, &args.infrared, &args.output) {
-            (Some(visible), Some(infrared), Some(output)) => {
-                match (visible.is_dir(), infrared.is_dir()) {
-                    (true, true) => {
-                        let found = Pairing::find(visible, infrared)?;
-                        if is_either(output, visible, infrared) {
-                            bail!(
-                                "{} is an input folder: its pictures would be overwritten",
-                                output.display()
-                            );
-                        }
-                        let format = args.format.unwrap_or(PictureFormat::PNG);
-                        Box::new(move |isfm| {
-                            folders(args, isfm, found, [visible, infrared], output, format, voice)
-                        })
-                    }
-                    (false, false) => {
-                        let format = format_of(args, output)?;
-                        Box::new(move |isfm| {
-                            voice.say(fuse_files(
-                                args, isfm, visible, infrared, output, format, voice,
-                            )?);
-                            Ok(Vec::new())
-                        })
-                    }
-                    (first, _) => {
-                        let (folder, file) =
-                            if first { (visible, infrared) } else { (infrared, visible) };
+    let work: Work<'_> = match (&args.visible, &args.infrared, &args.output) {
+        (Some(visible), Some(infrared), Some(output)) => {
+            match (visible.is_dir(), infrared.is_dir()) {
+                (true, true) => {
+                    let found = Pairing::find(visible, infrared)?;
+                    if is_either(output, visible, infrared) {
                         bail!(
-                            "{} is a folder, but {} is none: give two files or two folders",
-                            folder.display(),
-                            file.display()
+                            "{} is an input folder: its pictures would be overwritten",
+                            output.display()
                         );
                     }
+                    let format = args.format.unwrap_or(PictureFormat::PNG);
+                    Box::new(move |isfm| {
+                        folders(args, isfm, found, [visible, infrared], output, format, voice)
+                    })
+                }
+                (false, false) => {
+                    let format = format_of(args, output)?;
+                    Box::new(move |isfm| {
+                        voice
+                            .say(fuse_files(args, isfm, visible, infrared, output, format, voice)?);
+                        Ok(Vec::new())
+                    })
+                }
+                (first, _) => {
+                    let (folder, file) =
+                        if first { (visible, infrared) } else { (infrared, visible) };
+                    bail!(
+                        "{} is a folder, but {} is none: give two files or two folders",
+                        folder.display(),
+                        file.display()
+                    );
                 }
             }
-            (None, None, output) => {
-                let output = output.as_deref().unwrap_or(Path::new("out"));
-                if output.exists() && !output.is_dir() {
-                    bail!("{} is no folder: a painted pair needs one", output.display());
-                }
-                let format = args.format.unwrap_or(PictureFormat::PNG);
-                Box::new(move |isfm| painted(isfm, output, format, voice))
+        }
+        (None, None, output) => {
+            let output = output.as_deref().unwrap_or(Path::new("out"));
+            if output.exists() && !output.is_dir() {
+                bail!("{} is no folder: a painted pair needs one", output.display());
             }
-            _ => bail!("--visible, --infrared and --output go together"),
-        };
+            let format = args.format.unwrap_or(PictureFormat::PNG);
+            Box::new(move |isfm| painted(isfm, output, format, voice))
+        }
+        _ => bail!("--visible, --infrared and --output go together"),
+    };
     let isfm = network(args)?;
     if let Some((low, high)) = args.stretch {
         voice

@@ -287,6 +287,11 @@ fn jpegs_that_lack_something_in_the_middle() {
         let bytes = std::fs::read(fixture(name)).unwrap();
         let whole = decode(&bytes).unwrap();
         let cuts = (700..bytes.len() - 400).step_by(37).flat_map(|at| [(at, 50), (at, 300)]);
+        // Data without marks can be lost between two marks and end in the right place by accident.
+        let is_mark = |two: &[u8]| two[0] == 0xff && (0xd0..=0xd7).contains(&two[1]);
+        let cuts = cuts.filter(|&(at, gone)| {
+            name != "restart.jpg" || bytes[at..at + gone].windows(2).any(is_mark)
+        });
         let accepted = |&(at, gone): &(usize, usize)| {
             decode(&[&bytes[..at], &bytes[at + gone..]].concat()).is_ok()
         };
