@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use image::{DynamicImage, GrayImage, ImageBuffer, RgbImage};
 use isfm::{Isfm, Normalize, Tiling};
-use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "common.rs"]
@@ -107,4 +107,6 @@ fn run(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fuzz_target!(|bytes: &[u8]| _ = run(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    _ = run(bytes);
+});
