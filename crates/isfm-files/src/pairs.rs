@@ -91,7 +91,7 @@ impl Folder {
 }
 
 /// A visible and an infrared picture of one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pair {
     /// The common stem; where several pairs have it, the visible file's whole name. No two pairs
     /// have one name.

@@ -20,6 +20,16 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// Values that were computed before, such as those of a file; of a metric that is there twice the
+    /// last.
+    pub fn of(values: impl IntoIterator<Item = (Metric, f64)>) -> Self {
+        let mut scores = Self::default();
+        for (metric, value) in values {
+            scores.values[metric as usize] = Some(value);
+        }
+        scores
+    }
+
     /// All metrics at once, sharing what they have in common, on rayon's current pool. The values
     /// are those of the single functions and do not depend on the number of threads.
     ///

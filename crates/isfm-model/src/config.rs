@@ -106,16 +106,21 @@ pub enum Preset {
 impl Preset {
     /// All of them, smallest first.
     pub const ALL: [Self; 4] = [Self::Live, Self::Small, Self::Base, Self::Paper];
-}
 
-impl fmt::Display for Preset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    /// What it is called, and read from.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Live => "live",
             Self::Small => "small",
             Self::Base => "base",
             Self::Paper => "paper",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -123,7 +128,7 @@ impl FromStr for Preset {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|preset| preset.to_string() == name);
+        let found = Self::ALL.into_iter().find(|preset| preset.name() == name);
         found.ok_or_else(|| Error::UnknownPreset(name.to_string()))
     }
 }

@@ -6,8 +6,12 @@ use std::path::PathBuf;
 
 #[cfg(feature = "tensors")]
 mod gradients;
+#[cfg(feature = "pictures")]
+pub mod paint;
 #[cfg(feature = "tensors")]
 mod tensors;
+#[cfg(feature = "pictures")]
+mod text;
 
 #[cfg(feature = "tensors")]
 pub use gradients::{Differences, check_gradients, check_variables, gradients};

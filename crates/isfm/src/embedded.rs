@@ -9,6 +9,11 @@ use crate::Result;
 
 static BYTES: &[u8] = include_bytes!("../weights/embedded.safetensors");
 
+/// The embedded weights as a file of safetensors: to tell which they are, or to keep them.
+pub fn embedded_weights() -> &'static [u8] {
+    BYTES
+}
+
 /// The embedded checkpoint: decoded once for the process, because the f16 file becomes f32
 /// tensors that any number of [`Isfm`](crate::Isfm) can share.
 pub(crate) fn checkpoint() -> Result<&'static Checkpoint> {

@@ -18,6 +18,8 @@ mod tiling;
 
 pub use builder::Builder;
 pub use colour::to_8_bits;
+#[cfg(feature = "embedded-weights")]
+pub use embedded::embedded_weights;
 pub use error::{Error, Result, Side};
 pub use files::{PictureFormat, write_image, write_image_as};
 pub use fuse::{Borders, Isfm};

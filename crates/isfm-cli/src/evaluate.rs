@@ -1,0 +1,229 @@
+//! `isfm evaluate`: scores of fused pictures as a table, a page and files.
+
+mod export;
+pub mod inputs;
+pub mod laplacian;
+mod page;
+pub mod pictures;
+mod plot;
+pub mod report;
+pub mod stored;
+pub mod table;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use isfm_metrics::Metric;
+use rayon::prelude::*;
+
+use crate::options::threads;
+use crate::pairs::{Found, PairArgs};
+use crate::{Console, ConsoleArgs, Usage};
+
+use inputs::{Baseline, Source};
+use report::{PairReport, Problem, Report};
+
+/// Score fused pictures against the pairs they were made of.
+///
+/// A method's result for the pair NAME is NAME or VIF_NAME, with any extension. Colour is scored by
+/// its luminance, .299 R + .587 G + .114 B rounded to 8 bits; deeper pictures are brought to 8 bits
+/// first. JPEG is decoded bit for bit as libjpeg-turbo does, which Python's programs read with.
+///
+/// The table has each method's means over all pairs: ¹ marks the best, ² the second best. Avg. rank
+/// is the mean of a method's places over EN, SF, AG, VIF, MI, Qabf and SCD. A method that lacks
+/// pictures is shown with the mean of those it has, and takes no part in ranks and marks.
+///
+/// What is missing, of the wrong size or unreadable is told at the end, all else is done, and the
+/// exit code is 1.
+#[derive(Parser, Debug)]
+#[command(
+    name = "evaluate",
+    after_help = "Examples:\n  \
+        isfm evaluate --visible vi --infrared ir --fused ISFM=fused --baseline average,max,laplacian\n  \
+        isfm evaluate --visible vi --infrared ir --methods results --html scores.html"
+)]
+pub struct Args {
+    /// The pairs.
+    #[command(flatten)]
+    pub pairs: PairArgs,
+    /// A method's name and the folder of its results, or of one pair the result; once for each method
+    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder,
+        required_unless_present_any = ["baseline", "methods"])]
+    pub fused: Vec<(String, PathBuf)>,
+    /// A folder whose subfolders are methods: each one's name, and its results
+    #[arg(long, value_name = "DIR")]
+    pub methods: Option<PathBuf>,
+    /// Also score what is made of each pair's luminance on the spot: `average` (halves to even, as
+    /// NumPy rounds), `max` and `laplacian`, or `laplacian:L` with L from 1 to 8 instead of 2
+    ///
+    /// laplacian is a pyramid of L levels (5-tap binomial, OpenCV's pyrDown and pyrUp with their
+    /// default borders): the larger base, and at each place of each level the detail whose mean
+    /// square over 5×5 places (mirrored at the borders) is larger, of equal ones the visible
+    /// picture's; the sum rounded to 8 bits, halves to even, and clamped. Its name is LaplacianL.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub baseline: Vec<Baseline>,
+    /// What is written.
+    #[command(flatten)]
+    pub outputs: Outputs,
+    /// Metrics to show, by their names in the tables, or `all` that isfm-metrics has, of which FMI
+    /// and Qp take a hundred times as long as the rest [default:
+    /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
+    pub metrics: Vec<&'static [Metric]>,
+    /// Threads to use, at most as many as the machine has; all by default
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<usize>,
+}
+
+/// What becomes of the scores.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Outputs {
+    /// Write means and every picture's values as JSON, to standard output if no file is named
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stdout")]
+    pub json: Option<PathBuf>,
+    /// Write every picture's values as CSV, a row for each picture and method
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write a page of tables, distributions and all pictures, in one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Say nothing but what failed
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How a report becomes a file.
+type Format = fn(&Report) -> Result<Vec<u8>>;
+
+impl Outputs {
+    fn all(&self) -> Vec<(&Path, Format)> {
+        let all: [(&Option<PathBuf>, Format); 3] = [
+            (&self.json, |report| Ok(export::json(report).into_bytes())),
+            (&self.csv, |report| Ok(export::csv(report).into_bytes())),
+            (&self.html, |report| Ok(page::html(report).into_bytes())),
+        ];
+        all.into_iter().filter_map(|(path, format)| Some((path.as_deref()?, format))).collect()
+    }
+
+    /// Where to talk, if each of the files can be one.
+    ///
+    /// # Errors
+    /// [`Usage`].
+    pub fn console(&self) -> Result<Console> {
+        let paths: Vec<&Path> = self.all().into_iter().map(|(path, _)| path).collect();
+        let check = || {
+            for (at, path) in paths.iter().enumerate() {
+                ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
+                let twice = paths[..at].contains(path);
+                ensure!(!twice, "{} is named twice as an output", path.display());
+            }
+            Ok(())
+        };
+        check().map_err(Usage::of)?;
+        Ok(Console::new(ConsoleArgs { quiet: self.quiet, json: false }, paths))
+    }
+
+    /// Prints the table and writes the files.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, report: &Report, console: Console) -> Result<()> {
+        console.say(table::text(report).trim_end());
+        for (path, format) in self.all() {
+            let bytes = format(report)?;
+            isfm_files::write_atomically(path, |file| file.write_all(&bytes))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            console.say(path.display());
+        }
+        Ok(())
+    }
+}
+
+/// How many metrics are shown by default, the first of the tables: those of the ISFM authors'
+/// evaluation, nine of which they print.
+pub const DEFAULT: usize = 12;
+
+/// What one name stands for.
+fn metrics(name: &str) -> std::result::Result<&'static [Metric], String> {
+    if name.eq_ignore_ascii_case("all") {
+        return Ok(Metric::ALL);
+    }
+    let found = Metric::ALL.iter().find(|m| m.name().eq_ignore_ascii_case(name));
+    found.map(std::slice::from_ref).ok_or_else(|| {
+        let names: Vec<_> = Metric::ALL.iter().map(|m| m.name()).collect();
+        format!("it is none of all, {}", names.join(", "))
+    })
+}
+
+impl Args {
+    /// The metrics asked for, in the order of the tables.
+    fn chosen(&self) -> Vec<Metric> {
+        if self.metrics.is_empty() {
+            return Metric::ALL[..DEFAULT].to_vec();
+        }
+        let asked = |metric: &Metric| self.metrics.iter().any(|m| m.contains(metric));
+        Metric::ALL.iter().copied().filter(asked).collect()
+    }
+}
+
+fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, folder)) if !name.trim().is_empty() && !folder.is_empty() => {
+            Ok((name.trim().to_owned(), folder.into()))
+        }
+        _ => Err("needs NAME=DIR, such as ISFM=out/isfm".to_owned()),
+    }
+}
+
+/// Does what the arguments ask. What could not be scored is returned, the rest is done.
+pub fn run(args: &Args) -> Result<Vec<Problem>> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(threads) = args.threads {
+        pool = pool.num_threads(threads);
+    }
+    let console = args.outputs.console()?;
+    pool.build()?.install(|| evaluate(args, console))
+}
+
+fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
+    let Found { mut pairing, single, .. } = args.pairs.find()?;
+    // Means do not depend on the order of a list.
+    pairing.pairs.sort_by(|a, b| a.name.cmp(&b.name));
+    let pairs = &pairing.pairs;
+    let methods = inputs::methods(args, pairs, single).map_err(Usage::of)?;
+    let start = Instant::now();
+
+    let bar = console.bar(pairs.len(), "pairs");
+    let metrics = args.chosen();
+    let shown = args.outputs.html.as_ref().map(|_| pictures::budget(pairs.len(), methods.len()));
+    let scored = pairs.par_iter().enumerate().map(|(at, pair)| {
+        let sources: Vec<&Source> = methods.iter().map(|m| &m.sources[at]).collect();
+        let scored = report::score(pair, &sources, &metrics, shown);
+        bar.inc(1);
+        scored
+    });
+    let scored: Vec<_> = scored.collect();
+    bar.finish_and_clear();
+
+    let ambiguous = pairing.ambiguous.iter().map(|ambiguous| PairReport {
+        name: ambiguous.name().to_owned(),
+        outcome: Err(ambiguous.to_string()),
+    });
+    let names = methods.iter().map(|m| m.name.clone()).collect();
+    let report = Report::new(names, ambiguous.chain(scored).collect(), metrics);
+    args.outputs.write(&report, console)?;
+    let took = start.elapsed().as_secs_f64();
+    let (scored, all) = (report.scored(), report.methods.len());
+    console.say(format_args!("{scored} pairs, {all} methods in {took:.1} s"));
+    args.pairs.say_others(&pairing, console);
+    for method in &methods {
+        console.list(&format!("pictures of {} belong to no pair", method.name), &method.unused);
+        if let Some((folder, skipped)) = &method.skipped {
+            console.skipped(folder, *skipped);
+        }
+    }
+    Ok(report.problems())
+}

@@ -1,0 +1,257 @@
+//! Scores of all pairs and methods, and what follows from them.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail, ensure};
+use image::{DynamicImage, GrayImage};
+use isfm::Side;
+use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
+
+use super::inputs::{self, Source, luminance};
+use super::pictures;
+use isfm_files::pairs::Pair;
+
+/// What could not be scored, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The pair's name.
+    pub pair: String,
+    /// None if the pair itself is at fault.
+    pub method: Option<String>,
+    /// What is wrong, with its causes.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.method {
+            Some(method) => write!(f, "{}, {method}: {}", self.pair, self.why),
+            None => write!(f, "{}: {}", self.pair, self.why),
+        }
+    }
+}
+
+/// A method's score and picture for one pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The value of every metric.
+    pub scores: Scores,
+    /// A data URI; empty if no page is asked for.
+    pub picture: String,
+}
+
+/// One pair, with an entry for each method.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PairReport {
+    /// The pair's name.
+    pub name: String,
+    /// What came of it, or what is wrong with the pair itself.
+    pub outcome: std::result::Result<Outcome, String>,
+}
+
+/// The scores of a pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Width and height of all its pictures.
+    pub size: (u32, u32),
+    /// Data URIs of the visible and the infrared picture; empty if no page is asked for.
+    pub sources: [String; 2],
+    /// What came of each method, or what is wrong with its result.
+    pub methods: Vec<std::result::Result<Scored, String>>,
+}
+
+/// Scores every method on a pair; with a budget of bytes, pictures for the page are made too.
+pub fn score(
+    pair: &Pair,
+    methods: &[&Source],
+    metrics: &[Metric],
+    shown: Option<usize>,
+) -> PairReport {
+    let outcome = score_methods(pair, methods, metrics, shown).map_err(|e| format!("{e:#}"));
+    PairReport { name: pair.name.clone(), outcome }
+}
+
+fn score_methods(
+    pair: &Pair,
+    methods: &[&Source],
+    metrics: &[Metric],
+    shown: Option<usize>,
+) -> Result<Outcome> {
+    let embed = |image: &DynamicImage| match shown {
+        Some(budget) => pictures::data_uri(image, budget),
+        None => Ok(String::new()),
+    };
+    let visible_image = inputs::read_source(&pair.visible, Side::Visible)?;
+    let infrared_image = inputs::read_source(&pair.infrared, Side::Infrared)?;
+    let (visible, infrared) = (luminance(&visible_image), luminance(&infrared_image));
+    let (v, i) = (visible.dimensions(), infrared.dimensions());
+    ensure!(v == i, "the visible picture is {}x{} but the infrared one {}x{}", v.0, v.1, i.0, i.1);
+    let sources = [embed(&visible_image)?, embed(&infrared_image)?];
+    drop((visible_image, infrared_image));
+    let methods = methods.iter().map(|source| {
+        let fused_image = match source {
+            Source::File(path) => inputs::read(path, Side::Visible)?,
+            Source::Made(baseline) => baseline.fuse(&visible, &infrared).into(),
+            Source::Missing(folder) => bail!("no result in {}", folder.display()),
+            Source::Ambiguous(paths) => {
+                let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+                bail!("which of these is the result: {}?", names.join(", "))
+            }
+        };
+        let fused = luminance(&fused_image);
+        let f = fused.dimensions();
+        ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
+        let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
+        let scores = Scores::evaluate_only(&triple, metrics);
+        Ok(Scored { scores, picture: embed(&fused_image)? })
+    });
+    let methods = methods.map(|m: Result<Scored>| m.map_err(|e| format!("{e:#}"))).collect();
+    Ok(Outcome { size: v, sources, methods })
+}
+
+fn plane(grey: &GrayImage) -> Result<Plane<'_, u8>> {
+    Plane::new(grey, grey.width() as usize, grey.height() as usize).context("an empty picture")
+}
+
+/// A method over all pairs.
+#[derive(Clone, Debug)]
+pub struct MethodReport {
+    /// The method's name.
+    pub name: String,
+    /// On how many pairs it was scored.
+    pub images: usize,
+    /// The means over those; none if there are none.
+    pub mean: Option<Scores>,
+    /// Its mean place among the methods that have every picture; none if it is not one of them.
+    pub average_rank: Option<f64>,
+}
+
+/// A place in a column that the tables mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The best value, or one equal to it.
+    Best,
+    /// The best of the other values.
+    Second,
+}
+
+/// All scores, and the ranks that follow.
+#[derive(Debug)]
+pub struct Report {
+    /// In the order given.
+    pub methods: Vec<MethodReport>,
+    /// In the order of their names.
+    pub pairs: Vec<PairReport>,
+    /// The metrics to show.
+    pub metrics: Vec<Metric>,
+    /// Those of them that the average rank is over.
+    pub ranked: Vec<Metric>,
+}
+
+impl Report {
+    /// Means and ranks of the methods of these names.
+    pub fn new(names: Vec<String>, pairs: Vec<PairReport>, metrics: Vec<Metric>) -> Self {
+        let mut report = Report { methods: Vec::new(), pairs, metrics, ranked: Vec::new() };
+        for (at, name) in names.into_iter().enumerate() {
+            let scores: Vec<Scores> = report.scores(at).map(|(_, scores)| *scores).collect();
+            let mean = Scores::mean(&scores);
+            let images = scores.len();
+            report.methods.push(MethodReport { name, images, mean, average_rank: None });
+        }
+        report.rank();
+        report
+    }
+
+    /// The pairs whose own pictures are sound.
+    pub fn scored(&self) -> usize {
+        self.pairs.iter().filter(|p| p.outcome.is_ok()).count()
+    }
+
+    /// The pairs on which a method was scored, by place, and its scores.
+    pub fn scores(&self, method: usize) -> impl Iterator<Item = (usize, &Scores)> {
+        self.pairs.iter().enumerate().filter_map(move |(at, pair)| {
+            let outcome = pair.outcome.as_ref().ok()?;
+            outcome.methods[method].as_ref().ok().map(|scored| (at, &scored.scores))
+        })
+    }
+
+    /// Means over different pictures cannot be compared: only methods that have them all are.
+    fn competing(&self) -> Vec<(usize, &Scores)> {
+        let scored = self.scored();
+        let complete = self.methods.iter().enumerate().filter(|(_, m)| m.images == scored);
+        complete.filter_map(|(at, m)| Some((at, m.mean.as_ref()?))).collect()
+    }
+
+    fn rank(&mut self) {
+        let competing = self.competing();
+        let known = |metric: Metric| {
+            self.metrics.contains(&metric)
+                && competing.iter().all(|(_, mean)| mean.get(metric).is_some_and(|v| !v.is_nan()))
+        };
+        let ranked: Vec<Metric> = Metric::RANKED.iter().copied().filter(|&m| known(m)).collect();
+        let directions: Vec<Direction> = ranked.iter().map(|m| m.direction()).collect();
+        let row = |mean: &Scores| ranked.iter().filter_map(|&m| mean.get(m)).collect();
+        let table: Vec<Vec<f64>> = competing.iter().map(|(_, mean)| row(mean)).collect();
+        let places: Vec<usize> = competing.iter().map(|(at, _)| *at).collect();
+        // An error means that there is nothing to rank.
+        let ranks = average_rank(&table, &directions).unwrap_or_default();
+        for (at, rank) in places.into_iter().zip(ranks) {
+            self.methods[at].average_rank = Some(rank);
+        }
+        self.ranked = ranked;
+    }
+
+    /// Which methods are best and second best by a metric, equal ones alike; none if fewer than two
+    /// can be compared.
+    pub fn marks(&self, metric: Metric) -> Vec<Option<Mark>> {
+        let values = self.competing().into_iter().map(|(at, mean)| (at, mean.get(metric)));
+        self.mark(values.collect(), metric.direction())
+    }
+
+    /// The same by the average rank.
+    pub fn rank_marks(&self) -> Vec<Option<Mark>> {
+        let values = self.methods.iter().enumerate().map(|(at, m)| (at, m.average_rank));
+        self.mark(values.filter(|v| v.1.is_some()).collect(), Direction::Lower)
+    }
+
+    fn mark(&self, values: Vec<(usize, Option<f64>)>, better: Direction) -> Vec<Option<Mark>> {
+        let mut marks = vec![None; self.methods.len()];
+        let known = values.into_iter().filter_map(|(at, v)| Some((at, v.filter(|v| !v.is_nan())?)));
+        let known: Vec<(usize, f64)> = known.collect();
+        if known.len() < 2 {
+            return marks;
+        }
+        let mut order: Vec<f64> = known.iter().map(|k| k.1).collect();
+        order.sort_by(f64::total_cmp);
+        if better == Direction::Higher {
+            order.reverse();
+        }
+        order.dedup();
+        for (at, value) in known {
+            let place = order.iter().position(|&v| v == value);
+            marks[at] = place.and_then(|place| [Mark::Best, Mark::Second].get(place).copied());
+        }
+        marks
+    }
+
+    /// What could not be scored, pair by pair.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for PairReport { name, outcome } in &self.pairs {
+            let mut tell = |method: Option<&MethodReport>, why: &str| {
+                let method = method.map(|m| m.name.clone());
+                problems.push(Problem { pair: name.clone(), method, why: why.to_owned() });
+            };
+            match outcome {
+                Err(why) => tell(None, why),
+                Ok(outcome) => {
+                    let results = self.methods.iter().zip(&outcome.methods);
+                    let failed =
+                        results.filter_map(|(m, result)| Some((m, result.as_ref().err()?)));
+                    failed.for_each(|(method, why)| tell(Some(method), why));
+                }
+            }
+        }
+        problems
+    }
+}

@@ -1,0 +1,90 @@
+//! The program `isfm` as a library, for its own tests and the making of its manual pages. What it is
+//! made of changes with the program: to fuse, score or train from Rust take the crates `isfm`,
+//! `isfm-metrics` and `isfm-train`.
+
+mod console;
+pub mod convert;
+pub mod evaluate;
+pub mod fuse;
+mod interrupt;
+pub mod list;
+pub mod manual;
+pub mod merge;
+pub mod options;
+pub mod pairs;
+pub mod shard;
+pub mod train;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+pub use console::{Console, ConsoleArgs, Failures, Usage, end};
+pub use interrupt::on_interrupt;
+
+/// Fuse infrared and visible pictures into one, score fused pictures, train the network.
+///
+/// Exit codes: 0 if all is done, 1 if something failed (it is named at the end, the rest is done), 2 if
+/// what was asked for cannot be begun: a wrong option, a file that is not there.
+#[derive(Parser, Debug)]
+#[command(name = "isfm", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Fuse pairs of pictures
+    Fuse(Box<fuse::Args>),
+    /// Score fused pictures against the pairs they were made of
+    Evaluate(Box<evaluate::Args>),
+    /// Train a network on pairs of pictures
+    Train(Box<train::Args>),
+    /// Turn weights into one self-contained safetensors file
+    Convert(convert::Args),
+    /// Put the manifests or the scores of shards together
+    Merge(merge::Args),
+    /// Write completions for a shell to standard output
+    Completions(manual::Completions),
+    /// Write the manual pages
+    Man(manual::Pages),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    isfm::keep_freed_memory();
+    let cli = Cli::parse();
+    // Training answers by a checkpoint.
+    if !matches!(cli.command, Command::Train(_))
+        && let Err(error) = on_interrupt(|code| isfm_files::exit(code))
+    {
+        return end(Failures::<String>::Err(error.into()), "");
+    }
+    run(cli)
+}
+
+/// Does what was asked, and says what failed.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Fuse(args) => end(fuse::run(&args), "failed"),
+        Command::Evaluate(args) => end(evaluate::run(&args), "problems; everything else is scored"),
+        Command::Train(args) => end(train::run(*args), ""),
+        Command::Convert(args) => end(convert::run(args), ""),
+        Command::Merge(args) => {
+            end(merge::run(&args), "failed in one of the shards or are in none")
+        }
+        Command::Completions(args) => end(manual::completions(&args), ""),
+        Command::Man(args) => end(manual::pages(&args), ""),
+    }
+}
+
+/// A list, a manifest or scores, which may be of any size; without a byte-order mark.
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}

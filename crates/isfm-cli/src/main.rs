@@ -1,0 +1,7 @@
+//! The program `isfm`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isfm_cli::main()
+}

@@ -1,0 +1,102 @@
+//! Values of options that several subcommands take.
+
+use std::str::FromStr;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use isfm_model::Preset;
+
+use crate::Usage;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// The processor.
+    Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
+/// `cpu`, `cuda` or `cuda:N`.
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let number = match name.strip_prefix("cuda") {
+            None if name == "cpu" => return Ok(Self::Cpu),
+            Some("") => Some(0),
+            Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<usize>().ok()),
+            None => None,
+        };
+        let number = number.ok_or("it is none of cpu, cuda, cuda:N")?;
+        if !cfg!(feature = "cuda") {
+            return Err("this build has no CUDA support; build with --features cuda".to_owned());
+        }
+        Ok(Self::Cuda(number))
+    }
+}
+
+impl DeviceName {
+    /// The device itself.
+    ///
+    /// # Errors
+    /// If there is none of that number.
+    pub fn open(self) -> Result<Device> {
+        let Self::Cuda(number) = self else { return Ok(Device::Cpu) };
+        let device = Device::new_cuda(number).with_context(|| format!("device cuda:{number}"));
+        let device = device.map_err(Usage::of)?;
+        #[cfg(feature = "cuda")]
+        isfm::keep_freed_device_memory(&device)?;
+        Ok(device)
+    }
+}
+
+/// What numbers are computed in or stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ElementType {
+    /// 32 bits
+    F32,
+    /// 16 bits, half precision
+    F16,
+    /// 16 bits, with the range of f32
+    Bf16,
+}
+
+impl From<ElementType> for DType {
+    fn from(of: ElementType) -> Self {
+        match of {
+            ElementType::F32 => Self::F32,
+            ElementType::F16 => Self::F16,
+            ElementType::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// A configuration by its name.
+pub fn preset() -> impl TypedValueParser<Value = Preset> {
+    let names = Preset::ALL.map(Preset::name);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Preset>())
+}
+
+/// Two numbers, as `LOW,HIGH`.
+pub fn low_high(text: &str) -> Result<(f64, f64), String> {
+    let number = |text: &str| text.trim().parse().ok();
+    let both = text.split_once(',').and_then(|(low, high)| number(low).zip(number(high)));
+    both.ok_or_else(|| "needs LOW,HIGH, such as 0.5,99.5".to_owned())
+}
+
+/// A number of threads, 1 or more: no more than the machine has, and a warning if that is less than
+/// asked for.
+pub fn threads(text: &str) -> Result<usize, String> {
+    let asked = match text.parse::<usize>() {
+        Ok(0) | Err(_) => return Err("needs a number of 1 or more".to_owned()),
+        Ok(asked) => asked,
+    };
+    let most = std::thread::available_parallelism().map_or(1, usize::from);
+    if asked > most {
+        eprintln!("warning: --threads is {asked}, but this machine has {most}: {most} are used");
+    }
+    Ok(asked.min(most))
+}

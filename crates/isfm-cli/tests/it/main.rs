@@ -1,0 +1,13 @@
+//! The programs, from their arguments to the files they write.
+
+mod common;
+mod evaluate;
+mod fuse;
+mod program;
+mod shares;
+
+/// What the user is told when nothing could be done, which is no cause twice.
+fn fault<T>(result: anyhow::Result<T>) -> String {
+    let Err(error) = result else { panic!("no error") };
+    isfm_testing::chain(error.as_ref())
+}
