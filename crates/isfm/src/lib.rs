@@ -22,9 +22,7 @@ pub use error::{Error, Result, Side};
 pub use files::{PictureFormat, write_image, write_image_as};
 pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
-#[cfg(feature = "cuda")]
-pub use isfm_ops::keep_freed_device_memory;
-pub use isfm_ops::keep_freed_memory;
+pub use isfm_ops::{keep_freed_device_memory, keep_freed_memory};
 pub use memory::memory_per_pixel;
 pub use normalize::Normalize;
 pub use read::{Note, Picture, read_image, read_image_size};
