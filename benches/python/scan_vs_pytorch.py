@@ -128,7 +128,7 @@ def agree(case, got, needed):
 
 
 def build():
-    command = ["cargo", "build", "--release", "--workspace", "--bench", "scan_times"]
+    command = ["cargo", "build", "--release", "-p", "isfm-ssm", "--bench", "scan_times"]
     command += ["--quiet", "--message-format=json"]
     out = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout
     built = [json.loads(line) for line in out.splitlines()]

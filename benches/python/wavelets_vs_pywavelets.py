@@ -2,7 +2,7 @@
 
     pip install PyWavelets numpy && python benches/python/wavelets_vs_pywavelets.py
 
-Runs `cargo bench -p isfm-benches --bench wavelet_times` and PyWavelets in turn, several rounds, so
+Runs `cargo bench -p isfm-dwt --bench wavelet_times` and PyWavelets in turn, several rounds, so
 that both meet the same machine; of each the shortest of five runs a round counts, after one that warms up. PyWavelets has one thread;
 isfm-dwt those of RAYON_NUM_THREADS. Haar is also compared with a copy of its input: `of copy` is
 the share of the copy's bandwidth that it reaches, the copy made by as many threads into fresh
@@ -58,7 +58,7 @@ def best(f):
 
 
 ours, theirs = {}, {}
-command = ["cargo", "bench", "--quiet", "-p", "isfm-benches", "--bench", "wavelet_times"]
+command = ["cargo", "bench", "--quiet", "-p", "isfm-dwt", "--bench", "wavelet_times"]
 for _ in range(rounds):
     out = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
     times = json.loads(out.strip().splitlines()[-1])

@@ -1,4 +1,5 @@
-//! What the benchmarks share. Run them with `cargo bench -p isfm-benches`.
+//! What the benchmarks of whole networks share. Run them with `cargo bench -p isfm-benches`; those of the
+//! scan, the Mamba blocks, the operations, the wavelets and the metrics are with their crates.
 
 use std::time::Instant;
 
@@ -6,6 +7,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use isfm_model::{Config, Network, Preset, initial_weights};
 
 mod roofline;
+// The same inputs as in that crate's own benchmarks.
+#[path = "../../crates/isfm-ssm/benches/scan_inputs/mod.rs"]
 mod scan;
 
 pub use roofline::Roofline;

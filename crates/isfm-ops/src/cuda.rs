@@ -31,12 +31,7 @@ pub fn kernel_type(op: &str, dtype: DType) -> Result<Type> {
     }
 }
 
-/// Tells the driver to keep the memory that this process frees on a GPU, for its next allocations.
-///
-/// By default the driver returns all of it each time the host waits for a result, and maps it
-/// again, page by page, for the next image or training step. For programs to call when they start;
-/// the process keeps as much of the GPU's memory as it needed at its peak. Does nothing for other
-/// devices.
+/// [`keep_freed_device_memory`](crate::keep_freed_device_memory).
 ///
 /// # Errors
 /// If the driver reports an error.

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[macro_use]
 mod parallel;
@@ -16,10 +17,8 @@ mod ops;
 mod product;
 pub mod simd;
 
-#[cfg(feature = "cuda")]
-pub use cuda::keep_freed_memory as keep_freed_device_memory;
 pub use epilogue::Epilogue;
-pub use memory::keep_freed_memory;
+pub use memory::{keep_freed_device_memory, keep_freed_memory};
 pub use ops::activation::{sigmoid_gate, silu, silu_gate};
 pub use ops::causal_conv1d::causal_conv1d;
 pub use ops::conv::conv2d;

@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 mod colour;
@@ -24,9 +25,7 @@ pub use error::{Error, Result, Side};
 pub use files::{PictureFormat, write_image, write_image_as};
 pub use fuse::{Borders, Isfm};
 pub use isfm_model::{Checkpoint, Config, Preset, Pyramid};
-#[cfg(feature = "cuda")]
-pub use isfm_ops::keep_freed_device_memory;
-pub use isfm_ops::keep_freed_memory;
+pub use isfm_ops::{keep_freed_device_memory, keep_freed_memory};
 pub use memory::memory_per_pixel;
 pub use normalize::Normalize;
 pub use read::{Note, Picture, read_image, read_image_size};

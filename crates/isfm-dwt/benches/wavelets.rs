@@ -1,13 +1,17 @@
 //! Wavelet transforms against the same filters as convolutions of Candle's, and against a copy.
-//! `python/wavelets_vs_pywavelets.py` compares with PyWavelets.
+//! `benches/python/wavelets_vs_pywavelets.py` of the repository compares with PyWavelets.
 
 use candle_core::{Device, Tensor, Var};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isfm_benches::random;
 use isfm_dwt::{Border, DataFormat, Wavelet, dwt, dwt2, swt2, wavedec2, waverec2};
 
 const SIDE: usize = 1024;
 const LAYOUT: DataFormat = DataFormat::ChannelsFirst;
+
+/// A tensor of standard normal values.
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 1., shape, &Device::Cpu).expect("a tensor on the CPU")
+}
 
 /// The four filters of one level as a convolution's weight, 4×1×taps×taps, and Candle's padding
 /// for `Border::Zero`.
@@ -86,5 +90,17 @@ fn levels(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, one_level, levels);
+/// As the network takes it: the maps' last dimension are the channels.
+fn channels_last(c: &mut Criterion) {
+    let x = random(&[1, 128, 128, 32]);
+    let haar = Wavelet::haar();
+    let mut group = c.benchmark_group("dwt2 haar 128x128x32");
+    group.bench_function("isfm", |b| {
+        b.iter(|| dwt2(&x, &haar, Border::Drop, DataFormat::ChannelsLast).unwrap());
+    });
+    group.bench_function("copy of the same tensor", |b| b.iter(|| x.copy().unwrap()));
+    group.finish();
+}
+
+criterion_group!(benches, one_level, channels_last, levels);
 criterion_main!(benches);

@@ -3,8 +3,12 @@
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use criterion::{Bencher, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use isfm_benches::random;
 use isfm_ssm::{Mamba, MambaConfig, ScanOrder, VisionMamba, cross_merge, cross_scan};
+
+/// A tensor of standard normal values.
+fn random(shape: &[usize]) -> Tensor {
+    Tensor::randn(0f32, 1., shape, &Device::Cpu).expect("a tensor on the CPU")
+}
 
 /// The block's formulas in Candle's operations, step by step along the sequence as
 /// candle-transformers has it.

@@ -1,7 +1,7 @@
-use candle_core::{D, Result, Tensor, Var};
-use isfm_ssm::ScanParams;
+//! The scan that the benchmarks of this crate, and the repository's performance page, measure.
 
-use crate::random;
+use candle_core::{D, Device, Result, Tensor, Var};
+use isfm_ssm::ScanParams;
 
 /// A four-direction scan of random numbers, with the rank of dt that the network has.
 pub struct Scan {
@@ -21,16 +21,17 @@ impl Scan {
     /// If Candle reports one.
     pub fn new(h: usize, w: usize, d: usize, n: usize) -> Result<Self> {
         let rank = d.div_ceil(32);
+        let random = |shape: &[usize]| Tensor::randn(0f32, 1., shape, &Device::Cpu);
         // Inputs that an operation of this workspace made, as in a network: in large pages.
-        let made = |shape: &[usize]| -> Result<Tensor> { isfm_ops::silu(&random(shape)) };
+        let made = |shape: &[usize]| isfm_ops::silu(&random(shape)?);
         Ok(Self {
             x: made(&[1, h, w, d])?,
             x_dbl: made(&[1, h, w, 4, rank + 2 * n])?,
             params: ScanParams {
-                dt_projs_weight: random(&[4, d, rank]),
-                dt_projs_bias: random(&[4, d]),
-                a_logs: random(&[4 * d, n]).abs()?,
-                ds: random(&[4 * d]),
+                dt_projs_weight: random(&[4, d, rank])?,
+                dt_projs_bias: random(&[4, d])?,
+                a_logs: random(&[4 * d, n])?.abs()?,
+                ds: random(&[4 * d])?,
             },
             exponentials: (4 * h * w * d * n) as f64,
         })

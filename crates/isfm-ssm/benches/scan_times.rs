@@ -1,15 +1,27 @@
 //! Times of the one-dimensional selective scan on the inputs of a file, as one line of JSON: what
-//! `python/scan_vs_pytorch.py` runs beside PyTorch. Writes the output and the gradients beside the file.
+//! `benches/python/scan_vs_pytorch.py` of the repository runs beside PyTorch. Writes the output and the gradients beside the file.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var, safetensors};
-use isfm_benches::best;
 use isfm_ssm::{ScanOptions, selective_scan};
 
 type Tensors = HashMap<String, Tensor>;
+
+/// Seconds of the best of `runs` runs, after one that does not count.
+fn best<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
+    work()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..runs {
+        let start = Instant::now();
+        std::hint::black_box(work()?);
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}
 
 fn scan(x: &Tensors) -> candle_core::Result<Tensor> {
     let options = ScanOptions {
