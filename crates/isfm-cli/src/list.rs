@@ -27,14 +27,17 @@ struct Row {
 /// for.
 pub fn read(path: &Path) -> Result<Vec<Pair>> {
     let text = crate::text_of(path)?;
-    let rows = if path.extension().is_some_and(|e| e == "jsonl" || e == "ndjson") {
-        json_lines(&text)
-    } else {
-        comma_separated(&text)
-    };
-    let rows = rows.with_context(|| path.display().to_string())?;
+    let lines = path.extension().is_some_and(|e| e == "jsonl" || e == "ndjson");
     let folder = path.parent().unwrap_or(Path::new(""));
-    pairs(rows, folder).with_context(|| path.display().to_string())
+    parse(&text, lines, folder).with_context(|| path.display().to_string())
+}
+
+/// The pairs of a text, JSON lines or CSV, with paths relative to `folder`.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str, json: bool, folder: &Path) -> Result<Vec<Pair>> {
+    pairs(if json { json_lines(text)? } else { comma_separated(text)? }, folder)
 }
 
 fn json_lines(text: &str) -> Result<Vec<(u64, Row)>> {

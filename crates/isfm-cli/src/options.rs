@@ -47,7 +47,6 @@ impl DeviceName {
         let Self::Cuda(number) = self else { return Ok(Device::Cpu) };
         let device = Device::new_cuda(number).with_context(|| format!("device cuda:{number}"));
         let device = device.map_err(Usage::of)?;
-        #[cfg(feature = "cuda")]
         isfm::keep_freed_device_memory(&device)?;
         Ok(device)
     }

@@ -47,7 +47,15 @@ pub struct Record {
 /// If it cannot be read or a whole line is no [`Record`].
 pub fn read(path: &Path) -> Result<Vec<Record>> {
     let text = crate::text_of(path)?;
-    records(&text).with_context(|| path.display().to_string()).map(|(records, _)| records)
+    parse(&text).with_context(|| path.display().to_string())
+}
+
+/// The records of a text.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(text: &str) -> Result<Vec<Record>> {
+    records(text).map(|(records, _)| records)
 }
 
 /// The records, and the bytes that they take.

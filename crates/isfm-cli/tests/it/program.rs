@@ -132,7 +132,7 @@ fn completions_and_manual_pages() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = isfm(folder.path(), &["completions", shell]).stdout;
         let script = String::from_utf8(script).unwrap();
-        assert!(script.contains("--infrared-range") && script.contains("evaluate"), "{shell}");
+        assert!(script.contains("infrared-range") && script.contains("evaluate"), "{shell}");
     }
     let pages = folder.path().join("man");
     assert_eq!(isfm(folder.path(), &["man", text(&pages)]).status.code(), Some(0));

@@ -16,6 +16,8 @@ mod common;
 mod kill;
 #[cfg(target_os = "linux")]
 mod limits;
+#[cfg(unix)]
+mod shards;
 mod soak;
 #[cfg(unix)]
 mod streams;
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         ("kill::fusing", kill::fusing),
         #[cfg(unix)]
         ("kill::converting", kill::converting),
+        #[cfg(unix)]
+        ("shards::the_union_is_the_whole", shards::the_union_is_the_whole),
         #[cfg(unix)]
         ("streams::results_go_to_standard_output", streams::results_go_to_standard_output),
         #[cfg(unix)]
