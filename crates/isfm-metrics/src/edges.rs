@@ -16,6 +16,8 @@ pub(crate) enum Border {
     Zero,
     /// The image mirrored about its outermost pixels, which are not repeated.
     Mirror,
+    /// The outermost pixels, repeated.
+    Replicate,
 }
 
 impl Border {
@@ -27,6 +29,7 @@ impl Border {
             Border::Mirror if y < 0 => -y,
             Border::Mirror if y > last => 2 * last - y,
             Border::Mirror => y,
+            Border::Replicate => y.clamp(0, last),
         };
         (0..=last).contains(&inside).then_some(inside as usize)
     }
@@ -69,6 +72,7 @@ impl Sobel {
                 Border::Zero => (0., 0.),
                 Border::Mirror if w == 1 => (sums[1], sums[1]),
                 Border::Mirror => (sums[2], sums[w - 1]),
+                Border::Replicate => (sums[1], sums[w]),
             };
         }
         let (left, right) = (&smooth[..w], &smooth[2..w + 2]);

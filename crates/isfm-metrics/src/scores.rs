@@ -1,8 +1,9 @@
 use rayon::prelude::*;
 
-use crate::differences::{average_gradient_of, spatial_frequency_of};
+use crate::differences::{average_gradient_of, edge_intensity_of, spatial_frequency_of};
 use crate::fmi::{Feature, fmi_of};
-use crate::histogram::entropy_and_information;
+use crate::histogram::Histograms;
+use crate::information::between;
 use crate::nabf::nabf_of;
 use crate::perception::Stretched;
 use crate::phase::qp_of;
@@ -57,22 +58,37 @@ impl Scores {
             (&[Metric::Nabf], Box::new(|| vec![Some(nabf_of(images))])),
             (&[Metric::Ssim], Box::new(|| vec![ssim_of(images).ok()])),
             (
-                &[Metric::En, Metric::Mi],
+                &[Metric::En, Metric::Mi, Metric::Ce, Metric::Qmi, Metric::Qte, Metric::Qncie],
                 Box::new(|| {
-                    let (entropy, information) = entropy_and_information(triple);
-                    vec![Some(entropy), Some(information)]
+                    let h = Histograms::of(triple);
+                    let sources = asked(&[Metric::Qte, Metric::Qncie]).then(|| between(triple));
+                    vec![
+                        Some(h.entropy()),
+                        Some(h.information()),
+                        Some(h.cross_entropy()),
+                        Some(h.qmi()),
+                        sources.as_ref().map(|sources| h.qte(sources)),
+                        sources.as_ref().map(|sources| h.qncie(sources)),
+                    ]
                 }),
             ),
             (
-                &[Metric::Sd, Metric::Scd, Metric::Cc, Metric::Mse, Metric::Psnr],
+                &[Metric::Sd, Metric::Scd, Metric::Cc, Metric::Mse, Metric::Psnr, Metric::Rmse],
                 Box::new(|| {
                     let s = Statistics::of(images);
-                    [s.standard_deviation(), s.scd(), s.correlation(), s.mse(), s.psnr()]
-                        .map(Some)
-                        .to_vec()
+                    let values = [
+                        s.standard_deviation(),
+                        s.scd(),
+                        s.correlation(),
+                        s.mse(),
+                        s.psnr(),
+                        s.rmse(),
+                    ];
+                    values.map(Some).to_vec()
                 }),
             ),
             (&[Metric::Ag], Box::new(|| vec![Some(average_gradient_of(&images.fused))])),
+            (&[Metric::Ei], Box::new(|| vec![Some(edge_intensity_of(&images.fused))])),
             (&[Metric::Sf], Box::new(|| vec![Some(spatial_frequency_of(&images.fused))])),
         ];
         let results: Vec<(Metric, Option<f64>)> = groups
