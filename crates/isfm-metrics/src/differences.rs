@@ -14,7 +14,7 @@ use crate::{Plane, Sample};
 ///
 /// Checked against the ISFM authors' program.
 pub fn spatial_frequency<T: Sample>(fused: &Plane<'_, T>) -> f64 {
-    spatial_frequency_of(&Grid::of(fused))
+    spatial_frequency_of(&Grid::of(fused), Mean::Differences)
 }
 
 /// AG: average gradient, mean √((gx² + gy²) / 2).
@@ -48,12 +48,25 @@ pub fn edge_intensity<T: Sample>(fused: &Plane<'_, T>) -> f64 {
 /// Rows of one task.
 const BAND: usize = 32;
 
-pub(crate) fn spatial_frequency_of(g: &Grid) -> f64 {
+/// What a sum of differences is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mean {
+    /// Their number.
+    Differences,
+    /// The number of pixels.
+    Pixels,
+}
+
+pub(crate) fn spatial_frequency_of(g: &Grid, mean: Mean) -> f64 {
     let bands: Vec<(f64, f64)> =
         bands(g.h, BAND).map(|rows| dispatch(Squares { g, rows })).collect();
     let (across, down) = bands.iter().fold((0., 0.), |(a, d), band| (a + band.0, d + band.1));
+    let (n_across, n_down) = match mean {
+        Mean::Differences => (g.h * (g.w - 1), (g.h - 1) * g.w),
+        Mean::Pixels => (g.h * g.w, g.h * g.w),
+    };
     let mean = |sum: f64, n: usize| if n == 0 { 0. } else { sum / n as f64 };
-    (mean(across, g.h * (g.w - 1)) + mean(down, (g.h - 1) * g.w)).sqrt()
+    (mean(across, n_across) + mean(down, n_down)).sqrt()
 }
 
 pub(crate) fn average_gradient_of(g: &Grid) -> f64 {

@@ -57,8 +57,24 @@ impl Histograms {
         entropy_of(&self.visible.second, self.visible.n)
     }
 
+    /// EN with 10⁻⁷ added to each share before its logarithm is taken.
+    pub(crate) fn offset_entropy(&self) -> f64 {
+        let n = self.visible.n as f64;
+        let shares = self.visible.second.iter().filter(|&&c| c > 0).map(|&c| c as f64 / n);
+        -shares.map(|p| p * (p + 1e-7).log2()).sum::<f64>()
+    }
+
     pub(crate) fn information(&self) -> f64 {
         self.visible.information() + self.infrared.information()
+    }
+
+    /// In bits, of entropies whose joint one takes the levels 254 and 255 for one.
+    pub(crate) fn merged_information(&self) -> f64 {
+        let of = |joint: &Joint| {
+            let entropies = entropy_of(&joint.first, joint.n) + entropy_of(&joint.second, joint.n);
+            (entropies - joint.merged_entropy()).max(0.)
+        };
+        of(&self.visible) + of(&self.infrared)
     }
 }
 
@@ -94,6 +110,19 @@ impl Joint {
         rows.flat_map(|(a, row)| {
             row.iter().enumerate().filter(|&(_, &c)| c > 0).map(move |(b, &c)| ([a, b], c))
         })
+    }
+
+    /// The joint entropy in bits, with 254 and 255 as one level.
+    fn merged_entropy(&self) -> f64 {
+        let mut merged = self.counts.clone();
+        let (last, other) = (LEVELS - 1, LEVELS - 2);
+        for a in 0..LEVELS {
+            merged[a * LEVELS + other] += std::mem::take(&mut merged[a * LEVELS + last]);
+        }
+        for b in 0..LEVELS {
+            merged[other * LEVELS + b] += std::mem::take(&mut merged[last * LEVELS + b]);
+        }
+        entropy_of(&merged, self.n)
     }
 
     /// The mutual information of both images in nats.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod convention;
 pub mod detection;
 mod differences;
 mod edges;
@@ -9,6 +10,7 @@ mod fourier;
 mod histogram;
 mod information;
 mod math;
+mod mef;
 mod metric;
 mod moments;
 mod nabf;
@@ -25,6 +27,7 @@ mod statistics;
 mod vif;
 mod wavelet;
 
+pub use convention::Convention;
 pub use differences::{average_gradient, edge_intensity, spatial_frequency};
 pub use error::{Error, Result};
 pub use fmi::{Feature, fmi};

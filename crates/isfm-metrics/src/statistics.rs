@@ -79,6 +79,22 @@ pub fn psnr<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).psnr()
 }
 
+/// 10 log₁₀(peak² / error).
+pub(crate) fn decibels(peak: f64, error: f64) -> f64 {
+    if error == 0. { f64::INFINITY } else { 10. * (peak * peak / error).log10() }
+}
+
+/// SD in MATLAB's arithmetic of bytes: differences from the mean are rounded, negative ones are 0,
+/// and squares stop at 255.
+pub(crate) fn saturated_deviation(levels: &Grid) -> f64 {
+    let mean = mean(levels);
+    let squares = levels.pixels().iter().map(|p| {
+        let difference = (p - mean).round().max(0.);
+        (difference * difference).min(255.)
+    });
+    (squares.sum::<f64>() / levels.pixels().len() as f64).sqrt()
+}
+
 fn mean(grid: &Grid) -> f64 {
     struct Sum<'a>(&'a [f64]);
     impl Kernel for Sum<'_> {
@@ -171,10 +187,13 @@ impl Statistics {
     }
 
     pub(crate) fn psnr(&self) -> f64 {
-        match self.mse() {
-            0. => f64::INFINITY,
-            mse => 10. * (self.max_fused * self.max_fused / mse).log10(),
-        }
+        decibels(self.max_fused, self.mse())
+    }
+
+    /// √ of the sum, not the mean, of the squared errors, over the number of pixels; the mean of both
+    /// sources.
+    pub(crate) fn rmse_of_sums(&self) -> f64 {
+        self.rmse() / self.n.sqrt()
     }
 
     /// Pearson's correlation from centred sums; 0 where a side is constant.

@@ -1,5 +1,6 @@
 //! The metrics against other programs, the definitions, and what must hold for any input.
 
+mod conventions;
 mod definitions;
 mod detection;
 mod golden;
