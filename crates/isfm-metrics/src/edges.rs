@@ -16,6 +16,8 @@ pub(crate) enum Border {
     Zero,
     /// The image mirrored about its outermost pixels, which are not repeated.
     Mirror,
+    /// The outermost pixels, repeated.
+    Replicate,
 }
 
 impl Border {
@@ -27,6 +29,7 @@ impl Border {
             Border::Mirror if y < 0 => -y,
             Border::Mirror if y > last => 2 * last - y,
             Border::Mirror => y,
+            Border::Replicate => y.clamp(0, last),
         };
         (0..=last).contains(&inside).then_some(inside as usize)
     }
@@ -69,6 +72,7 @@ impl Sobel {
                 Border::Zero => (0., 0.),
                 Border::Mirror if w == 1 => (sums[1], sums[1]),
                 Border::Mirror => (sums[2], sums[w - 1]),
+                Border::Replicate => (sums[1], sums[w]),
             };
         }
         let (left, right) = (&smooth[..w], &smooth[2..w + 2]);
@@ -124,14 +128,14 @@ pub(crate) fn kept([g, a]: &[Sigmoid; 2], strength: f64, orientation: f64) -> f6
 }
 
 /// A quotient of sums over the edges of both sources.
-pub(crate) trait Measure: Sync {
+pub(crate) trait Measure: Copy + Send + Sync {
     const BORDER: Border;
     /// The edge of Sobel sums.
     fn edge(gx: f64, gy: f64) -> Edge;
     /// How much an edge of this strength counts.
-    fn weight(strength: f64) -> f64;
+    fn weight(self, strength: f64) -> f64;
     /// What a source's pixel contributes, for its edge, the fused image's and the weight.
-    fn value(source: Edge, fused: Edge, weight: f64) -> f64;
+    fn value(self, source: Edge, fused: Edge, weight: f64) -> f64;
     /// Adds one row's values to their sum.
     fn add(row: &mut Row, sum: &mut f64);
 }
@@ -156,9 +160,8 @@ impl Row {
 }
 
 /// The sums of all values and of all weights.
-pub(crate) fn sums<M: Measure>(images: &Grids) -> (f64, f64) {
+pub(crate) fn sums<M: Measure>(images: &Grids, measure: M) -> (f64, f64) {
     let (w, h) = images.size();
-    let measure = std::marker::PhantomData::<M>;
     let bands: Vec<(f64, f64)> = bands(h, BAND)
         .map_init(|| Row::new(w), |row, rows| dispatch(Band { images, rows, row, measure }))
         .collect();
@@ -169,7 +172,7 @@ struct Band<'a, M> {
     images: &'a Grids,
     rows: std::ops::Range<usize>,
     row: &'a mut Row,
-    measure: std::marker::PhantomData<M>,
+    measure: M,
 }
 
 impl<M: Measure> Kernel for Band<'_, M> {
@@ -187,11 +190,11 @@ impl<M: Measure> Kernel for Band<'_, M> {
                 row.sobel.row(image, y, M::BORDER);
                 row.sources[k].read::<M>(&row.sobel);
                 for (weight, &strength) in row.weights.iter_mut().zip(&row.sources[k].strength) {
-                    *weight = M::weight(strength);
+                    *weight = self.measure.weight(strength);
                 }
                 let inputs = row.sources[k].iter().zip(row.fused.iter()).zip(&row.weights);
                 for (value, ((source, fused), &weight)) in row.values[k].iter_mut().zip(inputs) {
-                    *value = M::value(source, fused, weight);
+                    *value = self.measure.value(source, fused, weight);
                 }
                 sums.1 += sum(&row.weights);
             }

@@ -57,6 +57,9 @@ pub enum Error {
         /// The smallest width and height that would do.
         needed: usize,
     },
+    /// A convention that there is not.
+    #[error("no convention {0:?}; needs released, linfeng, cddfuse, vifb or ivif-zoo")]
+    Convention(String),
     /// A method with too few or too many scores.
     #[error("method {row} has {got} scores; needs {needed}, one for each direction")]
     TableRow {
@@ -154,6 +157,7 @@ mod tests {
             Pixel { value: 256., x: 1, y: 2 },
             SizeMismatch { visible: (1, 2), infrared: (1, 2), fused: (2, 1) },
             TooSmall { metric: Metric::Vif, width: 9, height: 8, needed: 41 },
+            Convention("vif".into()),
             TableRow { row: 1, got: 2, needed: 3 },
             TableNan { row: 1, column: 2 },
             TableEmpty { methods: 0, metrics: 2 },
@@ -170,6 +174,7 @@ mod tests {
                 Empty { .. } | Length { .. } | Pixel { .. } | SizeMismatch { .. } => (),
                 TooSmall { .. } | TableRow { .. } | TableNan { .. } | TableEmpty { .. } => (),
                 BoundingBox { .. } | DetectionScore { .. } | MinimumScore | IouThresholds(_) => (),
+                Convention(_) => (),
                 Classes(_) | LabelMaps { .. } | Label { .. } => (),
             }
         }

@@ -1,6 +1,6 @@
 use crate::{Plane, Sample, Triple};
 
-const LEVELS: usize = 256;
+pub(crate) const LEVELS: usize = 256;
 
 /// EN: the Shannon entropy of the grey levels, −Σ p log₂ p, in bits.
 ///
@@ -19,7 +19,8 @@ pub fn entropy<T: Sample>(fused: &Plane<'_, T>) -> f64 {
     entropy_of(&counts, fused.data().len())
 }
 
-fn entropy_of(counts: &[u64], n: usize) -> f64 {
+/// The entropy of a histogram in bits.
+pub(crate) fn entropy_of(counts: &[u64], n: usize) -> f64 {
     let p = counts.iter().filter(|&&c| c > 0).map(|&c| c as f64 / n as f64);
     // Not −Σ p log p, which is −0 for a single level.
     p.map(|p| p * (1. / p).log2()).sum()
@@ -36,57 +37,101 @@ fn entropy_of(counts: &[u64], n: usize) -> f64 {
 ///
 /// Checked against the ISFM authors' program.
 pub fn mutual_information<T: Sample>(triple: &Triple<'_, T>) -> f64 {
-    entropy_and_information(triple).1
+    Histograms::of(triple).information()
 }
 
-/// EN and MI from the same joint histograms.
-pub(crate) fn entropy_and_information<T: Sample>(triple: &Triple<'_, T>) -> (f64, f64) {
-    let fused = triple.fused.data();
-    let of = |source: &Plane<'_, T>| {
-        let joint = Joint::of(source.data(), fused);
-        (entropy_of(&joint.marginals().1, fused.len()), joint.information())
-    };
-    let ((entropy, visible), (_, infrared)) =
-        rayon::join(|| of(&triple.visible), || of(&triple.infrared));
-    (entropy, visible + infrared)
+/// The joint histograms of the fused image with each source.
+pub(crate) struct Histograms {
+    pub(crate) visible: Joint,
+    pub(crate) infrared: Joint,
 }
 
-/// How often each pair of levels (source, fused) occurs.
-struct Joint {
+impl Histograms {
+    pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
+        let of = |source: &Plane<'_, T>| Joint::of(source.data(), triple.fused.data());
+        let (visible, infrared) = rayon::join(|| of(&triple.visible), || of(&triple.infrared));
+        Self { visible, infrared }
+    }
+
+    pub(crate) fn entropy(&self) -> f64 {
+        entropy_of(&self.visible.second, self.visible.n)
+    }
+
+    /// EN with 10⁻⁷ added to each share before its logarithm is taken.
+    pub(crate) fn offset_entropy(&self) -> f64 {
+        let n = self.visible.n as f64;
+        let shares = self.visible.second.iter().filter(|&&c| c > 0).map(|&c| c as f64 / n);
+        -shares.map(|p| p * (p + 1e-7).log2()).sum::<f64>()
+    }
+
+    pub(crate) fn information(&self) -> f64 {
+        self.visible.information() + self.infrared.information()
+    }
+
+    /// In bits, of entropies whose joint one takes the levels 254 and 255 for one.
+    pub(crate) fn merged_information(&self) -> f64 {
+        let of = |joint: &Joint| {
+            let entropies = entropy_of(&joint.first, joint.n) + entropy_of(&joint.second, joint.n);
+            (entropies - joint.merged_entropy()).max(0.)
+        };
+        of(&self.visible) + of(&self.infrared)
+    }
+}
+
+/// How often each pair of levels of two images occurs.
+pub(crate) struct Joint {
     counts: Vec<u64>,
-    n: usize,
+    /// The histograms of both images.
+    pub(crate) first: [u64; LEVELS],
+    pub(crate) second: [u64; LEVELS],
+    /// Pixels of each.
+    pub(crate) n: usize,
 }
 
 impl Joint {
-    fn of<T: Sample>(source: &[T], fused: &[T]) -> Self {
+    pub(crate) fn of<T: Sample>(first: &[T], second: &[T]) -> Self {
         let mut counts = vec![0; LEVELS * LEVELS];
-        for (s, f) in source.iter().zip(fused) {
-            counts[usize::from(s.level()) * LEVELS + usize::from(f.level())] += 1;
+        for (a, b) in first.iter().zip(second) {
+            counts[usize::from(a.level()) * LEVELS + usize::from(b.level())] += 1;
         }
-        Self { counts, n: fused.len() }
-    }
-
-    /// The histograms of the source and of the fused image.
-    fn marginals(&self) -> ([u64; LEVELS], [u64; LEVELS]) {
-        let (mut source, mut fused) = ([0; LEVELS], [0; LEVELS]);
-        for (s, row) in source.iter_mut().zip(self.counts.chunks_exact(LEVELS)) {
-            *s = row.iter().sum();
-            for (f, c) in fused.iter_mut().zip(row) {
-                *f += c;
+        let mut joint = Self { counts, first: [0; LEVELS], second: [0; LEVELS], n: first.len() };
+        for (a, row) in joint.first.iter_mut().zip(joint.counts.chunks_exact(LEVELS)) {
+            *a = row.iter().sum();
+            for (b, c) in joint.second.iter_mut().zip(row) {
+                *b += c;
             }
         }
-        (source, fused)
+        joint
     }
 
-    fn information(&self) -> f64 {
-        let (source, fused) = self.marginals();
+    /// The pairs of levels that occur, and how often.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = ([usize; 2], u64)> + '_ {
+        let rows = self.counts.chunks_exact(LEVELS).enumerate();
+        rows.flat_map(|(a, row)| {
+            row.iter().enumerate().filter(|&(_, &c)| c > 0).map(move |(b, &c)| ([a, b], c))
+        })
+    }
+
+    /// The joint entropy in bits, with 254 and 255 as one level.
+    fn merged_entropy(&self) -> f64 {
+        let mut merged = self.counts.clone();
+        let (last, other) = (LEVELS - 1, LEVELS - 2);
+        for a in 0..LEVELS {
+            merged[a * LEVELS + other] += std::mem::take(&mut merged[a * LEVELS + last]);
+        }
+        for b in 0..LEVELS {
+            merged[other * LEVELS + b] += std::mem::take(&mut merged[last * LEVELS + b]);
+        }
+        entropy_of(&merged, self.n)
+    }
+
+    /// The mutual information of both images in nats.
+    pub(crate) fn information(&self) -> f64 {
         let n = self.n as f64;
         let mut sum = 0.;
-        for (&s, row) in source.iter().zip(self.counts.chunks_exact(LEVELS)) {
-            for (&f, &c) in fused.iter().zip(row).filter(|&(_, &c)| c > 0) {
-                let c = c as f64;
-                sum += c * (c * n / (s as f64 * f as f64)).ln();
-            }
+        for ([a, b], c) in self.pairs() {
+            let c = c as f64;
+            sum += c * (c * n / (self.first[a] as f64 * self.second[b] as f64)).ln();
         }
         // Independent images can round to just below 0.
         (sum / n).max(0.)

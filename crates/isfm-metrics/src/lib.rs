@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod convention;
 pub mod detection;
 mod differences;
 mod edges;
@@ -7,7 +8,9 @@ mod error;
 mod fmi;
 mod fourier;
 mod histogram;
+mod information;
 mod math;
+mod mef;
 mod metric;
 mod moments;
 mod nabf;
@@ -24,10 +27,12 @@ mod statistics;
 mod vif;
 mod wavelet;
 
-pub use differences::{average_gradient, spatial_frequency};
+pub use convention::Convention;
+pub use differences::{average_gradient, edge_intensity, spatial_frequency};
 pub use error::{Error, Result};
 pub use fmi::{Feature, fmi};
 pub use histogram::{entropy, mutual_information};
+pub use information::{cross_entropy, qmi, qncie, qte};
 pub use metric::{Direction, Metric};
 pub use nabf::nabf;
 pub use perception::{qcb, qcv};
@@ -37,5 +42,5 @@ pub use qabf::qabf;
 pub use rank::average_rank;
 pub use scores::Scores;
 pub use ssim::{ms_ssim, ssim};
-pub use statistics::{correlation, mse, psnr, scd, standard_deviation};
+pub use statistics::{correlation, mse, psnr, rmse, scd, standard_deviation};
 pub use vif::vif;

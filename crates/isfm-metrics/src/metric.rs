@@ -83,6 +83,18 @@ metrics! {
     Qcb "Qcb" Higher,
     /// [`qp`](crate::qp).
     Qp "Qp" Higher,
+    /// [`cross_entropy`](crate::cross_entropy), bits.
+    Ce "CE" Lower,
+    /// [`edge_intensity`](crate::edge_intensity), sums of grey levels.
+    Ei "EI" Higher,
+    /// [`rmse`](crate::rmse), grey levels.
+    Rmse "RMSE" Lower,
+    /// [`qmi`](crate::qmi).
+    Qmi "Qmi" Higher,
+    /// [`qte`](crate::qte).
+    Qte "Qte" Higher,
+    /// [`qncie`](crate::qncie).
+    Qncie "Qncie" Higher,
 }
 
 impl Metric {

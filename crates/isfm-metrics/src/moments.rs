@@ -38,6 +38,84 @@ pub(crate) fn slide<C: Consumer, const N: usize>(images: &Grids, taps: &[f64; N]
         .collect()
 }
 
+/// As [`slide`] with any taps, the first that of the upper left pixel, and with products of grey
+/// levels that are at most `most`. Slower, but compiled once for all windows.
+pub(crate) fn slide_any<C: Consumer>(images: &Grids, taps: &[f64], most: f64) -> Vec<C> {
+    let (w, h) = images.size();
+    let (places, out_h) = (w + 1 - taps.len(), h + 1 - taps.len());
+    bands(out_h, BAND)
+        .map_init(
+            || Scratch {
+                columns: [(); 8].map(|()| vec![0.; w]),
+                rows: [(); 8].map(|()| vec![0.; places]),
+                spare: [(); 2].map(|()| vec![0.; places]),
+            },
+            |scratch, rows| {
+                dispatch(AnyBand { images, taps, most, rows, scratch, consumer: C::default() })
+            },
+        )
+        .collect()
+}
+
+struct AnyBand<'a, C> {
+    images: &'a Grids,
+    taps: &'a [f64],
+    most: f64,
+    rows: std::ops::Range<usize>,
+    scratch: &'a mut Scratch,
+    consumer: C,
+}
+
+impl<C: Consumer> Kernel for AnyBand<'_, C> {
+    type Output = C;
+
+    #[inline(always)]
+    fn run(mut self) -> C {
+        let Grids { fused, visible, infrared } = self.images;
+        let Scratch { columns, rows, spare } = self.scratch;
+        // Each moment's factors; a sum has one.
+        let factors = [
+            (fused, None),
+            (fused, Some(fused)),
+            (visible, None),
+            (visible, Some(visible)),
+            (fused, Some(visible)),
+            (infrared, None),
+            (infrared, Some(infrared)),
+            (fused, Some(infrared)),
+        ];
+        for y in self.rows {
+            for ((a, b), (column, row)) in factors.iter().zip(columns.iter_mut().zip(&mut *rows)) {
+                column.fill(0.);
+                for (k, &tap) in self.taps.iter().enumerate() {
+                    match b {
+                        None => {
+                            for (sum, a) in column.iter_mut().zip(a.row(y + k)) {
+                                *sum += tap * a;
+                            }
+                        }
+                        Some(b) => {
+                            let pixels = a.row(y + k).iter().zip(b.row(y + k));
+                            for (sum, (a, b)) in column.iter_mut().zip(pixels) {
+                                let product = a * b;
+                                *sum += tap * if product < self.most { product } else { self.most };
+                            }
+                        }
+                    }
+                }
+                row.fill(0.);
+                for (k, &tap) in self.taps.iter().enumerate() {
+                    for (sum, column) in row.iter_mut().zip(&column[k..]) {
+                        *sum += tap * column;
+                    }
+                }
+            }
+            self.consumer.row(rows, spare);
+        }
+        self.consumer
+    }
+}
+
 struct Scratch {
     /// Whole vectors: what comes after the last column or place means nothing.
     columns: Moments,
@@ -109,7 +187,8 @@ fn along<const N: usize>(taps: &[f64; N], from: &[f64], to: &mut [f64]) {
     }
 }
 
-/// The window over an image: at every place where it fits, or at every second, right and down.
+/// The window over an image: at every place where it fits, or at every second, right and down. Every
+/// place wants symmetric taps.
 pub(crate) fn filter<const N: usize>(g: &Grid, taps: &[f64; N], step: usize) -> Grid {
     debug_assert!(step == 1 || step == 2);
     let (w, h) = ((g.w + 1 - N).div_ceil(step), (g.h + 1 - N).div_ceil(step));
@@ -122,12 +201,17 @@ pub(crate) fn filter<const N: usize>(g: &Grid, taps: &[f64; N], step: usize) -> 
 
 /// The window over an image, centred on each pixel in turn, zeros beyond the border.
 pub(crate) fn same<const N: usize>(g: &Grid, taps: &[f64; N]) -> Grid {
-    let mut padded = Grid::zeros(g.w + N - 1, g.h + N - 1);
+    filter(&padded(g, N / 2), taps, 1)
+}
+
+/// An image with so many zeros on each side.
+pub(crate) fn padded(g: &Grid, by: usize) -> Grid {
+    let mut padded = Grid::zeros(g.w + 2 * by, g.h + 2 * by);
     let stride = padded.w;
     for (y, row) in g.rows().enumerate() {
-        padded.pixels_mut()[(y + N / 2) * stride + N / 2..][..g.w].copy_from_slice(row);
+        padded.pixels_mut()[(y + by) * stride + by..][..g.w].copy_from_slice(row);
     }
-    filter(&padded, taps, 1)
+    padded
 }
 
 struct Filter<'a, const N: usize> {

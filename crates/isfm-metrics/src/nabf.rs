@@ -34,15 +34,37 @@ const SIGMOIDS: [Sigmoid; 2] = [
 ///
 /// Checked against plain NumPy written from the papers (`tests/fixtures/make.py`).
 pub fn nabf<T: Sample>(triple: &Triple<'_, T>) -> f64 {
-    nabf_of(&Grids::of(triple))
+    nabf_of(&Grids::of(triple), Weights::Strong)
 }
 
-pub(crate) fn nabf_of(images: &Grids) -> f64 {
-    let (artefacts, all) = sums::<Nabf>(images);
-    artefacts / all
+/// How much edges count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    /// As [`nabf`] says.
+    Strong,
+    /// As there, but weak edges not at all.
+    StrongOnly,
+    /// All alike.
+    Alike,
 }
 
-struct Nabf;
+pub(crate) fn nabf_of(images: &Grids, weights: Weights) -> f64 {
+    let nabf = match weights {
+        Weights::Strong => Nabf { strong: THRESHOLD, weak: WEAK_WEIGHT },
+        Weights::StrongOnly => Nabf { strong: THRESHOLD, weak: 0. },
+        Weights::Alike => Nabf { strong: f64::INFINITY, weak: 1. },
+    };
+    let (artefacts, all) = sums(images, nabf);
+    if all > 0. { artefacts / all } else { 0. }
+}
+
+#[derive(Clone, Copy)]
+struct Nabf {
+    /// The least strength that counts.
+    strong: f64,
+    /// The weight below.
+    weak: f64,
+}
 
 impl Measure for Nabf {
     const BORDER: Border = Border::Mirror;
@@ -57,13 +79,13 @@ impl Measure for Nabf {
     }
 
     #[inline(always)]
-    fn weight(strength: f64) -> f64 {
-        let strong = strength * strength.sqrt();
-        if strength < THRESHOLD { WEAK_WEIGHT } else { strong }
+    fn weight(self, strength: f64) -> f64 {
+        let weight = strength * strength.sqrt();
+        if strength < self.strong { self.weak } else { weight }
     }
 
     #[inline(always)]
-    fn value((s, source): Edge, (f, fused): Edge, weight: f64) -> f64 {
+    fn value(self, (s, source): Edge, (f, fused): Edge, weight: f64) -> f64 {
         use std::f64::consts::FRAC_PI_2;
         let (small, large) = if s < f { (s, f) } else { (f, s) };
         let strength = if small > 0. { small / large } else { 0. };

@@ -152,6 +152,15 @@ impl Grid {
         &mut self.data[..self.w * self.h]
     }
 
+    /// Every pixel times a factor.
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        let mut out = Grid::zeros(self.w, self.h);
+        for (out, p) in out.pixels_mut().iter_mut().zip(self.pixels()) {
+            *out = factor * p;
+        }
+        out
+    }
+
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f64]> {
         self.pixels().chunks_exact(self.w)
     }
@@ -183,6 +192,15 @@ pub(crate) struct Grids {
 impl Grids {
     pub(crate) fn of<T: Sample>(triple: &Triple<'_, T>) -> Self {
         Self::made([&triple.visible, &triple.infrared, &triple.fused], Grid::of)
+    }
+
+    /// The images rounded to whole grey levels.
+    pub(crate) fn levels<T: Sample>(triple: &Triple<'_, T>) -> Self {
+        Self::made([&triple.visible, &triple.infrared, &triple.fused], |plane| {
+            let mut data = Vec::with_capacity(plane.data.len() + LANES);
+            data.extend(plane.data.iter().map(|&v| f64::from(v.level())));
+            Grid::from_pixels(data, plane.width, plane.height)
+        })
     }
 
     /// What `f` makes of each.

@@ -29,15 +29,35 @@ const SIGMOIDS: [Sigmoid; 2] = [
 ///
 /// Checked against the ISFM authors' program.
 pub fn qabf<T: Sample>(triple: &Triple<'_, T>) -> f64 {
-    qabf_of(&Grids::of(triple))
+    qabf_of(&Grids::of(triple), Scale::Bytes)
 }
 
-pub(crate) fn qabf_of(images: &Grids) -> f64 {
-    let (kept, all) = sums::<Qabf>(images);
+/// What grey levels are counted in, which matters where two strengths are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// 0 to 255.
+    Bytes,
+    /// 0 to 1.
+    Unit,
+    /// 0 to 255².
+    Squares,
+}
+
+pub(crate) fn qabf_of(images: &Grids, scale: Scale) -> f64 {
+    let (kept, all) = match scale {
+        Scale::Bytes => sums(images, Qabf { unit: 1. }),
+        // Divided first, as the programs do: rounding then tells most equal strengths apart.
+        Scale::Unit => sums(&images.map(|g| g.times(1. / 255.)), Qabf { unit: 1. }),
+        Scale::Squares => sums(images, Qabf { unit: 255. }),
+    };
     if all > 0. { kept / all } else { 0. }
 }
 
-struct Qabf;
+#[derive(Clone, Copy)]
+struct Qabf {
+    /// What a grey level counts.
+    unit: f64,
+}
 
 impl Measure for Qabf {
     const BORDER: Border = Border::Zero;
@@ -50,14 +70,14 @@ impl Measure for Qabf {
     }
 
     #[inline(always)]
-    fn weight(strength: f64) -> f64 {
+    fn weight(self, strength: f64) -> f64 {
         strength
     }
 
     #[inline(always)]
-    fn value((s, source): Edge, (f, fused): Edge, weight: f64) -> f64 {
+    fn value(self, (s, source): Edge, (f, fused): Edge, weight: f64) -> f64 {
         let (small, large) = if s < f { (s, f) } else { (f, s) };
-        let strength = if s == f { f } else { small / large };
+        let strength = if s == f { f * self.unit } else { small / large };
         let orientation = 1. - (source - fused).abs() * (1. / FRAC_PI_2);
         kept(&SIGMOIDS, strength, orientation) * weight
     }

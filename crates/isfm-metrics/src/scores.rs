@@ -1,17 +1,24 @@
+use std::f64::consts::LN_2;
+
 use rayon::prelude::*;
 
-use crate::differences::{average_gradient_of, spatial_frequency_of};
+use crate::convention::{Errors, Gradient, Information};
+use crate::differences::{average_gradient_of, edge_intensity_of, spatial_frequency_of};
 use crate::fmi::{Feature, fmi_of};
-use crate::histogram::entropy_and_information;
+use crate::histogram::Histograms;
+use crate::information::between;
 use crate::nabf::nabf_of;
 use crate::perception::Stretched;
 use crate::phase::qp_of;
 use crate::plane::Grids;
 use crate::qabf::qabf_of;
 use crate::ssim::{ms_ssim_of, ssim_of};
-use crate::statistics::Statistics;
+use crate::statistics::{Statistics, decibels, saturated_deviation};
 use crate::vif::vif_of;
-use crate::{Metric, Sample, Triple};
+use crate::{Convention, Metric, Sample, Triple};
+
+/// The brightest grey level.
+const PEAK: f64 = 255.;
 
 /// The metrics of one fused image, or their means over many.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,7 +48,36 @@ impl Scores {
 
     /// The metrics asked for and no others, for example [`Metric::RELEASED`].
     pub fn evaluate_only<T: Sample>(triple: &Triple<'_, T>, metrics: &[Metric]) -> Self {
-        let images = &Grids::of(triple);
+        Self::evaluate_as(triple, metrics, Convention::Released)
+    }
+
+    /// The metrics asked for, each as the convention's program computes it: what to compare with the
+    /// tables made with that program. A metric that the program does not have
+    /// ([`Convention::metrics`]) has no value.
+    ///
+    /// ```
+    /// # use isfm_metrics::{Convention, Metric, Plane, Scores, Triple};
+    /// # let [a, b, f] = [3, 5, 4].map(|k| (0..64 * 48).map(|p| (p % 64 * k / 2) as u8).collect::<Vec<_>>());
+    /// # let plane = |data| Plane::new(data, 64, 48).unwrap();
+    /// # let triple = Triple::new(plane(&a), plane(&b), plane(&f))?;
+    /// let convention: Convention = "vifb".parse()?;
+    /// let scores = Scores::evaluate_as(&triple, convention.metrics(), convention);
+    /// assert!(scores.get(Metric::Ssim).is_some());
+    /// assert_eq!(scores.get(Metric::Scd), None); // VIFB has no SCD.
+    /// # Ok::<(), isfm_metrics::Error>(())
+    /// ```
+    pub fn evaluate_as<T: Sample>(
+        triple: &Triple<'_, T>,
+        metrics: &[Metric],
+        convention: Convention,
+    ) -> Self {
+        let images = &match convention {
+            Convention::Released => Grids::of(triple),
+            _ => Grids::levels(triple),
+        };
+        let choices = convention.choices();
+        let metrics: Vec<Metric> =
+            convention.metrics().iter().copied().filter(|m| metrics.contains(m)).collect();
         let asked = |of: &[Metric]| of.iter().any(|m| metrics.contains(m));
         // Each group has something to share. The longest tasks come first, so that the short ones
         // fill the gaps at the end.
@@ -61,29 +97,75 @@ impl Scores {
                     vec![qcv, asked(&[Metric::Qcb]).then(|| stretched.qcb())]
                 }),
             ),
-            (&[Metric::MsSsim], Box::new(|| vec![ms_ssim_of(images).ok()])),
-            (&[Metric::Vif], Box::new(|| vec![vif_of(images).ok()])),
-            (&[Metric::Qabf], Box::new(|| vec![Some(qabf_of(images))])),
-            (&[Metric::Nabf], Box::new(|| vec![Some(nabf_of(images))])),
-            (&[Metric::Ssim], Box::new(|| vec![ssim_of(images).ok()])),
+            (&[Metric::MsSsim], Box::new(|| vec![ms_ssim_of(images, choices.ms_ssim).ok()])),
+            (&[Metric::Vif], Box::new(|| vec![vif_of(images, choices.vif).ok()])),
+            (&[Metric::Qabf], Box::new(|| vec![Some(qabf_of(images, choices.qabf))])),
+            (&[Metric::Nabf], Box::new(|| vec![Some(nabf_of(images, choices.nabf))])),
+            (&[Metric::Ssim], Box::new(|| vec![ssim_of(images, choices.ssim).ok()])),
             (
-                &[Metric::En, Metric::Mi],
+                &[Metric::En, Metric::Mi, Metric::Ce, Metric::Qmi, Metric::Qte, Metric::Qncie],
                 Box::new(|| {
-                    let (entropy, information) = entropy_and_information(triple);
-                    vec![Some(entropy), Some(information)]
+                    let h = Histograms::of(triple);
+                    let sources = asked(&[Metric::Qte, Metric::Qncie]).then(|| between(triple));
+                    vec![
+                        Some(if choices.offset_entropy { h.offset_entropy() } else { h.entropy() }),
+                        Some(match choices.information {
+                            Information::Nats => h.information(),
+                            Information::Bits => h.information() / LN_2,
+                            Information::MergedBits => h.merged_information(),
+                        }),
+                        Some(h.cross_entropy()),
+                        Some(h.qmi()),
+                        sources.as_ref().map(|sources| h.qte(sources)),
+                        sources.as_ref().map(|sources| h.qncie(sources)),
+                    ]
                 }),
             ),
             (
-                &[Metric::Sd, Metric::Scd, Metric::Cc, Metric::Mse, Metric::Psnr],
+                &[Metric::Sd, Metric::Scd, Metric::Cc, Metric::Mse, Metric::Psnr, Metric::Rmse],
                 Box::new(|| {
                     let s = Statistics::of(images);
-                    [s.standard_deviation(), s.scd(), s.correlation(), s.mse(), s.psnr()]
-                        .map(Some)
-                        .to_vec()
+                    let deviation = if choices.saturated_deviation {
+                        saturated_deviation(&images.fused)
+                    } else {
+                        s.standard_deviation()
+                    };
+                    let (mse, psnr, rmse) = match choices.errors {
+                        Errors::Bytes => (s.mse(), s.psnr(), s.rmse()),
+                        Errors::Unit => {
+                            let mse = s.mse() / (PEAK * PEAK);
+                            (mse, decibels(PEAK, mse), s.rmse() / PEAK)
+                        }
+                        Errors::Sums => {
+                            let rmse = s.rmse_of_sums();
+                            (s.mse(), decibels(PEAK, rmse), rmse)
+                        }
+                    };
+                    let values = [deviation, s.scd(), s.correlation(), mse, psnr, rmse];
+                    values.map(Some).to_vec()
                 }),
             ),
-            (&[Metric::Ag], Box::new(|| vec![Some(average_gradient_of(&images.fused))])),
-            (&[Metric::Sf], Box::new(|| vec![Some(spatial_frequency_of(&images.fused))])),
+            (
+                &[Metric::Ag],
+                Box::new(|| {
+                    let mean = average_gradient_of(&images.fused);
+                    let (w, h) = images.size();
+                    let inner = (w - 1) * (h - 1);
+                    vec![match choices.gradient {
+                        Gradient::Pixels => Some(mean),
+                        Gradient::Inner if inner == 0 => None,
+                        Gradient::Inner => Some(mean * (w * h) as f64 / inner as f64),
+                    }]
+                }),
+            ),
+            (&[Metric::Ei], Box::new(|| vec![Some(edge_intensity_of(&images.fused))])),
+            (
+                &[Metric::Sf],
+                Box::new(|| {
+                    let frequency = spatial_frequency_of(&images.fused, choices.frequency);
+                    vec![Some(if choices.unit_frequency { frequency / PEAK } else { frequency })]
+                }),
+            ),
         ];
         let results: Vec<(Metric, Option<f64>)> = groups
             .par_iter()

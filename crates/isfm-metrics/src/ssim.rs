@@ -1,10 +1,11 @@
 use crate::moments::{Consumer, Moments, gaussian, slide};
 use crate::plane::{Grid, Grids};
 use crate::simd::sum;
-use crate::{Metric, Result, Sample, Triple};
+use crate::{Metric, Result, Sample, Triple, mef};
 
 /// The window's side, and so the smallest width and height.
 const WINDOW: usize = 7;
+
 const C1: f64 = (0.01 * 255.) * (0.01 * 255.);
 const C2: f64 = (0.03 * 255.) * (0.03 * 255.);
 
@@ -29,7 +30,7 @@ const SMALLEST: usize = 161;
 /// # Errors
 /// [`Error::TooSmall`](crate::Error::TooSmall) below 7 pixels in width or height.
 pub fn ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
-    ssim_of(&Grids::of(triple))
+    ssim_of(&Grids::of(triple), Form::Uniform)
 }
 
 /// MS-SSIM: structural similarity over five scales with each source,
@@ -53,21 +54,81 @@ pub fn ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
 /// # Errors
 /// [`Error::TooSmall`](crate::Error::TooSmall) below 161 pixels in width or height.
 pub fn ms_ssim<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
-    ms_ssim_of(&Grids::of(triple))
+    ms_ssim_of(&Grids::of(triple), MultiScale::Wang)
 }
 
-pub(crate) fn ssim_of(g: &Grids) -> Result<f64> {
-    g.at_least(WINDOW, Metric::Ssim)?;
+/// What programs differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As [`ssim()`] says.
+    Uniform,
+    /// As there, but with the C1 and C2 of grey levels that span 2.
+    UniformOfTwo,
+    /// An 11×11 Gaussian window of σ = 1.5, population variances.
+    Gaussian,
+    /// As there, but with the C1 and C2 of grey levels that span 1.
+    GaussianOfOne,
+    /// The fused image against a patch made of both sources, see [`mef`](crate::mef).
+    MultiExposure,
+}
+
+/// What programs differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MultiScale {
+    /// As [`ms_ssim`] says.
+    Wang,
+    /// With the C1 and C2 of grey levels that span 1; along an odd side the 2×2 pixels begin one
+    /// before the border, with zeros beyond it.
+    PaddedOfOne,
+    /// Three scales of [`mef`](crate::mef).
+    MultiExposure,
+}
+
+/// Taps of the Gaussian window.
+const GAUSSIAN_WINDOW: usize = 11;
+
+pub(crate) fn ssim_of(g: &Grids, form: Form) -> Result<f64> {
+    let uniform = matches!(form, Form::Uniform | Form::UniformOfTwo);
+    g.at_least(if uniform { WINDOW } else { GAUSSIAN_WINDOW }, Metric::Ssim)?;
     // Plain sums, which are exact for whole grey levels. Hidden from the optimiser, which drops the
     // factors and with them its own vector code.
     let taps = std::hint::black_box([1.; WINDOW]);
-    let [visible, infrared] = means::<UNIFORM, WINDOW>(g, &taps);
+    let [visible, infrared] = match form {
+        Form::Uniform => means::<UNIFORM, WINDOW>(g, &taps),
+        Form::UniformOfTwo => means::<UNIFORM, WINDOW>(&g.map(|g| g.times(255. / 2.)), &taps),
+        Form::Gaussian => means::<GAUSSIAN, GAUSSIAN_WINDOW>(g, &gaussian(1.5)),
+        Form::GaussianOfOne => means::<GAUSSIAN, GAUSSIAN_WINDOW>(
+            &g.map(|g| g.times(255.)),
+            &single_precision_window(),
+        ),
+        Form::MultiExposure => return Ok(mef::quality(g)),
+    };
     Ok(visible + infrared)
 }
 
-pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
+pub(crate) fn ms_ssim_of(g: &Grids, form: MultiScale) -> Result<f64> {
+    match form {
+        MultiScale::Wang => scales(g, &gaussian(1.5), halve),
+        MultiScale::PaddedOfOne => {
+            scales(&g.map(|g| g.times(255.)), &single_precision_window(), halve_padded)
+        }
+        MultiScale::MultiExposure => {
+            g.at_least(mef::SMALLEST, Metric::MsSsim)?;
+            Ok(mef::multi_scale_quality(g))
+        }
+    }
+}
+
+/// The Gaussian window in `f32`: its sum, not quite 1, is felt where C1 and C2 are small.
+fn single_precision_window() -> [f64; GAUSSIAN_WINDOW] {
+    let taps: [f32; GAUSSIAN_WINDOW] =
+        std::array::from_fn(|k| (-(k as f64 - 5.).powi(2) / 4.5).exp() as f32);
+    let sum = taps.iter().map(|&tap| f64::from(tap)).sum::<f64>() as f32;
+    taps.map(|tap| f64::from(tap / sum))
+}
+
+fn scales(g: &Grids, window: &[f64; GAUSSIAN_WINDOW], halve: fn(&Grid) -> Grid) -> Result<f64> {
     g.at_least(SMALLEST, Metric::MsSsim)?;
-    let window = gaussian::<11>(1.5);
     let mut products = [1.; 2];
     let mut halved: Option<Grids> = None;
     for (scale, &weight) in WEIGHTS.iter().enumerate() {
@@ -76,8 +137,12 @@ pub(crate) fn ms_ssim_of(g: &Grids) -> Result<f64> {
         }
         let g = halved.as_ref().unwrap_or(g);
         let last = scale + 1 == WEIGHTS.len();
-        let means = if last { means::<GAUSSIAN, 11> } else { means::<CONTRAST, 11> };
-        for (product, mean) in products.iter_mut().zip(means(g, &window)) {
+        let means = if last {
+            means::<GAUSSIAN, GAUSSIAN_WINDOW>
+        } else {
+            means::<CONTRAST, GAUSSIAN_WINDOW>
+        };
+        for (product, mean) in products.iter_mut().zip(means(g, window)) {
             *product *= mean.max(0.).powf(weight);
         }
     }
@@ -93,8 +158,8 @@ fn means<const KIND: u8, const N: usize>(g: &Grids, taps: &[f64; N]) -> [f64; 2]
     sums.map(|sum| sum / places)
 }
 
-/// Means of 2×2 pixels.
-fn halve(g: &Grid) -> Grid {
+/// Means of 2×2 pixels; an odd last row or column is averaged with itself.
+pub(crate) fn halve(g: &Grid) -> Grid {
     let (w, h) = (g.w.div_ceil(2), g.h.div_ceil(2));
     let mut out = Grid::zeros(w, h);
     for (y, out) in out.pixels_mut().chunks_exact_mut(w).enumerate() {
@@ -105,6 +170,17 @@ fn halve(g: &Grid) -> Grid {
         }
     }
     out
+}
+
+/// Means of 2×2 pixels; along an odd side a line of zeros comes first.
+fn halve_padded(g: &Grid) -> Grid {
+    let (left, above) = (g.w % 2, g.h % 2);
+    let mut even = Grid::zeros(g.w + left, g.h + above);
+    let stride = even.w;
+    for (y, row) in g.rows().enumerate() {
+        even.pixels_mut()[(y + above) * stride + left..][..g.w].copy_from_slice(row);
+    }
+    halve(&even)
 }
 
 // What is summed: SSIM from sums over 7×7 pixels, SSIM from means, cs from means.

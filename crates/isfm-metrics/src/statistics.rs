@@ -56,6 +56,19 @@ pub fn mse<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).mse()
 }
 
+/// RMSE: the mean of the root mean squared errors against each source,
+/// ½(√mean (f − vi)² + √mean (f − ir)²).
+///
+/// From 0 to 255; lower is better.
+///
+/// Jagalingam, Hegde, "A review of quality metrics for fused image", Aquatic Procedia 2015. VIFB's
+/// program divides by √(the number of pixels) once more.
+///
+/// Checked against scikit-image's `mean_squared_error`, and VIFB's form against its program.
+pub fn rmse<T: Sample>(triple: &Triple<'_, T>) -> f64 {
+    Statistics::of(&Grids::of(triple)).rmse()
+}
+
 /// PSNR: 10 log₁₀(max(f)² / [`mse`]) in decibels, max(f) the fused image's own maximum (not 255).
 ///
 /// Higher is better. +∞ where the MSE is 0 (all three images alike, black ones too); −∞ for a
@@ -64,6 +77,22 @@ pub fn mse<T: Sample>(triple: &Triple<'_, T>) -> f64 {
 /// Checked against the ISFM authors' program.
 pub fn psnr<T: Sample>(triple: &Triple<'_, T>) -> f64 {
     Statistics::of(&Grids::of(triple)).psnr()
+}
+
+/// 10 log₁₀(peak² / error).
+pub(crate) fn decibels(peak: f64, error: f64) -> f64 {
+    if error == 0. { f64::INFINITY } else { 10. * (peak * peak / error).log10() }
+}
+
+/// SD in MATLAB's arithmetic of bytes: differences from the mean are rounded, negative ones are 0,
+/// and squares stop at 255.
+pub(crate) fn saturated_deviation(levels: &Grid) -> f64 {
+    let mean = mean(levels);
+    let squares = levels.pixels().iter().map(|p| {
+        let difference = (p - mean).round().max(0.);
+        (difference * difference).min(255.)
+    });
+    (squares.sum::<f64>() / levels.pixels().len() as f64).sqrt()
 }
 
 fn mean(grid: &Grid) -> f64 {
@@ -152,11 +181,19 @@ impl Statistics {
         0.5 * (self.errors[0] + self.errors[1]) / self.n
     }
 
+    pub(crate) fn rmse(&self) -> f64 {
+        let [visible, infrared] = self.errors.map(|sum| (sum / self.n).sqrt());
+        0.5 * (visible + infrared)
+    }
+
     pub(crate) fn psnr(&self) -> f64 {
-        match self.mse() {
-            0. => f64::INFINITY,
-            mse => 10. * (self.max_fused * self.max_fused / mse).log10(),
-        }
+        decibels(self.max_fused, self.mse())
+    }
+
+    /// √ of the sum, not the mean, of the squared errors, over the number of pixels; the mean of both
+    /// sources.
+    pub(crate) fn rmse_of_sums(&self) -> f64 {
+        self.rmse() / self.n.sqrt()
     }
 
     /// Pearson's correlation from centred sums; 0 where a side is constant.

@@ -1,5 +1,5 @@
 use crate::math::ln;
-use crate::moments::{Consumer, Moments, filter, gaussian, slide};
+use crate::moments::{Consumer, Moments, filter, gaussian, padded, slide, slide_any};
 use crate::plane::{Grid, Grids};
 use crate::simd::{LANES, V};
 use crate::{Metric, Result, Sample, Triple};
@@ -36,12 +36,30 @@ const LOG_BATCH: usize = 64;
 /// [`Error::TooSmall`](crate::Error::TooSmall) below 41 pixels in width or height, where the fourth scale is empty: a value
 /// from fewer scales could not be compared with others.
 pub fn vif<T: Sample>(triple: &Triple<'_, T>) -> Result<f64> {
-    vif_of(&Grids::of(triple))
+    vif_of(&Grids::of(triple), Form::Whole)
 }
 
-pub(crate) fn vif_of(images: &Grids) -> Result<f64> {
+/// What programs differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As [`vif`] says.
+    Whole,
+    /// At the first scale the products of two grey levels stop at 255, as those of MATLAB's bytes.
+    Saturated,
+    /// Zeros beyond the border, and windows of N taps at −(N + 1)/2, …, (N − 1)/2 in steps of
+    /// N/(N − 1), weighed by a Gaussian about 0: they lie half a pixel or more off the centre.
+    Shifted,
+}
+
+pub(crate) fn vif_of(images: &Grids, form: Form) -> Result<f64> {
+    if form == Form::Shifted {
+        return Ok(shifted(images));
+    }
     images.at_least(SMALLEST, Metric::Vif)?;
-    let sums = scale::<17>(images);
+    let sums = match form {
+        Form::Saturated => any_scale(images, &window::<17>(), 255.),
+        _ => scale::<17>(images),
+    };
     let g = images.map(halved::<9>);
     let sums = sums.add(scale::<9>(&g));
     let g = g.map(halved::<5>);
@@ -51,6 +69,33 @@ pub(crate) fn vif_of(images: &Grids) -> Result<f64> {
     Ok(sums.0[0].ratio() + sums.0[1].ratio())
 }
 
+fn shifted(images: &Grids) -> f64 {
+    let sums = shifted_scale::<17>(images);
+    let g = images.map(shifted_half::<9>);
+    let sums = sums.add(shifted_scale::<9>(&g));
+    let g = g.map(shifted_half::<5>);
+    let sums = sums.add(shifted_scale::<5>(&g));
+    let g = g.map(shifted_half::<3>);
+    let sums = sums.add(shifted_scale::<3>(&g));
+    sums.0[0].ratio() + sums.0[1].ratio()
+}
+
+fn shifted_scale<const N: usize>(images: &Grids) -> Sums {
+    any_scale(&images.map(|g| padded(g, N / 2)), &shifted_window::<N>(), f64::INFINITY)
+}
+
+fn shifted_half<const N: usize>(g: &Grid) -> Grid {
+    filter(&padded(g, N / 2), &shifted_window::<N>(), 2)
+}
+
+fn shifted_window<const N: usize>() -> [f64; N] {
+    let (n, sigma) = (N as f64, N as f64 / 5.);
+    let place = |k: usize| -(n + 1.) / 2. + k as f64 * n / (n - 1.);
+    let at = |k: usize| (-place(k).powi(2) / (2. * sigma * sigma)).exp();
+    let sum: f64 = (0..N).map(at).sum();
+    std::array::from_fn(|k| at(k) / sum)
+}
+
 fn window<const N: usize>() -> [f64; N] {
     gaussian(N as f64 / 5.)
 }
@@ -58,6 +103,12 @@ fn window<const N: usize>() -> [f64; N] {
 /// One scale's contribution; both sources share the fused image's moments.
 fn scale<const N: usize>(images: &Grids) -> Sums {
     let bands: Vec<Sums> = slide(images, &window::<N>());
+    bands.into_iter().fold(Sums::default(), Sums::add)
+}
+
+/// As [`scale`], of any window and of products that are at most `most`.
+fn any_scale(images: &Grids, window: &[f64], most: f64) -> Sums {
+    let bands: Vec<Sums> = slide_any(images, window, most);
     bands.into_iter().fold(Sums::default(), Sums::add)
 }
 
@@ -127,7 +178,12 @@ fn sum_of_logarithms(factors: &[f64]) -> f64 {
         for vector in vectors {
             product = product * V::load(vector, 0);
         }
-        sum += product.map(ln).sum() + ln(rest);
+        sum += if product.sum().is_finite() {
+            product.map(ln).sum() + ln(rest)
+        } else {
+            // Saturated products are no covariances and have no bound.
+            batch.iter().map(|&factor| ln(factor)).sum()
+        };
     }
     sum
 }

@@ -64,8 +64,8 @@ fn every_size_from_one_pixel() {
     assert_eq!(text, "VIF of 1x1 images: needs at least 41 pixels each way");
     let s = Scores::evaluate(&t);
     use Metric::*;
-    let zero = [En, Sd, Sf, Ag, Mi, Scd, Qabf, Cc, Mse, Nabf, Qcv, Qp];
-    assert_eq!(values(&s, zero), [0.; 12]);
+    let zero = [En, Sd, Sf, Ag, Mi, Scd, Qabf, Cc, Mse, Nabf, Qcv, Qp, Ce, Ei, Rmse, Qmi, Qte];
+    assert_eq!(values(&s, zero), [0.; 17]);
     assert_eq!(values(&s, [Psnr, Qcb]), [f64::INFINITY, 1.]);
 }
 
@@ -76,8 +76,10 @@ fn constant_images() {
     for (v, i, f) in [(0u8, 0u8, 0u8), (90, 90, 90), (0, 0, 255), (255, 255, 0), (10, 200, 77)] {
         let images = [v, i, f].map(|level| vec![level; w * h]);
         let s = sound(images.each_ref().map(|i| &i[..]), w, h, &format!("{v} {i} {f}"));
-        let zero = [En, Sd, Sf, Ag, Mi, Scd, Cc, Nabf, Qcv, Qp];
-        assert_eq!(values(&s, zero), [0.; 10], "{v} {i} {f}");
+        let zero = [En, Sd, Sf, Ag, Mi, Scd, Cc, Nabf, Qcv, Qp, Ce, Ei, Qmi, Qte];
+        assert_eq!(values(&s, zero), [0.; 14], "{v} {i} {f}");
+        // Constant images say nothing of each other: all eigenvalues are 1.
+        assert!((s.get(Qncie).unwrap() - (1. - 3f64.log(256.))).abs() < 1e-12);
         assert_eq!(values(&s, [Vif, Qcb]), [2., 1.], "a constant source counts as 1");
         // Windows of one level are alike only if it is the same level.
         let alike = 0.5 * (f64::from(u8::from(f == v)) + f64::from(u8::from(f == i)));
@@ -85,6 +87,8 @@ fn constant_images() {
         assert_eq!(values(&s, [FmiGradient]), [1.]);
         let error = |a: u8, b: u8| (f64::from(a) - f64::from(b)).powi(2);
         assert_eq!(values(&s, [Mse]), [0.5 * (error(f, v) + error(f, i))]);
+        let root = |a: u8, b: u8| f64::from(a.abs_diff(b));
+        assert_eq!(values(&s, [Rmse]), [0.5 * (root(f, v) + root(f, i))]);
     }
     // Fractional grey levels do not sum exactly; the rounding must not look like a signal.
     let images = [0.1f32, 77.7, 200.3].map(|level| vec![level; w * h]);
@@ -118,13 +122,14 @@ fn identical_images() {
     let (w, h) = (176, 163);
     let a = gradient_image(w, h);
     let s = sound([&a, &a, &a], w, h, "identical");
-    assert_eq!(values(&s, [Mse, Psnr, Scd, Nabf]), [0., f64::INFINITY, 0., 0.]);
+    let expected = [0., f64::INFINITY, 0., 0., 0., 0.];
+    assert_eq!(values(&s, [Mse, Psnr, Scd, Nabf, Ce, Rmse]), expected);
     // The spectra of the images come from different transforms.
     assert!(s.get(Qcv).unwrap() < 1e-20);
     let exact = [FmiPixel, FmiGradient, FmiDct, FmiWavelet];
     assert_eq!(values(&s, exact), [1.; 4]);
     let close = |got: f64, want: f64| assert!((got - want).abs() < 1e-6, "{got} {want}");
-    for (metric, want) in [(Cc, 1.), (Ssim, 2.), (Vif, 2.), (MsSsim, 2.), (Qcb, 1.)] {
+    for (metric, want) in [(Cc, 1.), (Ssim, 2.), (Vif, 2.), (MsSsim, 2.), (Qcb, 1.), (Qmi, 2.)] {
         close(s.get(metric).unwrap(), want);
     }
     close(s.get(Mi).unwrap(), 2. * s.get(En).unwrap() * 2f64.ln());
@@ -228,9 +233,9 @@ fn luma_and_names() {
     let mut names: Vec<_> = Metric::ALL.iter().map(|m| m.name()).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 27);
     assert!(Metric::RANKED.iter().all(|m| m.direction() == Higher));
-    for metric in [Metric::Mse, Metric::Nabf, Metric::Qcv] {
+    for metric in [Metric::Mse, Metric::Nabf, Metric::Qcv, Metric::Ce, Metric::Rmse] {
         assert_eq!(metric.direction(), Lower);
     }
 }

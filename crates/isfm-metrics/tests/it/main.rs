@@ -1,5 +1,6 @@
 //! The metrics against other programs, the definitions, and what must hold for any input.
 
+mod conventions;
 mod definitions;
 mod detection;
 mod golden;
@@ -11,9 +12,10 @@ mod segmentation;
 use std::path::Path;
 
 use isfm_metrics::{
-    Error, Feature, Metric, Plane, Sample, Scores, Triple, average_gradient, correlation, entropy,
-    fmi, ms_ssim, mse, mutual_information, nabf, psnr, qabf, qcb, qcv, qp, scd, spatial_frequency,
-    ssim, standard_deviation, vif,
+    Error, Feature, Metric, Plane, Sample, Scores, Triple, average_gradient, correlation,
+    cross_entropy, edge_intensity, entropy, fmi, ms_ssim, mse, mutual_information, nabf, psnr,
+    qabf, qcb, qcv, qmi, qncie, qp, qte, rmse, scd, spatial_frequency, ssim, standard_deviation,
+    vif,
 };
 use isfm_testing::Numbers;
 use serde_json::Value;
@@ -84,6 +86,12 @@ fn single<T: Sample>(t: &Triple<'_, T>, metric: Metric) -> Result<f64, Error> {
         Metric::Qcv => qcv(t),
         Metric::Qcb => qcb(t),
         Metric::Qp => qp(t),
+        Metric::Ce => cross_entropy(t),
+        Metric::Ei => edge_intensity(fused),
+        Metric::Rmse => rmse(t),
+        Metric::Qmi => qmi(t),
+        Metric::Qte => qte(t),
+        Metric::Qncie => qncie(t),
         other => panic!("{other} has no function here"),
     })
 }

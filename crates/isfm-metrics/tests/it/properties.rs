@@ -27,6 +27,12 @@ fn range(metric: Metric) -> (f64, f64) {
         Metric::Mse => (0., 65025.),
         Metric::MsSsim => (0., 2.),
         Metric::Nabf | Metric::Qcb => (0., 1.),
+        Metric::Ce => (-1. / (std::f64::consts::E * 2f64.ln()), f64::INFINITY),
+        Metric::Ei => (0., 255. * 3. * 2f64.sqrt()),
+        Metric::Rmse => (0., 255.),
+        Metric::Qmi => (0., 2.),
+        Metric::Qte => (0., f64::INFINITY),
+        Metric::Qncie => (1. - 3f64.log(256.), 1.),
         // φ above 1 can give a little less or more.
         Metric::FmiPixel | Metric::FmiGradient | Metric::FmiDct | Metric::FmiWavelet => (-0.1, 1.1),
         _ => (f64::NEG_INFINITY, f64::INFINITY),
@@ -62,7 +68,10 @@ proptest! {
         // order; not Qabf, whose vertical edges have the orientation +π/2 on both sides; not Qcv,
         // whose regions start on the left.
         use Metric::*;
-        for metric in [En, Sd, Sf, Ag, Mi, Scd, Ssim, Cc, Mse, Psnr, Nabf, Qcb] {
+        let all = [
+            En, Sd, Sf, Ag, Mi, Scd, Ssim, Cc, Mse, Psnr, Nabf, Qcb, Ce, Ei, Rmse, Qmi, Qte, Qncie,
+        ];
+        for metric in all {
             let (a, b) = (one.get(metric).unwrap(), other.get(metric).unwrap());
             prop_assert!((a - b).abs() <= 1e-9 * a.abs(), "{metric}: {a} {b}");
         }
@@ -76,7 +85,11 @@ proptest! {
         let brighter: Vec<u8> = f.iter().map(|p| p + more).collect();
         let (one, other) = (scores([&v, &i, &f], w, h), scores([&v, &i, &brighter], w, h));
         use Metric::*;
-        for metric in [En, Sd, Sf, Ag, Mi, Scd, Cc, FmiPixel, FmiGradient, Nabf, Qcv, Qcb, Qp] {
+        let all = [
+            En, Sd, Sf, Ag, Mi, Scd, Cc, FmiPixel, FmiGradient, Nabf, Qcv, Qcb, Qp, Ei, Qmi, Qte,
+            Qncie,
+        ];
+        for metric in all {
             let (a, b) = (one.get(metric).unwrap(), other.get(metric).unwrap());
             // The constant goes through the transforms, too.
             prop_assert!((a - b).abs() <= 1e-8 * a.abs().max(1e-3), "{metric}: {a} {b}");
@@ -96,8 +109,11 @@ proptest! {
             .collect();
         let (clean, worse) = (scores([&source; 3].map(|s| &s[..]), w, h), scores([&source, &source, &noisy], w, h));
         for &metric in Metric::ALL {
-            if matches!(metric, Metric::En | Metric::Sd | Metric::Sf | Metric::Ag | Metric::Scd) {
-                continue; // These reward noise, or what the fused image has beyond the sources.
+            // These reward noise, or what the fused image has beyond the sources; CE can fall below
+            // the 0 of a copy.
+            use Metric::*;
+            if matches!(metric, En | Sd | Sf | Ag | Scd | Ei | Ce) {
+                continue;
             }
             let (a, b) = (clean.get(metric).unwrap(), worse.get(metric).unwrap());
             let better = match metric.direction() {
