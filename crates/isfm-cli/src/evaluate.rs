@@ -1,15 +1,21 @@
 //! `isfm evaluate`: scores of fused pictures as a table, a page and files.
 
+pub mod analysis;
+pub mod certainty;
 mod export;
+pub mod figure;
 pub mod inputs;
 pub mod laplacian;
+pub mod latex;
 mod page;
 pub mod pictures;
 mod plot;
 pub mod report;
 pub mod stored;
 pub mod table;
+pub mod workbook;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,6 +29,8 @@ use crate::options::threads;
 use crate::pairs::{Found, PairArgs};
 use crate::{Console, ConsoleArgs, Usage};
 
+use analysis::{Analysis, Plan};
+use figure::FigureArgs;
 use inputs::{Baseline, Source};
 use report::{PairReport, Problem, Report};
 
@@ -43,7 +51,11 @@ use report::{PairReport, Problem, Report};
     name = "evaluate",
     after_help = "Examples:\n  \
         isfm evaluate --visible vi --infrared ir --fused ISFM=fused --baseline average,max,laplacian\n  \
-        isfm evaluate --visible vi --infrared ir --methods results --html scores.html"
+        isfm evaluate --visible vi --infrared ir --methods results --html scores.html\n  \
+        isfm evaluate --visible vi --infrared ir --methods results --latex table.tex --xlsx scores.xlsx \\\n    \
+          --subset day=day.txt --subset night=night.txt --intervals --against=ISFM\n  \
+        isfm evaluate --visible vi --infrared ir --methods results --figure 00537D --box 120,80,64,48 \\\n    \
+          --figure-file figure.svg --figure-file figure.png"
 )]
 pub struct Args {
     /// The pairs.
@@ -68,6 +80,9 @@ pub struct Args {
     /// What is written.
     #[command(flatten)]
     pub outputs: Outputs,
+    /// A figure.
+    #[command(flatten)]
+    pub figure: FigureArgs,
     /// Metrics to show, by their names in the tables, or `all` that isfm-metrics has, of which FMI
     /// and Qp take a hundred times as long as the rest [default:
     /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
@@ -87,9 +102,26 @@ pub struct Outputs {
     /// Write every picture's values as CSV, a row for each picture and method
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Write the means as CSV, a row for each method and metric, with what --subset, --intervals and
+    /// --against add
+    #[arg(long, value_name = "FILE")]
+    pub means: Option<PathBuf>,
+    /// Write the means as a LaTeX table (booktabs): the best bold, the second best underlined
+    #[arg(long, value_name = "FILE")]
+    pub latex: Option<PathBuf>,
+    /// Write a workbook (.xlsx): a sheet of means, and one for each metric with pictures down and
+    /// methods across
+    #[arg(long, value_name = "FILE")]
+    pub xlsx: Option<PathBuf>,
     /// Write a page of tables, distributions and all pictures, in one file that needs no network
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Write each metric's distribution as an SVG file of its name into DIR
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// What is asked beyond means.
+    #[command(flatten)]
+    pub analysis: Analysis,
     /// Say nothing but what failed
     #[arg(short, long)]
     pub quiet: bool,
@@ -100,25 +132,40 @@ type Format = fn(&Report) -> Result<Vec<u8>>;
 
 impl Outputs {
     fn all(&self) -> Vec<(&Path, Format)> {
-        let all: [(&Option<PathBuf>, Format); 3] = [
+        let all: [(&Option<PathBuf>, Format); 6] = [
             (&self.json, |report| Ok(export::json(report).into_bytes())),
-            (&self.csv, |report| Ok(export::csv(report).into_bytes())),
+            (&self.csv, export::csv),
+            (&self.means, export::means),
+            (&self.latex, |report| Ok(latex::table(report).into_bytes())),
+            (&self.xlsx, workbook::xlsx),
             (&self.html, |report| Ok(page::html(report).into_bytes())),
         ];
         all.into_iter().filter_map(|(path, format)| Some((path.as_deref()?, format))).collect()
     }
 
-    /// Where to talk, if each of the files can be one.
+    /// Whether anything is asked for but the table.
+    pub fn any(&self) -> bool {
+        let Analysis { subset, intervals, against, .. } = &self.analysis;
+        let more = !subset.is_empty() || intervals.is_some() || against.is_some();
+        more || self.plots.is_some() || !self.all().is_empty()
+    }
+
+    /// Where to talk, if each of the files, and those that are `more`, can be one.
     ///
     /// # Errors
     /// [`Usage`].
-    pub fn console(&self) -> Result<Console> {
-        let paths: Vec<&Path> = self.all().into_iter().map(|(path, _)| path).collect();
+    pub fn console(&self, more: &[PathBuf]) -> Result<Console> {
+        let paths = self.all().into_iter().map(|(path, _)| path);
+        let paths: Vec<&Path> = paths.chain(more.iter().map(PathBuf::as_path)).collect();
         let check = || {
             for (at, path) in paths.iter().enumerate() {
                 ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
                 let twice = paths[..at].contains(path);
                 ensure!(!twice, "{} is named twice as an output", path.display());
+            }
+            if let Some(folder) = &self.plots {
+                let there = folder.exists() && !folder.is_dir();
+                ensure!(!there, "{} is a file: --plots needs a folder", folder.display());
             }
             Ok(())
         };
@@ -126,18 +173,31 @@ impl Outputs {
         Ok(Console::new(ConsoleArgs { quiet: self.quiet, json: false }, paths))
     }
 
-    /// Prints the table and writes the files.
+    /// Does what is asked beyond means, prints the tables and writes the files.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn write(&self, report: &Report, console: Console) -> Result<()> {
+    pub fn write(&self, report: &mut Report, plan: &Plan, console: Console) -> Result<()> {
+        plan.apply(report);
         console.say(table::text(report).trim_end());
-        for (path, format) in self.all() {
-            let bytes = format(report)?;
-            isfm_files::write_atomically(path, |file| file.write_all(&bytes))
+        let write = |path: &Path, bytes: &[u8]| {
+            isfm_files::write_atomically(path, |file| file.write_all(bytes))
                 .with_context(|| format!("cannot write {}", path.display()))?;
             console.say(path.display());
+            Ok::<_, anyhow::Error>(())
+        };
+        for (path, format) in self.all() {
+            let bytes =
+                format(report).with_context(|| format!("cannot make {}", path.display()))?;
+            write(path, &bytes)?;
         }
+        if let Some(folder) = &self.plots {
+            for &metric in &report.metrics {
+                let path = folder.join(format!("{metric}.svg"));
+                write(&path, plot::file(report, metric).as_bytes())?;
+            }
+        }
+        plan.say_unknown(console);
         Ok(())
     }
 }
@@ -184,7 +244,7 @@ pub fn run(args: &Args) -> Result<Vec<Problem>> {
     if let Some(threads) = args.threads {
         pool = pool.num_threads(threads);
     }
-    let console = args.outputs.console()?;
+    let console = args.outputs.console(&args.figure.figure_file)?;
     pool.build()?.install(|| evaluate(args, console))
 }
 
@@ -194,6 +254,14 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
     pairing.pairs.sort_by(|a, b| a.name.cmp(&b.name));
     let pairs = &pairing.pairs;
     let methods = inputs::methods(args, pairs, single).map_err(Usage::of)?;
+    let names: Vec<&str> = methods.iter().map(|method| method.name.as_str()).collect();
+    let known: HashSet<&str> = pairs
+        .iter()
+        .map(|pair| pair.name.as_str())
+        .chain(pairing.ambiguous.iter().map(|ambiguous| ambiguous.name()))
+        .collect();
+    let plan = args.outputs.analysis.plan(&names, &known, args.pairs.shard.is_some())?;
+    let figure = args.figure.prepare(pairs, &methods)?;
     let start = Instant::now();
 
     let bar = console.bar(pairs.len(), "pairs");
@@ -213,8 +281,11 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
         outcome: Err(ambiguous.to_string()),
     });
     let names = methods.iter().map(|m| m.name.clone()).collect();
-    let report = Report::new(names, ambiguous.chain(scored).collect(), metrics);
-    args.outputs.write(&report, console)?;
+    let mut report = Report::new(names, ambiguous.chain(scored).collect(), metrics);
+    args.outputs.write(&mut report, &plan, console)?;
+    if let Some(figure) = figure {
+        figure.write(console)?;
+    }
     let took = start.elapsed().as_secs_f64();
     let (scored, all) = (report.scored(), report.methods.len());
     console.say(format_args!("{scored} pairs, {all} methods in {took:.1} s"));

@@ -1,6 +1,6 @@
 //! `isfm merge`: what several processes did, as one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -26,27 +26,22 @@ use crate::{Console, ConsoleArgs, Usage};
     name = "merge",
     after_help = "Examples:\n  \
         isfm merge fused.*-of-8.jsonl -o fused.jsonl --visible vi --infrared ir\n  \
-        isfm merge scores-1.json scores-2.json --json scores.json --csv scores.csv"
+        isfm merge scores-1.json scores-2.json --json scores.json --csv scores.csv\n  \
+        isfm merge scores-*.json --latex table.tex --xlsx scores.xlsx --intervals --against"
 )]
 pub struct Args {
     /// Manifests, or files of scores
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
     /// Where the manifest goes
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "csv"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["json", "csv", "means", "latex", "xlsx", "html", "plots"])]
     pub output: Option<PathBuf>,
     /// The pairs that there should be.
     #[command(flatten)]
     pub pairs: PairArgs,
-    /// Write the scores as JSON
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stdout")]
-    pub json: Option<PathBuf>,
-    /// Write the scores as CSV
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// Say nothing but what failed
-    #[arg(short, long)]
-    pub quiet: bool,
+    /// What becomes of the scores.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// Does what the arguments ask. What failed or is missing is returned.
@@ -74,6 +69,10 @@ pub fn run(args: &Args) -> Result<Vec<String>> {
 type Merged = (BTreeSet<String>, Vec<String>);
 
 fn manifests(args: &Args) -> Result<Merged> {
+    if args.outputs.any() {
+        let told = "manifests (.jsonl) go to --output; the other outputs are for scores (.json)";
+        return Err(Usage::of(anyhow::anyhow!(told)));
+    }
     let mut records = Vec::<Record>::new();
     for path in &args.files {
         let more = manifest::read(path).map_err(Usage::of)?;
@@ -93,7 +92,7 @@ fn manifests(args: &Args) -> Result<Merged> {
     }
     let best = manifest::best(records);
     let outputs = args.output.as_deref();
-    let console = Console::new(ConsoleArgs { quiet: args.quiet, json: false }, outputs);
+    let console = Console::new(ConsoleArgs { quiet: args.outputs.quiet, json: false }, outputs);
     let count = |state| best.values().filter(|record| record.state == state).count();
     let (fused, found) = (count(State::Fused), count(State::Found));
     let failed = count(State::Failed);
@@ -120,19 +119,17 @@ fn manifests(args: &Args) -> Result<Merged> {
 }
 
 fn scores(args: &Args) -> Result<Merged> {
-    let outputs = Outputs {
-        json: args.json.clone(),
-        csv: args.csv.clone(),
-        quiet: args.quiet,
-        ..Outputs::default()
-    };
-    let console = outputs.console()?;
+    let console = args.outputs.console(&[])?;
     if args.output.is_some() {
-        let told = "scores go to --json and --csv; --output is for manifests (.jsonl)";
+        let told =
+            "scores go to --json, --csv, --xlsx and so on; --output is for manifests (.jsonl)";
         return Err(Usage::of(anyhow::anyhow!(told)));
     }
-    let report = union(&args.files).map_err(Usage::of)?;
-    outputs.write(&report, console)?;
+    let mut report = union(&args.files).map_err(Usage::of)?;
+    let methods: Vec<&str> = report.methods.iter().map(|method| method.name.as_str()).collect();
+    let known: HashSet<&str> = report.pairs.iter().map(|pair| pair.name.as_str()).collect();
+    let plan = args.outputs.analysis.plan(&methods, &known, false)?;
+    args.outputs.write(&mut report, &plan, console)?;
     let pairs: BTreeSet<String> = report.pairs.iter().map(|pair| pair.name.clone()).collect();
     console.say(format_args!("{} pairs in {} files", pairs.len(), args.files.len()));
     Ok((pairs, report.problems().iter().map(ToString::to_string).collect()))

@@ -51,8 +51,11 @@
       output.textContent = $("shown").value + " " + output.dataset.all.split(" ")[at];
     }
   };
-  $("shown").addEventListener("change", shown);
-  shown();
+  // Scores that were read from files come without pictures.
+  if ($("shown")) {
+    $("shown").addEventListener("change", shown);
+    shown();
+  }
 
   // The reference lies over the result, and what they share blends to black.
   const hide = (view) => {
@@ -79,5 +82,5 @@
     view.addEventListener("focus", () => show(view));
     view.addEventListener("blur", () => hide(view));
   }
-  $("options").addEventListener("submit", (event) => event.preventDefault());
+  $("options")?.addEventListener("submit", (event) => event.preventDefault());
 }

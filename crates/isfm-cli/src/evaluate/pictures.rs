@@ -1,6 +1,8 @@
 //! Pictures small enough to be part of a page.
 
 use anyhow::Result;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{ColorType, DynamicImage};
@@ -46,35 +48,5 @@ pub fn data_uri(image: &DynamicImage, budget: usize) -> Result<String> {
             }
         }
     }
-    Ok(format!("data:image/jpeg;base64,{}", base64(&jpeg)))
-}
-
-/// RFC 4648.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let three = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
-        let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
-        for letter in 0..4 {
-            let filled = letter <= chunk.len();
-            let place = (bits >> (18 - 6 * letter) & 63) as usize;
-            out.push(if filled { LETTERS[place] as char } else { '=' });
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_the_standards() {
-        let cases =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        for (plain, coded) in cases {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
+    Ok(format!("data:image/jpeg;base64,{}", STANDARD.encode(&jpeg)))
 }

@@ -1,5 +1,6 @@
 //! Scores of all pairs and methods, and what follows from them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -7,6 +8,7 @@ use image::{DynamicImage, GrayImage};
 use isfm::Side;
 use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
 
+use super::certainty::{Comparison, Intervals};
 use super::inputs::{self, Source, luminance};
 use super::pictures;
 use isfm_files::pairs::Pair;
@@ -89,24 +91,30 @@ fn score_methods(
     let sources = [embed(&visible_image)?, embed(&infrared_image)?];
     drop((visible_image, infrared_image));
     let methods = methods.iter().map(|source| {
-        let fused_image = match source {
-            Source::File(path) => inputs::read(path, Side::Visible)?,
-            Source::Made(baseline) => baseline.fuse(&visible, &infrared).into(),
-            Source::Missing(folder) => bail!("no result in {}", folder.display()),
-            Source::Ambiguous(paths) => {
-                let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-                bail!("which of these is the result: {}?", names.join(", "))
-            }
-        };
+        let fused_image = result(source, &visible, &infrared)?;
         let fused = luminance(&fused_image);
-        let f = fused.dimensions();
-        ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
         let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
         let scores = Scores::evaluate_only(&triple, metrics);
         Ok(Scored { scores, picture: embed(&fused_image)? })
     });
     let methods = methods.map(|m: Result<Scored>| m.map_err(|e| format!("{e:#}"))).collect();
     Ok(Outcome { size: v, sources, methods })
+}
+
+/// A method's picture for a pair of these luminances, of their size.
+pub fn result(source: &Source, visible: &GrayImage, infrared: &GrayImage) -> Result<DynamicImage> {
+    let image = match source {
+        Source::File(path) => inputs::read(path, Side::Visible)?,
+        Source::Made(baseline) => baseline.fuse(visible, infrared).into(),
+        Source::Missing(folder) => bail!("no result in {}", folder.display()),
+        Source::Ambiguous(paths) => {
+            let names = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            bail!("which of these is the result: {}?", names.join(", "))
+        }
+    };
+    let (f, v) = ((image.width(), image.height()), visible.dimensions());
+    ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
+    Ok(image)
 }
 
 fn plane(grey: &GrayImage) -> Result<Plane<'_, u8>> {
@@ -146,12 +154,35 @@ pub struct Report {
     pub metrics: Vec<Metric>,
     /// Those of them that the average rank is over.
     pub ranked: Vec<Metric>,
+    /// Parts of the pairs, if asked for.
+    pub subsets: Vec<Subset>,
+    /// How sure the means are, if asked for.
+    pub intervals: Option<Intervals>,
+    /// How sure the differences between methods are, if asked for.
+    pub comparison: Option<Comparison>,
+}
+
+/// Some of the pairs.
+#[derive(Debug)]
+pub struct Subset {
+    /// As given.
+    pub name: String,
+    /// The same methods and metrics on these pairs, without pictures.
+    pub report: Report,
 }
 
 impl Report {
     /// Means and ranks of the methods of these names.
     pub fn new(names: Vec<String>, pairs: Vec<PairReport>, metrics: Vec<Metric>) -> Self {
-        let mut report = Report { methods: Vec::new(), pairs, metrics, ranked: Vec::new() };
+        let mut report = Report {
+            methods: Vec::new(),
+            pairs,
+            metrics,
+            ranked: Vec::new(),
+            subsets: Vec::new(),
+            intervals: None,
+            comparison: None,
+        };
         for (at, name) in names.into_iter().enumerate() {
             let scores: Vec<Scores> = report.scores(at).map(|(_, scores)| *scores).collect();
             let mean = Scores::mean(&scores);
@@ -160,6 +191,41 @@ impl Report {
         }
         report.rank();
         report
+    }
+
+    /// The same of these pairs alone, without pictures.
+    pub fn of_pairs(&self, names: &HashSet<String>) -> Self {
+        let bare = |pair: &PairReport| {
+            let outcome = pair.outcome.as_ref().map(|outcome| Outcome {
+                size: outcome.size,
+                sources: Default::default(),
+                methods: outcome
+                    .methods
+                    .iter()
+                    .map(|method| {
+                        let scores = method.as_ref().map(|scored| scored.scores);
+                        scores
+                            .map(|scores| Scored { scores, picture: String::new() })
+                            .map_err(Clone::clone)
+                    })
+                    .collect(),
+            });
+            PairReport { name: pair.name.clone(), outcome: outcome.map_err(Clone::clone) }
+        };
+        let pairs = self.pairs.iter().filter(|pair| names.contains(&pair.name)).map(bare).collect();
+        let methods = self.methods.iter().map(|method| method.name.clone()).collect();
+        Self::new(methods, pairs, self.metrics.clone())
+    }
+
+    /// The mean of a method by a metric.
+    pub fn mean(&self, method: usize, metric: Metric) -> Option<f64> {
+        self.methods[method].mean.as_ref()?.get(metric).filter(|mean| !mean.is_nan())
+    }
+
+    /// All pairs, under no name, and the subsets.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, &Report)> {
+        let subsets = self.subsets.iter().map(|subset| (subset.name.as_str(), &subset.report));
+        std::iter::once(("", self)).chain(subsets)
     }
 
     /// The pairs whose own pictures are sound.

@@ -1,5 +1,8 @@
-//! The table of means, as text.
+//! The tables, as text.
 
+use std::cmp::Ordering;
+
+use super::certainty::Test;
 use super::report::{Mark, MethodReport, Report};
 
 /// Columns of a terminal that lines are kept within; a wider table goes on below.
@@ -23,15 +26,35 @@ pub fn rank(value: Option<f64>) -> String {
 /// A header and a cell for each method.
 type Column = Vec<String>;
 
-/// Methods down, metrics across.
+/// Methods down, metrics across; then what else was asked for.
 pub fn text(report: &Report) -> String {
+    let mut out = means(report);
+    out += "¹ best, ² second best";
+    out += &ranked(report, "; ");
+    out.push('\n');
+    for (name, part) in report.parts().skip(1) {
+        out += &format!("\n{name}: {} pairs\n{}", part.scored(), means(part));
+        if part.ranked != report.ranked {
+            out += &format!("{}\n", ranked(part, ""));
+        }
+    }
+    out + &intervals(report) + &comparison(report)
+}
+
+fn ranked(report: &Report, before: &str) -> String {
+    let ranked: Vec<_> = report.ranked.iter().map(|m| m.name()).collect();
+    if ranked.is_empty() {
+        return String::new();
+    }
+    format!("{before}average rank over {}", ranked.join(", "))
+}
+
+fn means(report: &Report) -> String {
     let column = |head: &str, marks: Vec<Option<Mark>>, cell: &dyn Fn(&MethodReport) -> String| {
         let cells = report.methods.iter().map(cell).zip(marks);
         let cells = cells.map(|(cell, mark)| format!("{cell}{}", sign(mark)));
         std::iter::once(format!("{head} ")).chain(cells).collect::<Column>()
     };
-    let names = report.methods.iter().map(|m| m.name.clone());
-    let names: Column = std::iter::once(String::new()).chain(names).collect();
     let images = report.methods.iter().map(|m| m.images.to_string());
     let mut columns = vec![std::iter::once("images".to_owned()).chain(images).collect()];
     for &metric in &report.metrics {
@@ -39,10 +62,69 @@ pub fn text(report: &Report) -> String {
         columns.push(column(metric.name(), report.marks(metric), &value));
     }
     columns.push(column("Avg. rank", report.rank_marks(), &|m| rank(m.average_rank)));
+    blocks(report, &columns)
+}
 
+fn intervals(report: &Report) -> String {
+    let Some(intervals) = &report.intervals else { return String::new() };
+    let (level, resamples) = (intervals.level, intervals.resamples);
+    let columns: Vec<Column> = (0..report.metrics.len())
+        .map(|at| {
+            let cells = intervals.bounds.iter().map(|bounds| interval(bounds[at]));
+            std::iter::once(report.metrics[at].name().to_owned()).chain(cells).collect()
+        })
+        .collect();
+    format!(
+        "\n{level} % intervals of the means (bootstrap over pictures, {resamples} times)\n{}",
+        blocks(report, &columns).trim_end_matches('\n')
+    ) + "\n"
+}
+
+/// From … to.
+pub fn interval(bounds: Option<[f64; 2]>) -> String {
+    bounds.map_or("–".to_owned(), |[from, to]| {
+        format!("{}…{}", number(Some(from)), number(Some(to)))
+    })
+}
+
+fn comparison(report: &Report) -> String {
+    let Some(comparison) = &report.comparison else { return String::new() };
+    let columns: Vec<Column> = (0..report.metrics.len())
+        .map(|at| {
+            let cells = comparison.tests.iter().map(|tests| p_value(tests[at]));
+            std::iter::once(report.metrics[at].name().to_owned()).chain(cells).collect()
+        })
+        .collect();
+    let against = &report.methods[comparison.against].name;
+    format!(
+        "\np of the difference to {against} (Wilcoxon's signed-rank test over pictures, Holm's \
+         correction)\n{}+ better, - worse than {against} on more, or larger, differences\n",
+        blocks(report, &columns)
+    )
+}
+
+/// The corrected p, and on which side.
+pub fn p_value(test: Option<Test>) -> String {
+    let Some(test) = test else { return "– ".to_owned() };
+    let p = match test.adjusted {
+        p if p < 0.0001 => "<0.0001".to_owned(),
+        p => format!("{p:.4}"),
+    };
+    let side = match test.better.total_cmp(&test.worse) {
+        Ordering::Greater => '+',
+        Ordering::Less => '-',
+        Ordering::Equal => ' ',
+    };
+    format!("{p}{side}")
+}
+
+/// Columns beside the methods' names, as many as there is room for, the others below.
+fn blocks(report: &Report, columns: &[Column]) -> String {
+    let names = report.methods.iter().map(|m| m.name.clone());
+    let names: Column = std::iter::once(String::new()).chain(names).collect();
     let mut out = String::new();
     let name_width = width(&names);
-    let mut rest = &columns[..];
+    let mut rest = columns;
     while !rest.is_empty() {
         let mut line = name_width;
         let fits = |c: &&Column| {
@@ -63,12 +145,6 @@ pub fn text(report: &Report) -> String {
         out.push('\n');
         rest = more;
     }
-    out += "¹ best, ² second best";
-    let ranked: Vec<_> = report.ranked.iter().map(|m| m.name()).collect();
-    if !ranked.is_empty() {
-        out += &format!("; average rank over {}", ranked.join(", "));
-    }
-    out.push('\n');
     out
 }
 

@@ -41,14 +41,15 @@ pub(crate) fn scene(k: u32, width: u32, height: u32) -> [DynamicImage; 4] {
     [visible.into(), infrared.into(), sharp.into(), flat.into()]
 }
 
-/// Folders `vi`, `ir`, `sharp` and `flat` with pictures called a, b, c, …
+/// Folders `vi`, `ir`, `sharp` and `flat` with pictures called a, b, c, … z, p26, p27, …
 pub(crate) fn set(folder: &Path, pairs: u32, (width, height): (u32, u32)) -> [PathBuf; 4] {
     let folders = ["vi", "ir", "sharp", "flat"].map(|name| folder.join(name));
     for folder in &folders {
         std::fs::create_dir(folder).unwrap();
     }
     for k in 0..pairs {
-        let name = char::from(b'a' + k as u8);
+        let letter = || char::from(b'a' + k as u8).to_string();
+        let name = if k < 26 { letter() } else { format!("p{k}") };
         for (at, (folder, image)) in folders.iter().zip(scene(k, width, height)).enumerate() {
             // Names as the programs that made them save them.
             let file = match at {

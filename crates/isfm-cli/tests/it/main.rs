@@ -1,8 +1,11 @@
 //! The programs, from their arguments to the files they write.
 
+mod certainty;
 mod common;
 mod evaluate;
+mod figures;
 mod fuse;
+mod outputs;
 mod program;
 mod shares;
 

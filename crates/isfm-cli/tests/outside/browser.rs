@@ -55,23 +55,28 @@ fn browse(browser: &Path, folder: &Path, options: &[&str], file: &Path) -> Strin
     std::fs::read_to_string(printed).unwrap()
 }
 
+const PAIRS: u32 = 50;
+const METHODS: usize = 12;
+
 pub(crate) fn the_page_works_in_a_browser() -> Outcome {
     let browser = browser().ok_or_else(|| format!("none of {BROWSERS:?} is installed"))?;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    set(folder, 5, (120, 90));
+    set(folder, PAIRS, (120, 90));
     std::fs::remove_file(folder.join("flat/d.bmp")).unwrap();
-    let args = [
-        "--visible=@/vi",
-        "--infrared=@/ir",
-        "--fused=Sharp=@/sharp",
-        "--fused=<b>A 'long' name & more=@/flat",
-        "--baseline=average,max",
-        "--html=@/page.html",
-    ];
+    std::fs::write(folder.join("day.txt"), "a\nb\n").unwrap();
+    let mut args = vec!["--visible=@/vi".to_owned(), "--infrared=@/ir".to_owned()];
+    args.push("--fused=<b>A 'long' name & \"more\"=@/flat".to_owned());
+    // Besides it and Max.
+    args.extend((2..METHODS).map(|at| format!("--fused=M{at:02}=@/sharp")));
+    let more =
+        ["--baseline=max", "--html=@/page.html", "--intervals", "--resamples=200", "--quiet"];
+    args.extend(more.map(str::to_owned));
+    args.extend(["--against", "--subset=<i>day=@/day.txt"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(evaluate(folder, &args).unwrap().len(), 1);
     let html = std::fs::read_to_string(folder.join("page.html")).unwrap();
-    for address in ["http:", "https:", "src='/", "url("] {
+    for address in ["http:", "https:", "src=\"/", "src='/", "url("] {
         assert!(!html.contains(address), "the page asks for {address}");
     }
 
@@ -103,12 +108,13 @@ pub(crate) fn the_page_works_in_a_browser() -> Outcome {
             assert_eq!(seen["inner"], width, "{name}");
             // Nothing makes the page itself scroll sideways.
             assert!(seen["scroll"].as_u64().unwrap() <= width, "{name}");
-            // Five pairs of two sources and four results, one of which is missing.
-            assert_eq!((&seen["pictures"], &seen["drawn"]), (&json!(29), &json!(29)), "{name}");
+            // Two sources and a result of each method, one of which is missing.
+            let pictures = json!(PAIRS as usize * (2 + METHODS) - 1);
+            assert_eq!((&seen["pictures"], &seen["drawn"]), (&pictures, &pictures), "{name}");
             assert_eq!(seen["missing"], 1, "{name}");
-            // Every column of both tables, in both directions.
+            // Every column of the tables of means, of the subset's, of p and of values, in both directions.
             let heads = seen["heads"].as_u64().unwrap();
-            assert_eq!(heads, 3 + 2 + 2 * DEFAULT as u64, "{name}");
+            assert_eq!(heads, 3 + 3 + 1 + 2 + 4 * DEFAULT as u64, "{name}");
             assert_eq!(seen["sorted"], 2 * heads, "{name}");
             assert_eq!(seen["plots"], DEFAULT, "{name}");
             assert_eq!(seen["theme"], system, "{name}");
