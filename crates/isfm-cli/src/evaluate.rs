@@ -20,9 +20,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
-use isfm_metrics::Metric;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use isfm_metrics::{Convention, Metric};
 use rayon::prelude::*;
 
 use crate::options::threads;
@@ -88,6 +89,11 @@ pub struct Args {
     /// EN,SD,SF,AG,MI,SCD,VIF,Qabf,SSIM,CC,MSE,PSNR]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metrics)]
     pub metrics: Vec<&'static [Metric]>,
+    /// Whose definitions to follow, so that numbers compare with those that its users print: logarithms,
+    /// windows, grey levels to 1 or 255, sums or means, borders. docs/metrics.md has them side by side.
+    /// Any other than released shows that program's metrics unless --metrics says which
+    #[arg(long, value_name = "NAME", default_value = "released", value_parser = convention())]
+    pub convention: Convention,
     /// Threads to use, at most as many as the machine has; all by default
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
@@ -220,13 +226,33 @@ fn metrics(name: &str) -> std::result::Result<&'static [Metric], String> {
 
 impl Args {
     /// The metrics asked for, in the order of the tables.
-    fn chosen(&self) -> Vec<Metric> {
+    ///
+    /// # Errors
+    /// [`Usage`], if the convention has one of them not.
+    fn chosen(&self) -> Result<Vec<Metric>> {
+        let known = self.convention.metrics();
         if self.metrics.is_empty() {
-            return Metric::ALL[..DEFAULT].to_vec();
+            let released = self.convention == Convention::Released;
+            return Ok(if released { &known[..DEFAULT] } else { known }.to_vec());
         }
         let asked = |metric: &Metric| self.metrics.iter().any(|m| m.contains(metric));
-        Metric::ALL.iter().copied().filter(asked).collect()
+        let chosen: Vec<Metric> = known.iter().copied().filter(asked).collect();
+        for metric in self.metrics.iter().filter(|m| m.len() == 1).flat_map(|m| m.iter()) {
+            if !chosen.contains(metric) {
+                let names: Vec<_> = known.iter().map(|metric| metric.name()).collect();
+                let name = self.convention;
+                let told = anyhow!("{name} has no {metric}; it has {}", names.join(", "));
+                return Err(Usage::of(told));
+            }
+        }
+        Ok(chosen)
     }
+}
+
+/// A convention by its name.
+fn convention() -> impl TypedValueParser<Value = Convention> {
+    PossibleValuesParser::new(Convention::ALL.iter().map(|convention| convention.name()))
+        .try_map(|name| name.parse::<Convention>())
 }
 
 fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
@@ -265,11 +291,11 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
     let start = Instant::now();
 
     let bar = console.bar(pairs.len(), "pairs");
-    let metrics = args.chosen();
+    let metrics = args.chosen()?;
     let shown = args.outputs.html.as_ref().map(|_| pictures::budget(pairs.len(), methods.len()));
     let scored = pairs.par_iter().enumerate().map(|(at, pair)| {
         let sources: Vec<&Source> = methods.iter().map(|m| &m.sources[at]).collect();
-        let scored = report::score(pair, &sources, &metrics, shown);
+        let scored = report::score(pair, &sources, &metrics, args.convention, shown);
         bar.inc(1);
         scored
     });
@@ -282,6 +308,7 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
     });
     let names = methods.iter().map(|m| m.name.clone()).collect();
     let mut report = Report::new(names, ambiguous.chain(scored).collect(), metrics);
+    report.convention = args.convention;
     args.outputs.write(&mut report, &plan, console)?;
     if let Some(figure) = figure {
         figure.write(console)?;

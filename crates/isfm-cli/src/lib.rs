@@ -46,9 +46,9 @@ pub enum Command {
     /// Train a network on pairs of pictures
     Train(Box<train::Args>),
     /// Turn weights into one self-contained safetensors file
-    Convert(convert::Args),
+    Convert(Box<convert::Args>),
     /// Put the manifests or the scores of shards together
-    Merge(merge::Args),
+    Merge(Box<merge::Args>),
     /// Write completions for a shell to standard output
     Completions(manual::Completions),
     /// Write the manual pages
@@ -74,7 +74,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Fuse(args) => end(fuse::run(&args), "failed"),
         Command::Evaluate(args) => end(evaluate::run(&args), "problems; everything else is scored"),
         Command::Train(args) => end(train::run(*args), ""),
-        Command::Convert(args) => end(convert::run(args), ""),
+        Command::Convert(args) => end(convert::run(*args), ""),
         Command::Merge(args) => {
             end(merge::run(&args), "failed in one of the shards or are in none")
         }

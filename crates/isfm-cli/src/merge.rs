@@ -153,6 +153,13 @@ fn union(files: &[PathBuf]) -> Result<Report> {
                 names.join(", "),
                 known.join(", ")
             ),
+            Some((_, other)) if other.convention != report.convention => bail!(
+                "{} is by the convention {}, {} by {}",
+                path.display(),
+                report.convention,
+                files[0].display(),
+                other.convention
+            ),
             Some(_) => {}
             None => first = Some((names, report)),
         }
@@ -173,7 +180,9 @@ fn union(files: &[PathBuf]) -> Result<Report> {
     }
     let (names, first) = first.context("no file")?;
     let pairs = pairs.into_values().map(|(pair, _)| pair).collect();
-    Ok(Report::new(names, pairs, first.metrics))
+    let mut report = Report::new(names, pairs, first.metrics);
+    report.convention = first.convention;
+    Ok(report)
 }
 
 /// Which shards' manifests are not among the files, by names such as `a.2-of-3.jsonl`.

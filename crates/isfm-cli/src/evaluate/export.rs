@@ -43,6 +43,7 @@ pub fn json(report: &Report) -> String {
         .map(|p| json!({ "image": p.pair, "method": p.method, "problem": p.why }))
         .collect();
     let mut whole = json!({
+        "convention": report.convention.name(),
         "metrics": metrics,
         "methods": methods,
         "images": images,

@@ -1,6 +1,6 @@
 //! The table of means for a paper.
 
-use isfm_metrics::{Direction, Metric};
+use isfm_metrics::{Convention, Direction, Metric};
 
 use super::report::{Mark, Report};
 
@@ -12,6 +12,9 @@ pub fn table(report: &Report) -> String {
         "% Needs \\usepackage{booktabs} in the preamble. Best bold, second underlined.\n\
          % A table too wide for a column: \\resizebox{\\linewidth}{!}{\\input{...}} of graphicx.\n",
     );
+    if report.convention != Convention::Released {
+        out += &format!("% Values as {} defines them.\n", report.convention);
+    }
     for (at, (name, part)) in report.parts().enumerate() {
         if at > 0 {
             out += "\n\\par\\bigskip\n";

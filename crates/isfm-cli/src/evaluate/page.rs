@@ -1,6 +1,6 @@
 //! A page to look at the scores and the pictures: one file, no network.
 
-use isfm_metrics::{Direction, Metric};
+use isfm_metrics::{Convention, Direction, Metric};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plot;
@@ -146,6 +146,9 @@ fn means(report: &Report) -> Markup {
 fn ranked(report: &Report) -> Markup {
     let ranked: Vec<_> = report.ranked.iter().map(|m| m.name()).collect();
     html! {
+        @if report.convention != Convention::Released {
+            "Values as " (report.convention) " defines them. "
+        }
         @if !ranked.is_empty() { "Avg. rank is the mean place over " (ranked.join(", ")) ". " }
     }
 }

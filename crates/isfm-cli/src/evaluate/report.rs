@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result, bail, ensure};
 use image::{DynamicImage, GrayImage};
 use isfm::Side;
-use isfm_metrics::{Direction, Metric, Plane, Scores, Triple, average_rank};
+use isfm_metrics::{Convention, Direction, Metric, Plane, Scores, Triple, average_rank};
 
 use super::certainty::{Comparison, Intervals};
 use super::inputs::{self, Source, luminance};
@@ -67,9 +67,11 @@ pub fn score(
     pair: &Pair,
     methods: &[&Source],
     metrics: &[Metric],
+    convention: Convention,
     shown: Option<usize>,
 ) -> PairReport {
-    let outcome = score_methods(pair, methods, metrics, shown).map_err(|e| format!("{e:#}"));
+    let outcome =
+        score_methods(pair, methods, metrics, convention, shown).map_err(|e| format!("{e:#}"));
     PairReport { name: pair.name.clone(), outcome }
 }
 
@@ -77,6 +79,7 @@ fn score_methods(
     pair: &Pair,
     methods: &[&Source],
     metrics: &[Metric],
+    convention: Convention,
     shown: Option<usize>,
 ) -> Result<Outcome> {
     let embed = |image: &DynamicImage| match shown {
@@ -94,7 +97,7 @@ fn score_methods(
         let fused_image = result(source, &visible, &infrared)?;
         let fused = luminance(&fused_image);
         let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
-        let scores = Scores::evaluate_only(&triple, metrics);
+        let scores = Scores::evaluate_as(&triple, metrics, convention);
         Ok(Scored { scores, picture: embed(&fused_image)? })
     });
     let methods = methods.map(|m: Result<Scored>| m.map_err(|e| format!("{e:#}"))).collect();
@@ -154,6 +157,8 @@ pub struct Report {
     pub metrics: Vec<Metric>,
     /// Those of them that the average rank is over.
     pub ranked: Vec<Metric>,
+    /// Whose definitions the values follow.
+    pub convention: Convention,
     /// Parts of the pairs, if asked for.
     pub subsets: Vec<Subset>,
     /// How sure the means are, if asked for.
@@ -179,6 +184,7 @@ impl Report {
             pairs,
             metrics,
             ranked: Vec::new(),
+            convention: Convention::Released,
             subsets: Vec::new(),
             intervals: None,
             comparison: None,

@@ -14,6 +14,8 @@ struct Stored {
     methods: Vec<Named>,
     images: Vec<Image>,
     problems: Vec<Problem>,
+    #[serde(default)]
+    convention: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,5 +99,9 @@ pub fn read(json: &str) -> Result<Report> {
     for ((name, _), problem) in problems {
         pairs.push(PairReport { name, outcome: Err(problem) });
     }
-    Ok(Report::new(names, pairs, metrics))
+    let mut report = Report::new(names, pairs, metrics);
+    if let Some(name) = stored.convention {
+        report.convention = name.parse()?;
+    }
+    Ok(report)
 }

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use isfm_metrics::Convention;
+
 use super::certainty::Test;
 use super::report::{Mark, MethodReport, Report};
 
@@ -31,6 +33,9 @@ pub fn text(report: &Report) -> String {
     let mut out = means(report);
     out += "¹ best, ² second best";
     out += &ranked(report, "; ");
+    if report.convention != Convention::Released {
+        out += &format!("; values as {} defines them", report.convention);
+    }
     out.push('\n');
     for (name, part) in report.parts().skip(1) {
         out += &format!("\n{name}: {} pairs\n{}", part.scored(), means(part));

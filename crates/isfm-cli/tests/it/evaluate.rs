@@ -7,7 +7,7 @@ use image::{DynamicImage, GrayImage};
 use isfm::Side;
 use isfm_cli::evaluate::{Args, inputs, laplacian, pictures, report, table};
 use isfm_files::Pairing;
-use isfm_metrics::{Metric, Plane, Scores, Triple};
+use isfm_metrics::{Convention, Metric, Plane, Scores, Triple};
 use report::Report;
 use serde_json::Value;
 
@@ -362,7 +362,7 @@ fn marks_and_table() {
         inputs::methods(&Args::try_parse_from(args).unwrap(), &found.pairs, false).unwrap();
     let score = |(at, pair)| {
         let sources: Vec<_> = methods.iter().map(|m| &m.sources[at]).collect();
-        report::score(pair, &sources, Metric::ALL, None)
+        report::score(pair, &sources, Metric::ALL, Convention::Released, None)
     };
     let pairs = found.pairs.iter().enumerate().map(score).collect();
     let names = methods.iter().map(|m| m.name.clone()).collect();
@@ -432,4 +432,40 @@ fn pictures_keep_to_their_budget() {
     }
     // 50 pairs × 5 methods, all pictures as large as they may be, stay under 20 MB.
     assert!(50 * 7 * (pictures::budget(50, 5) * 4 / 3 + 100) < 19_500_000);
+}
+
+/// Values by another program's definitions, in the crate's own numbers, and said everywhere.
+#[test]
+fn conventions() {
+    let folder = tempfile::tempdir().unwrap();
+    set(folder.path(), 2, (61, 47));
+    let pair = ["--visible=@/vi", "--infrared=@/ir", "--fused=Sharp=@/sharp", "--quiet"];
+    for convention in Convention::ALL {
+        let named = format!("--convention={convention}");
+        let files = ["--json=@/c.json", "--latex=@/c.tex", "--html=@/c.html"];
+        let args = [&pair, &[named.as_str()][..], &files].concat();
+        assert_eq!(evaluate(folder.path(), &args).unwrap(), []);
+        let json = json(&folder.path().join("c.json"));
+        assert_eq!(json["convention"], convention.name());
+        let grey = scene(1, 61, 47).map(|image| inputs::luminance(&image));
+        let [v, i, f, _] = grey.each_ref().map(|grey| Plane::new(grey, 61, 47).unwrap());
+        let triple = Triple::new(v, i, f).unwrap();
+        let want = Scores::evaluate_as(&triple, convention.metrics(), *convention);
+        let got = json["images"][1]["scores"]["Sharp"].as_object().unwrap();
+        assert!(got.len() >= 12, "{convention}: {got:?}");
+        for (name, value) in got {
+            let metric = *Metric::ALL.iter().find(|metric| metric.name() == name).unwrap();
+            assert_eq!(value.as_f64(), want.get(metric), "{convention}: {name}");
+        }
+        for file in ["c.tex", "c.html"] {
+            let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+            let said = text.contains(&format!("alues as {convention} defines"));
+            assert_eq!(said, *convention != Convention::Released, "{convention}: {file}");
+        }
+    }
+    let told = crate::fault(evaluate(
+        folder.path(),
+        &[&pair[..], &["--convention=cddfuse", "--metrics=Qcb"]].concat(),
+    ));
+    assert!(told.contains("cddfuse has no Qcb"), "{told}");
 }
