@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod certainty;
+pub mod detect;
 mod export;
 pub mod figure;
 pub mod inputs;
@@ -11,8 +12,10 @@ mod page;
 pub mod pictures;
 mod plot;
 pub mod report;
+pub mod segment;
 pub mod stored;
 pub mod table;
+pub mod tasks;
 pub mod workbook;
 
 use std::collections::HashSet;
@@ -21,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand};
 use isfm_metrics::{Convention, Metric};
 use rayon::prelude::*;
 
@@ -50,6 +53,8 @@ use report::{PairReport, Problem, Report};
 #[derive(Parser, Debug)]
 #[command(
     name = "evaluate",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Examples:\n  \
         isfm evaluate --visible vi --infrared ir --fused ISFM=fused --baseline average,max,laplacian\n  \
         isfm evaluate --visible vi --infrared ir --methods results --html scores.html\n  \
@@ -59,6 +64,9 @@ use report::{PairReport, Problem, Report};
           --figure-file figure.svg --figure-file figure.png"
 )]
 pub struct Args {
+    /// Scores of what others make of the pictures, instead of the pictures' own.
+    #[command(subcommand)]
+    pub task: Option<Task>,
     /// The pairs.
     #[command(flatten)]
     pub pairs: PairArgs,
@@ -97,6 +105,15 @@ pub struct Args {
     /// Threads to use, at most as many as the machine has; all by default
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
+}
+
+/// What a fused picture is judged by, if not by itself.
+#[derive(Subcommand, Debug)]
+pub enum Task {
+    /// Score the boxes that a detector found in each method's pictures (COCO, YOLO)
+    Detect(detect::Args),
+    /// Score the labels that a segmentation network gave each method's pictures (PNG)
+    Segment(segment::Args),
 }
 
 /// What becomes of the scores.
@@ -266,6 +283,11 @@ fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
 
 /// Does what the arguments ask. What could not be scored is returned, the rest is done.
 pub fn run(args: &Args) -> Result<Vec<Problem>> {
+    match &args.task {
+        Some(Task::Detect(args)) => return detect::run(args),
+        Some(Task::Segment(args)) => return segment::run(args),
+        None => {}
+    }
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(threads) = args.threads {
         pool = pool.num_threads(threads);

@@ -33,7 +33,9 @@
 //! - **mAP@.50** is the mean of AP at IoU .50 over the classes that occur in the ground truth,
 //!   **mAP@.50:.95** over the ten thresholds .50, .55 … .95 too.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+
+use rayon::prelude::*;
 
 use crate::{Error, Result};
 
@@ -232,72 +234,137 @@ pub fn evaluate(
         return Err(Error::DetectionScore { index });
     }
 
-    let mut scenes = BTreeMap::<(usize, usize), (Vec<&GroundTruth>, Vec<&Detection>)>::new();
-    for object in truth {
-        scenes.entry((object.class, object.image)).or_default().0.push(object);
-    }
-    for detection in found {
-        scenes.entry((detection.class, detection.image)).or_default().1.push(detection);
-    }
+    let mut truth: Vec<&GroundTruth> = truth.iter().collect();
+    let mut found: Vec<&Detection> = found.iter().collect();
+    // Stable, so that equal scores keep the caller's order; crowds come after objects.
+    truth.sort_by_key(|t| (t.class, t.image, t.crowd));
+    found.sort_by(|a, b| {
+        (a.class, a.image).cmp(&(b.class, b.image)).then(falling(a.score, b.score))
+    });
+    let scenes = scenes(&truth, &found);
+    let fates: Vec<Vec<Fate>> = scenes
+        .par_iter()
+        .map(|scene| {
+            let counted = scene.found.len().min(*max_detections);
+            match_boxes(scene.truth, &scene.found[..counted], iou_thresholds)
+        })
+        .collect();
 
-    let mut classes: Vec<ClassScores> = Vec::new();
-    for ((class, _), (mut truth, mut found)) in scenes {
-        if classes.last().is_none_or(|last| last.class != class) {
-            let verdicts = vec![Vec::new(); iou_thresholds.len()];
-            classes.push(ClassScores { class, objects: 0, verdicts });
-        }
-        let Some(scores) = classes.last_mut() else { continue };
-        scores.objects += truth.iter().filter(|t| !t.crowd).count();
-        // Stable, so that equal scores keep the caller's order; crowds come after objects.
-        found.sort_by(|a, b| b.score.total_cmp(&a.score));
-        found.truncate(*max_detections);
-        truth.sort_by_key(|t| t.crowd);
-        for (threshold, verdicts) in iou_thresholds.iter().zip(&mut scores.verdicts) {
-            match_boxes(&truth, &found, *threshold, verdicts);
-        }
-    }
-    for verdicts in classes.iter_mut().flat_map(|c| &mut c.verdicts) {
-        verdicts.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut classes = Vec::new();
+    let mut rest = scenes.iter().zip(&fates).peekable();
+    while let Some(&(&Scene { class, .. }, _)) = rest.peek() {
+        let of_class = std::iter::from_fn(|| rest.next_if(|(scene, _)| scene.class == class));
+        classes.push(class_scores(class, of_class, iou_thresholds.len()));
     }
     Ok(DetectionScores { iou_thresholds: iou_thresholds.clone(), classes })
 }
 
-/// Gives each detection of one image and class a verdict. `truth` has the crowds last.
-fn match_boxes(
-    truth: &[&GroundTruth],
-    found: &[&Detection],
-    threshold: f64,
-    verdicts: &mut Vec<Verdict>,
-) {
-    let mut taken = vec![false; truth.len()];
+/// The order of scores that are numbers, highest first.
+fn falling(a: f64, b: f64) -> Ordering {
+    b.partial_cmp(&a).unwrap_or(Ordering::Equal)
+}
+
+/// What there is of one class in one image.
+struct Scene<'a> {
+    class: usize,
+    truth: &'a [&'a GroundTruth],
+    found: &'a [&'a Detection],
+}
+
+/// Both lists are in order of class, then of image, and so is what comes out.
+fn scenes<'a>(truth: &'a [&'a GroundTruth], found: &'a [&'a Detection]) -> Vec<Scene<'a>> {
+    let mut of_truth = truth.chunk_by(|a, b| (a.class, a.image) == (b.class, b.image)).peekable();
+    let mut of_found = found.chunk_by(|a, b| (a.class, a.image) == (b.class, b.image)).peekable();
+    let mut scenes = Vec::new();
+    loop {
+        let keys = [
+            of_truth.peek().map(|chunk| (chunk[0].class, chunk[0].image)),
+            of_found.peek().map(|chunk| (chunk[0].class, chunk[0].image)),
+        ];
+        let Some(next) = keys.into_iter().flatten().min() else { return scenes };
+        scenes.push(Scene {
+            class: next.0,
+            truth: of_truth.next_if(|_| keys[0] == Some(next)).unwrap_or_default(),
+            found: of_found.next_if(|_| keys[1] == Some(next)).unwrap_or_default(),
+        });
+    }
+}
+
+/// What became of a detection at an IoU threshold.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Right,
+    Wrong,
+    /// It lies in a region to ignore.
+    Ignored,
+}
+
+/// The fates of the detections of one image and class, those of the first detection at each threshold,
+/// then those of the second. `truth` has the crowds last.
+fn match_boxes(truth: &[&GroundTruth], found: &[&Detection], thresholds: &[f64]) -> Vec<Fate> {
+    // As in COCO's program: an IoU of 1 must pass a threshold of 1.
+    let least = |threshold: f64| threshold.min(1. - 1e-10);
+    let lowest = thresholds.first().map_or(1., |&t| least(t));
+    let mut taken = vec![false; thresholds.len() * truth.len()];
+    let mut fates = Vec::with_capacity(thresholds.len() * found.len());
+    let mut candidates: Vec<(usize, f64)> = Vec::new();
     for detection in found {
-        let mut best: Option<usize> = None;
-        // As in COCO's program: an IoU of 1 must pass a threshold of 1.
-        let mut best_overlap = threshold.min(1. - 1e-10);
-        for (at, object) in truth.iter().enumerate() {
-            if taken[at] && !object.crowd {
-                continue;
+        let overlap = |object: &GroundTruth| match object.crowd {
+            true => detection.bbox.covered_by(&object.bbox),
+            false => detection.bbox.iou(&object.bbox),
+        };
+        candidates.clear();
+        candidates.extend(truth.iter().map(|object| overlap(object)).enumerate());
+        candidates.retain(|&(_, overlap)| overlap >= lowest);
+        for (row, &threshold) in thresholds.iter().enumerate() {
+            let taken = &mut taken[row * truth.len()..][..truth.len()];
+            let mut best: Option<usize> = None;
+            let mut best_overlap = least(threshold);
+            for &(at, overlap) in &candidates {
+                let crowd = truth[at].crowd;
+                if taken[at] && !crowd {
+                    continue;
+                }
+                // An object, once matched, is never given up for a crowd.
+                if crowd && best.is_some_and(|b| !truth[b].crowd) {
+                    break;
+                }
+                // Of two equal ones the later: COCO's order, which its numbers depend on.
+                if overlap >= best_overlap {
+                    (best, best_overlap) = (Some(at), overlap);
+                }
             }
-            // An object, once matched, is never given up for a crowd.
-            if object.crowd && best.is_some_and(|b| !truth[b].crowd) {
-                break;
-            }
-            let overlap = match object.crowd {
-                true => detection.bbox.covered_by(&object.bbox),
-                false => detection.bbox.iou(&object.bbox),
-            };
-            // Of two equal ones the later: COCO's order, which its numbers depend on.
-            if overlap >= best_overlap {
-                (best, best_overlap) = (Some(at), overlap);
-            }
-        }
-        if let Some(at) = best {
-            taken[at] = true;
-        }
-        if best.is_none_or(|at| !truth[at].crowd) {
-            verdicts.push(Verdict { score: detection.score, right: best.is_some() });
+            fates.push(match best {
+                Some(at) => {
+                    taken[at] = true;
+                    if truth[at].crowd { Fate::Ignored } else { Fate::Right }
+                }
+                None => Fate::Wrong,
+            });
         }
     }
+    fates
+}
+
+/// Puts the images of a class together, given in order.
+fn class_scores<'a>(
+    class: usize,
+    scenes: impl Iterator<Item = (&'a Scene<'a>, &'a Vec<Fate>)>,
+    thresholds: usize,
+) -> ClassScores {
+    let mut objects = 0;
+    let mut detections = Vec::new();
+    for (scene, fates) in scenes {
+        objects += scene.truth.iter().filter(|t| !t.crowd).count();
+        let scores = scene.found.iter().map(|d| d.score);
+        detections.extend(scores.zip(fates.chunks_exact(thresholds)));
+    }
+    detections.sort_by(|a, b| falling(a.0, b.0));
+    let verdicts = (0..thresholds).map(|at| {
+        let counted = detections.iter().filter(|(_, fates)| fates[at] != Fate::Ignored);
+        counted.map(|&(score, fates)| Verdict { score, right: fates[at] == Fate::Right }).collect()
+    });
+    ClassScores { class, objects, verdicts: verdicts.collect() }
 }
 
 impl ClassScores {
@@ -403,6 +470,32 @@ impl DetectionScores {
     /// As [`DetectionScores::counts`].
     pub fn class_counts(&self, class: usize, iou: f64, min_score: f64) -> Result<Counts> {
         self.counts_of(self.classes.iter().filter(|c| c.class == class), iou, min_score)
+    }
+
+    /// The lowest score to count with which F1 over all classes is highest, of several such the highest
+    /// one, and the counts it gives; none without detections that count.
+    ///
+    /// # Errors
+    /// If the threshold is none of [`DetectionScores::iou_thresholds`].
+    pub fn best_f1(&self, iou: f64) -> Result<Option<(f64, Counts)>> {
+        let at = self.threshold(iou)?;
+        let mut verdicts: Vec<Verdict> =
+            self.classes.iter().flat_map(|c| &c.verdicts[at]).copied().collect();
+        verdicts.sort_by(|a, b| falling(a.score, b.score));
+        let false_negatives = self.classes.iter().map(|c| c.objects).sum();
+        let mut counts = Counts { false_negatives, ..Counts::default() };
+        let mut best: Option<(f64, Counts)> = None;
+        // Those of one score count or do not count together.
+        for equal in verdicts.chunk_by(|a, b| a.score == b.score) {
+            let right = equal.iter().filter(|v| v.right).count();
+            counts.true_positives += right;
+            counts.false_negatives -= right;
+            counts.false_positives += equal.len() - right;
+            if best.is_none_or(|(_, best)| counts.f1() > best.f1()) {
+                best = Some((equal[0].score, counts));
+            }
+        }
+        Ok(best)
     }
 
     fn counts_of<'a>(

@@ -81,6 +81,24 @@ impl ConfusionMatrix {
         Ok(())
     }
 
+    /// Makes room for the classes up to `classes` − 1, if there are fewer; those that are there keep their
+    /// counts.
+    ///
+    /// # Errors
+    /// If that is more than 65 536 classes.
+    pub fn widen(&mut self, classes: usize) -> Result<()> {
+        if classes <= self.classes {
+            return Ok(());
+        }
+        let mut wide = Self::new(classes)?;
+        let rows = self.counts.chunks_exact(self.classes);
+        for (row, own) in wide.counts.chunks_exact_mut(classes).zip(rows) {
+            row[..self.classes].copy_from_slice(own);
+        }
+        (self.classes, self.counts) = (classes, wide.counts);
+        Ok(())
+    }
+
     /// Adds another matrix, of images that were counted elsewhere.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod fuse;
 mod outputs;
 mod program;
 mod shares;
+mod tasks;
 
 /// What the user is told when nothing could be done, which is no cause twice.
 fn fault<T>(result: anyhow::Result<T>) -> String {

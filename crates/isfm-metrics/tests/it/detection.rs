@@ -261,3 +261,35 @@ proptest! {
         prop_assert_eq!((scores.map(), scores.average_recall()), (want, want));
     }
 }
+
+/// At .9 one of two objects is found (F1 2/3), at .8 a false positive comes (1/2), at .5 two detections of
+/// one score, one of them right (4/6); .9 and .5 give the same, and the higher is taken.
+#[test]
+fn the_best_f1_is_of_scores_not_of_detections() {
+    let truth = [object(0, 0, square(0., 0.)), object(0, 1, square(50., 0.))];
+    let at = |class, x, score| Detection { image: 0, class, bbox: square(x, 0.), score };
+    let found = [at(0, 0., 0.9), at(0, 90., 0.8), at(1, 50., 0.5), at(1, 90., 0.5)];
+    let best = |truth: &[GroundTruth], found: &[Detection]| {
+        evaluate(truth, found, &Options::default()).unwrap().best_f1(0.5).unwrap()
+    };
+    let counts = |true_positives, false_positives, false_negatives| Counts {
+        true_positives,
+        false_positives,
+        false_negatives,
+    };
+    assert_eq!(best(&truth, &found), Some((0.9, counts(1, 0, 1))));
+    assert_eq!(best(&truth, &found[1..3]), Some((0.5, counts(1, 1, 1))));
+    assert_eq!(best(&truth, &[]), None);
+    assert_eq!(best(&[], &found[..1]), Some((0.9, counts(0, 1, 0))));
+    let scores = evaluate(&truth, &found, &Options::default()).unwrap();
+    assert!(scores.best_f1(0.51).is_err());
+}
+
+/// The scores 0 and −0 are equal, so their detections keep the order given.
+#[test]
+fn zeros_are_equal() {
+    let truth = [object(0, 0, square(0., 0.))];
+    let at = |x, score| Detection { image: 0, class: 0, bbox: square(x, 0.), score };
+    let right_first = evaluate(&truth, &[at(0., -0.), at(50., 0.)], &Options::default()).unwrap();
+    assert_eq!(right_first.map(), Some(1.));
+}

@@ -111,3 +111,17 @@ proptest! {
         prop_assert_eq!((perfect.mean_iou(), perfect.accuracy()), (want, want));
     }
 }
+
+#[test]
+fn room_for_more_classes() {
+    let mut matrix = ConfusionMatrix::new(2).unwrap().ignoring(9);
+    matrix.add(&[0u8, 1, 1, 9], &[0, 1, 0, 0]).unwrap();
+    let mut whole = ConfusionMatrix::new(4).unwrap().ignoring(9);
+    whole.add(&[0u8, 1, 1, 9], &[0, 1, 0, 0]).unwrap();
+    matrix.widen(1).unwrap();
+    assert_eq!(matrix.classes(), 2);
+    matrix.widen(4).unwrap();
+    assert_eq!(matrix, whole);
+    assert!(matrix.widen(65537).is_err());
+    assert_eq!(matrix, whole);
+}
