@@ -1,6 +1,6 @@
 use crate::edges::{Border, Edge, Measure, Row, Sigmoid, kept, sums};
 use crate::math::arctan_of_ratio;
-use crate::plane::Grids;
+use crate::plane::{Grid, Grids};
 use crate::simd::sum;
 use crate::{Sample, Triple};
 
@@ -44,25 +44,22 @@ pub(crate) enum Weights {
     Strong,
     /// As there, but weak edges not at all.
     StrongOnly,
-    /// All alike.
+    /// As there, of grey levels from 0 to 1: none is strong, so that all count alike.
     Alike,
 }
 
 pub(crate) fn nabf_of(images: &Grids, weights: Weights) -> f64 {
-    let nabf = match weights {
-        Weights::Strong => Nabf { strong: THRESHOLD, weak: WEAK_WEIGHT },
-        Weights::StrongOnly => Nabf { strong: THRESHOLD, weak: 0. },
-        Weights::Alike => Nabf { strong: f64::INFINITY, weak: 1. },
+    let weak = if weights == Weights::StrongOnly { 0. } else { WEAK_WEIGHT };
+    let (artefacts, all) = match weights {
+        Weights::Strong | Weights::StrongOnly => sums(images, Nabf { weak }),
+        Weights::Alike => sums(&images.map(Grid::unit), Nabf { weak }),
     };
-    let (artefacts, all) = sums(images, nabf);
     if all > 0. { artefacts / all } else { 0. }
 }
 
 #[derive(Clone, Copy)]
 struct Nabf {
-    /// The least strength that counts.
-    strong: f64,
-    /// The weight below.
+    /// The weight of weak edges.
     weak: f64,
 }
 
@@ -81,7 +78,7 @@ impl Measure for Nabf {
     #[inline(always)]
     fn weight(self, strength: f64) -> f64 {
         let weight = strength * strength.sqrt();
-        if strength < self.strong { self.weak } else { weight }
+        if strength < THRESHOLD { self.weak } else { weight }
     }
 
     #[inline(always)]

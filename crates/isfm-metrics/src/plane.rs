@@ -154,9 +154,19 @@ impl Grid {
 
     /// Every pixel times a factor.
     pub(crate) fn times(&self, factor: f64) -> Self {
+        self.changed(|p| p * factor)
+    }
+
+    /// Grey levels from 0 to 1. A division, as in MATLAB's `im2double`: it rounds otherwise than a
+    /// product.
+    pub(crate) fn unit(&self) -> Self {
+        self.changed(|p| p / 255.)
+    }
+
+    fn changed(&self, change: impl Fn(f64) -> f64) -> Self {
         let mut out = Grid::zeros(self.w, self.h);
-        for (out, p) in out.pixels_mut().iter_mut().zip(self.pixels()) {
-            *out = factor * p;
+        for (out, &p) in out.pixels_mut().iter_mut().zip(self.pixels()) {
+            *out = change(p);
         }
         out
     }

@@ -2,7 +2,7 @@ use std::f64::consts::FRAC_PI_2;
 
 use crate::edges::{Border, Edge, Measure, Row, Sigmoid, kept, sums};
 use crate::math::arctan_of_ratio;
-use crate::plane::Grids;
+use crate::plane::{Grid, Grids};
 use crate::simd::sum;
 use crate::{Sample, Triple};
 
@@ -47,7 +47,7 @@ pub(crate) fn qabf_of(images: &Grids, scale: Scale) -> f64 {
     let (kept, all) = match scale {
         Scale::Bytes => sums(images, Qabf { unit: 1. }),
         // Divided first, as the programs do: rounding then tells most equal strengths apart.
-        Scale::Unit => sums(&images.map(|g| g.times(1. / 255.)), Qabf { unit: 1. }),
+        Scale::Unit => sums(&images.map(Grid::unit), Qabf { unit: 1. }),
         Scale::Squares => sums(images, Qabf { unit: 255. }),
     };
     if all > 0. { kept / all } else { 0. }

@@ -141,7 +141,9 @@ fn latex_has_the_means_and_marks_them() {
             let value = match metric {
                 "rank" => method["average_rank"].as_f64().map(|rank| format!("{rank:.2}")),
                 _ if method["mean"][metric] == "inf" => Some("$\\infty$".to_owned()),
-                _ => method["mean"][metric].as_f64().map(|mean| format!("{mean:.4}")),
+                _ => method["mean"][metric]
+                    .as_f64()
+                    .map(|mean| format!("{mean:.4}").replace("-", "$-$")),
             };
             let value = value.unwrap_or("--".to_owned());
             let want = match () {

@@ -34,25 +34,23 @@ fn images(case: &str) -> ([Vec<u8>; 3], usize, usize) {
 /// How far from a program's value ours may be, relative to it.
 fn tolerance(program: &str, metric: Metric) -> f64 {
     match (program, metric) {
-        // Sums of f32, whose last digits are worth 1e-7; with them variances of flat windows are off by
-        // more than SSIM's constants for the smaller ranges.
+        // Sums of f32, whose last digits are worth 1e-7; variances of flat windows are off by more
+        // than SSIM's constants for the smaller ranges.
         ("cddfuse", Metric::Ssim) => 1e-3,
-        ("ivif-zoo", Metric::Ssim) => 0.05,
-        ("ivif-zoo" | "ivif-zoo f64", Metric::MsSsim) => 1e-4,
+        ("ivif-zoo", Metric::Ssim) => 0.02,
+        ("ivif-zoo", Metric::MsSsim) => 2e-5,
         ("ivif-zoo", Metric::Vif) => 1e-3,
         ("cddfuse" | "ivif-zoo", _) => 1e-6,
-        // Where its window in f32 does the same, and where it asks for f32 itself.
-        ("ivif-zoo f64", Metric::Ssim) => 0.05,
-        ("ivif-zoo f64", Metric::Mse | Metric::Psnr) => 1e-6,
+        // Its window is in f32 all the same, and the last digit of a tap is felt there; MSE and PSNR
+        // ask for f32 themselves.
+        ("ivif-zoo f64", Metric::Ssim) => 5e-4,
+        ("ivif-zoo f64", Metric::MsSsim | Metric::Mse | Metric::Psnr) => 1e-6,
         // Horizontal slopes of 0 and equal strengths come out of grey levels over 255 with or without
         // rounding, depending on the order of a convolution's sums.
-        ("linfeng", Metric::Qabf) => 0.1,
+        ("linfeng", Metric::Qabf) => 0.05,
         _ => 1e-8,
     }
 }
-
-/// How far Nabf of images over 255 may be from the program's.
-const NABF: f64 = 1e-3;
 
 #[test]
 fn programs_agree() {
@@ -74,11 +72,7 @@ fn programs_agree() {
                 let metric = *Metric::ALL.iter().find(|m| m.name() == metric).unwrap();
                 let got = scores.get(metric).unwrap_or_else(|| panic!("{case}: no {metric}"));
                 let want = value.as_f64().unwrap();
-                let mut difference = if got == want { 0. } else { (got - want).abs() / want.abs() };
-                if (name, metric) == ("linfeng", Metric::Nabf) {
-                    // Equal strengths again, of which there are few: a share of the pixels.
-                    difference = if (got - want).abs() < NABF { 0. } else { difference };
-                }
+                let difference = if got == want { 0. } else { (got - want).abs() / want.abs() };
                 let worst = worst.entry((program.clone(), metric.name())).or_default();
                 if difference >= worst.0 {
                     *worst = (difference, format!("{case}: {got}, not {want}"));
