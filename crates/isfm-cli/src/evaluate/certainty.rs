@@ -141,7 +141,7 @@ impl Comparison {
 /// The most differences that all signs are gone through for.
 const EXACT: usize = 50;
 
-/// Wilcoxon's signed-rank test, two-sided: of up to [`EXACT`] differences from all their signs, ties
+/// Wilcoxon's signed-rank test, two-sided: of up to 50 differences from all their signs, ties
 /// included, and of more from the normal distribution, with ties and continuity corrected for.
 /// Differences of zero are left out, as Wilcoxon did.
 pub fn signed_rank(differences: &[f64]) -> Test {
