@@ -220,7 +220,9 @@ impl Report {
         };
         let pairs = self.pairs.iter().filter(|pair| names.contains(&pair.name)).map(bare).collect();
         let methods = self.methods.iter().map(|method| method.name.clone()).collect();
-        Self::new(methods, pairs, self.metrics.clone())
+        let mut report = Self::new(methods, pairs, self.metrics.clone());
+        report.convention = self.convention;
+        report
     }
 
     /// The mean of a method by a metric.

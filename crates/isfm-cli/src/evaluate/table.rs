@@ -38,7 +38,7 @@ pub fn text(report: &Report) -> String {
     }
     out.push('\n');
     for (name, part) in report.parts().skip(1) {
-        out += &format!("\n{name}: {} pairs\n{}", part.scored(), means(part));
+        out += &format!("\n{name}: {} pairs\n{}\n", part.scored(), means(part).trim_end());
         if part.ranked != report.ranked {
             out += &format!("{}\n", ranked(part, ""));
         }

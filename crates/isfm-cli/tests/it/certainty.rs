@@ -127,7 +127,7 @@ fn intervals_are_the_same_in_every_run_and_where_they_can_be() {
     infinite[5] = Some(f64::INFINITY);
     let methods = [&some(&values), &some(&shifted), &lacks, &small, &infinite];
     let report = report(Metric::Psnr, &methods.map(Vec::as_slice));
-    let on = |threads| on_pool(threads, || Intervals::of(&report, 95., 2000));
+    let on = |threads| isfm_testing::on_threads(threads, || Intervals::of(&report, 95., 2000));
     let intervals = on(1);
     assert_eq!(intervals, on(4));
     let bounds = |at: usize| intervals.bounds[at][0];
@@ -149,10 +149,6 @@ fn intervals_are_the_same_in_every_run_and_where_they_can_be() {
     // Equal pictures leave no doubt.
     let equal = self::report(Metric::En, &[&[Some(0.5); 4]]);
     assert_eq!(Intervals::of(&equal, 95., 100).bounds, [[Some([0.5, 0.5])]]);
-}
-
-fn on_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
 #[test]
