@@ -108,11 +108,11 @@ pub struct Args {
 }
 
 /// What a fused picture is judged by, if not by itself.
+// A comment on a variant would take the place of the whole help of its arguments.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "their arguments have them")]
 pub enum Task {
-    /// Score the boxes that a detector found in each method's pictures (COCO, YOLO)
     Detect(detect::Args),
-    /// Score the labels that a segmentation network gave each method's pictures (PNG)
     Segment(segment::Args),
 }
 

@@ -2,7 +2,7 @@
 
 pub mod read;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -136,7 +136,7 @@ impl Method {
 pub fn run(args: &Args) -> Result<Vec<Problem>> {
     let console = args.outputs.console()?;
     distinct(&args.detections)?;
-    let mut truth = read_truth(args).map_err(Usage::of)?;
+    let truth = read_truth(args).map_err(Usage::of)?;
     let options = Options { max_detections: args.max_detections, ..Options::default() };
     let mut problems = Vec::new();
     let mut tell = |method: &str, why: String| {
@@ -173,7 +173,8 @@ fn read_truth(args: &Args) -> Result<Truth> {
     ensure!(args.max_detections > 0, "--max-detections is 0: needs 1 or more");
     let names = args.classes.as_deref().map(tasks::class_names).transpose();
     let names = names.context("cannot take the names of --classes")?;
-    Truth::read(&args.truth, names.as_deref(), args.images.as_deref())
+    let found: Vec<&Path> = args.detections.iter().map(|(_, path)| path.as_path()).collect();
+    Truth::read(&args.truth, names.as_deref(), args.images.as_deref(), &found)
 }
 
 /// How many there are to find of a class.

@@ -276,3 +276,41 @@ fn files_give_cocos_numbers() {
     }
     assert!(without_crowds > 0);
 }
+
+/// Of two detections of one score in two images the first image's comes first, whatever else was found where: the
+/// right one here, so that precision is 1 up to recall 1.
+#[test]
+fn other_methods_do_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("truth/b.txt", "0 .5 .5 .2 .2\n");
+    write("A/b.txt", "0 .5 .5 .2 .2 .5\n");
+    write("A/c.txt", "0 .5 .5 .2 .2 .5\n");
+    write("B/a.txt", "0 .5 .5 .2 .2 .5\n");
+    write("B/b.txt", "0 .5 .5 .2 .2 .5\n");
+    let [a, b] = ["--detections=A=@/A", "--detections=B=@/B"];
+    for methods in [&[a][..], &[b], &[a, b], &[b, a]] {
+        let args = [&["detect", "--truth=@/truth"], methods].concat();
+        let (told, json) = task(folder.path(), &args).unwrap();
+        assert!(told.is_empty(), "{told:?}");
+        for method in json["methods"].as_array().unwrap() {
+            let want = if method["name"] == "A" { 1. } else { 0.5 };
+            assert_eq!(method["all"]["AP50"], want, "{methods:?}");
+        }
+    }
+}
+
+/// What the definitions are is in the long help.
+#[test]
+fn the_help_says_what_is_counted() {
+    use clap::CommandFactory;
+    let mut command = isfm_cli::evaluate::Args::command();
+    for (task, words) in [("detect", "101 recalls"), ("segment", "hits")] {
+        let help = command.find_subcommand_mut(task).unwrap().render_long_help().to_string();
+        assert!(help.contains(words) && help.contains("exit code"), "{help}");
+    }
+}

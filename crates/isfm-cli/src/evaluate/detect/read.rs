@@ -86,8 +86,8 @@ struct Images {
     by_id: HashMap<Id, usize>,
     /// None where several have the stem.
     by_stem: HashMap<String, Option<usize>>,
-    /// An image that is not listed may still be there, without an object.
-    open: bool,
+    /// Boxes are parts of an image, for its size is not known.
+    in_parts: bool,
 }
 
 impl Images {
@@ -241,13 +241,20 @@ fn stem(name: &str) -> String {
 
 impl Truth {
     /// Reads a COCO file or a folder of YOLO's. `names` are those of the classes 0, 1, …; `pictures` the
-    /// folder of the images, for their sizes.
+    /// folder of the images, for their sizes. Without it the images of YOLO's ground truth are also those that
+    /// something was `found` in: all are known before any is scored, so that what comes of detections of one
+    /// score does not depend on the other methods.
     ///
     /// # Errors
     /// Anything wrong in it, with file and line: scores against a part of the truth would be others.
-    pub fn read(path: &Path, names: Option<&[String]>, pictures: Option<&Path>) -> Result<Self> {
+    pub fn read(
+        path: &Path,
+        names: Option<&[String]>,
+        pictures: Option<&Path>,
+        found: &[&Path],
+    ) -> Result<Self> {
         let truth = match path.is_dir() {
-            true => Self::yolo(path, names, pictures),
+            true => Self::yolo(path, names, pictures, found),
             false => Self::coco(path, names, pictures),
         }?;
         ensure!(
@@ -324,7 +331,12 @@ impl Truth {
         Ok(truth)
     }
 
-    fn yolo(folder: &Path, names: Option<&[String]>, pictures: Option<&Path>) -> Result<Self> {
+    fn yolo(
+        folder: &Path,
+        names: Option<&[String]>,
+        pictures: Option<&Path>,
+        found: &[&Path],
+    ) -> Result<Self> {
         let own = folder.join("classes.txt");
         let names = match names {
             Some(names) => Some(names.to_vec()),
@@ -334,11 +346,18 @@ impl Truth {
         let mut truth = Self { nameless: names.is_none(), ..Self::default() };
         let sizes = pictures.map(picture_sizes).transpose()?;
         let files = text_files(folder)?;
-        let known = sizes.iter().flatten();
-        let stems: BTreeSet<&String> =
-            files.iter().map(|(stem, _)| stem).chain(known.map(|(stem, _)| stem)).collect();
-        truth.images.open = sizes.is_none();
-        for stem in stems {
+        let mut stems: BTreeSet<String> = files.iter().map(|(stem, _)| stem.clone()).collect();
+        match &sizes {
+            Some(sizes) => stems.extend(sizes.keys().cloned()),
+            None => {
+                let folders = found.iter().filter(|path| path.is_dir());
+                // One that cannot be read is told of when it is scored.
+                let files = folders.filter_map(|path| text_files(path).ok()).flatten();
+                stems.extend(files.map(|(stem, _)| stem));
+            }
+        }
+        truth.images.in_parts = sizes.is_none();
+        for stem in &stems {
             let size = sizes.as_ref().and_then(|sizes| sizes.get(stem).copied());
             // By its number, if its name is one, COCO results know it.
             let id = stem.parse().ok().map(Id::Number);
@@ -392,7 +411,7 @@ impl Truth {
     ///
     /// # Errors
     /// If it cannot be read as either; what is wrong with a single detection is counted instead.
-    pub fn find(&mut self, path: &Path) -> Result<Found> {
+    pub fn find(&self, path: &Path) -> Result<Found> {
         let mut left = LeftOut::default();
         let detections = match path.is_dir() {
             true => self.yolo_found(path, &mut left)?,
@@ -409,7 +428,7 @@ impl Truth {
         let results: Vec<CocoResult> = json(path, RESULT_FORM)?;
         let mut detections = Vec::with_capacity(results.len());
         ensure!(
-            !self.images.open || results.is_empty(),
+            !self.images.in_parts || results.is_empty(),
             "{} has boxes in pixels and the ground truth parts of an image: needs --images, the folder \
              of the pictures, for their sizes",
             path.display()
@@ -437,12 +456,11 @@ impl Truth {
         Ok(detections)
     }
 
-    fn yolo_found(&mut self, folder: &Path, left: &mut LeftOut) -> Result<Vec<Detection>> {
+    fn yolo_found(&self, folder: &Path, left: &mut LeftOut) -> Result<Vec<Detection>> {
         let mut detections = Vec::new();
         for (stem, path) in text_files(folder)? {
             let lines = yolo_lines(&path)?;
             let image = match self.images.of_stem(&stem) {
-                None if self.images.open => self.images.add(None, Some(stem.clone()), None),
                 None => {
                     if !lines.is_empty() {
                         *left.unknown_images.entry(Id::Text(stem)).or_default() += lines.len();
@@ -453,7 +471,7 @@ impl Truth {
             };
             let size = self.images.sizes[image];
             ensure!(
-                self.images.open || size.is_some(),
+                self.images.in_parts || size.is_some(),
                 "the size of image {stem} is not known, of which {} has parts: needs width and height \
                  in the ground truth, or --images, the folder of the pictures",
                 path.display()
