@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use isfm_files::pairs::Skipped;
@@ -80,6 +81,23 @@ impl Console {
         Self { quiet: args.quiet, aside: args.json || streams, json: args.json }
     }
 
+    /// The same, if each of these files can be written: none is a folder, none is named twice.
+    ///
+    /// # Errors
+    /// [`Usage`].
+    pub fn for_files(quiet: bool, paths: &[&Path]) -> anyhow::Result<Self> {
+        let check = || {
+            for (at, path) in paths.iter().enumerate() {
+                ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
+                let twice = paths[..at].contains(path);
+                ensure!(!twice, "{} is named twice as an output", path.display());
+            }
+            Ok(())
+        };
+        check().map_err(Usage::of)?;
+        Ok(Self::new(ConsoleArgs { quiet, json: false }, paths.iter().copied()))
+    }
+
     /// A line, or more. That nobody listens any more is no reason to stop.
     pub fn say(self, text: impl Display) {
         if self.quiet {
@@ -96,6 +114,17 @@ impl Console {
         if !self.quiet {
             eprintln!("{text}");
         }
+    }
+
+    /// Writes a result whole or not at all, and says where.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(self, path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+        isfm_files::write_atomically(path, |file| file.write_all(bytes))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        self.say(path.display());
+        Ok(())
     }
 
     /// For machines, where they asked.

@@ -19,19 +19,18 @@ pub mod tasks;
 pub mod workbook;
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use isfm_metrics::{Convention, Metric};
 use rayon::prelude::*;
 
-use crate::options::threads;
+use crate::options::{named, threads};
 use crate::pairs::{Found, PairArgs};
-use crate::{Console, ConsoleArgs, Usage};
+use crate::{Console, Usage};
 
 use analysis::{Analysis, Plan};
 use figure::FigureArgs;
@@ -71,7 +70,7 @@ pub struct Args {
     #[command(flatten)]
     pub pairs: PairArgs,
     /// A method's name and the folder of its results, or of one pair the result; once for each method
-    #[arg(long, value_name = "NAME=DIR", value_parser = named_folder,
+    #[arg(long, value_name = "NAME=DIR", value_parser = named("NAME=DIR, such as ISFM=out/isfm"),
         required_unless_present_any = ["baseline", "methods"])]
     pub fused: Vec<(String, PathBuf)>,
     /// A folder whose subfolders are methods: each one's name, and its results
@@ -180,20 +179,11 @@ impl Outputs {
     pub fn console(&self, more: &[PathBuf]) -> Result<Console> {
         let paths = self.all().into_iter().map(|(path, _)| path);
         let paths: Vec<&Path> = paths.chain(more.iter().map(PathBuf::as_path)).collect();
-        let check = || {
-            for (at, path) in paths.iter().enumerate() {
-                ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
-                let twice = paths[..at].contains(path);
-                ensure!(!twice, "{} is named twice as an output", path.display());
-            }
-            if let Some(folder) = &self.plots {
-                let there = folder.exists() && !folder.is_dir();
-                ensure!(!there, "{} is a file: --plots needs a folder", folder.display());
-            }
-            Ok(())
-        };
-        check().map_err(Usage::of)?;
-        Ok(Console::new(ConsoleArgs { quiet: self.quiet, json: false }, paths))
+        if let Some(folder) = self.plots.as_ref().filter(|path| path.exists() && !path.is_dir()) {
+            let told = anyhow!("{} is a file: --plots needs a folder", folder.display());
+            return Err(Usage::of(told));
+        }
+        Console::for_files(self.quiet, &paths)
     }
 
     /// Does what is asked beyond means, prints the tables and writes the files.
@@ -203,21 +193,15 @@ impl Outputs {
     pub fn write(&self, report: &mut Report, plan: &Plan, console: Console) -> Result<()> {
         plan.apply(report);
         console.say(table::text(report).trim_end());
-        let write = |path: &Path, bytes: &[u8]| {
-            isfm_files::write_atomically(path, |file| file.write_all(bytes))
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            console.say(path.display());
-            Ok::<_, anyhow::Error>(())
-        };
         for (path, format) in self.all() {
             let bytes =
                 format(report).with_context(|| format!("cannot make {}", path.display()))?;
-            write(path, &bytes)?;
+            console.write(path, &bytes)?;
         }
         if let Some(folder) = &self.plots {
             for &metric in &report.metrics {
                 let path = folder.join(format!("{metric}.svg"));
-                write(&path, plot::file(report, metric).as_bytes())?;
+                console.write(&path, plot::file(report, metric).as_bytes())?;
             }
         }
         plan.say_unknown(console);
@@ -270,15 +254,6 @@ impl Args {
 fn convention() -> impl TypedValueParser<Value = Convention> {
     PossibleValuesParser::new(Convention::ALL.iter().map(|convention| convention.name()))
         .try_map(|name| name.parse::<Convention>())
-}
-
-fn named_folder(text: &str) -> std::result::Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, folder)) if !name.trim().is_empty() && !folder.is_empty() => {
-            Ok((name.trim().to_owned(), folder.into()))
-        }
-        _ => Err("needs NAME=DIR, such as ISFM=out/isfm".to_owned()),
-    }
 }
 
 /// Does what the arguments ask. What could not be scored is returned, the rest is done.

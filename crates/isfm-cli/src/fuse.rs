@@ -256,11 +256,13 @@ impl Args {
 
     /// The SHA-256 of the weights' file.
     fn hash_of_weights(&self) -> Result<String> {
-        let bytes = match &self.weights {
-            Some(path) => std::fs::read(path).with_context(|| path.display().to_string())?,
-            None => isfm::embedded_weights().to_vec(),
+        let hash = match &self.weights {
+            Some(path) => {
+                Sha256::digest(std::fs::read(path).with_context(|| path.display().to_string())?)
+            }
+            None => Sha256::digest(isfm::embedded_weights()),
         };
-        Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 

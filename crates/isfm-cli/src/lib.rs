@@ -86,5 +86,5 @@ pub fn run(cli: Cli) -> ExitCode {
 /// A list, a manifest or scores, which may be of any size; without a byte-order mark.
 fn text_of(path: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(isfm_files::without_mark(&text).to_owned())
 }

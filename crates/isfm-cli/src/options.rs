@@ -1,5 +1,6 @@
 //! Values of options that several subcommands take.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -84,6 +85,18 @@ pub fn low_high(text: &str) -> Result<(f64, f64), String> {
     let number = |text: &str| text.trim().parse().ok();
     let both = text.split_once(',').and_then(|(low, high)| number(low).zip(number(high)));
     both.ok_or_else(|| "needs LOW,HIGH, such as 0.5,99.5".to_owned())
+}
+
+/// A name and what it is of, as `NAME=PATH`; `form` says what is needed, with an example.
+pub fn named(
+    form: &'static str,
+) -> impl Fn(&str) -> Result<(String, PathBuf), String> + Clone + Send + Sync + 'static {
+    move |text| match text.split_once('=') {
+        Some((name, path)) if !name.trim().is_empty() && !path.is_empty() => {
+            Ok((name.trim().to_owned(), path.into()))
+        }
+        _ => Err(format!("needs {form}")),
+    }
 }
 
 /// A number of threads, 1 or more: no more than the machine has, and a warning if that is less than

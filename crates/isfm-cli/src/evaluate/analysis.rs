@@ -9,6 +9,7 @@ use isfm_files::is_picture;
 
 use super::certainty::{Comparison, Intervals};
 use super::report::{Report, Subset};
+use crate::options::named;
 use crate::{Console, Usage};
 
 /// Sets of pictures that are drawn for intervals unless told otherwise.
@@ -19,7 +20,7 @@ const RESAMPLES: usize = 10_000;
 pub struct Analysis {
     /// Also give means and ranks over the pairs that FILE names, one a line, with or without a
     /// picture's extension, such as those by day; once for each subset
-    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    #[arg(long, value_name = "NAME=FILE", value_parser = named("NAME=FILE, such as day=day.txt"))]
     pub subset: Vec<(String, PathBuf)>,
     /// Give the interval that each mean lies in with LEVEL percent [default: 95]
     ///
@@ -38,15 +39,6 @@ pub struct Analysis {
     /// corrected by Holm's rule for the number of methods, not for that of metrics.
     #[arg(long, value_name = "NAME", require_equals = true)]
     pub against: Option<Option<String>>,
-}
-
-fn named_file(text: &str) -> std::result::Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.trim().is_empty() && !file.is_empty() => {
-            Ok((name.trim().to_owned(), file.into()))
-        }
-        _ => Err("needs NAME=FILE, such as day=day.txt".to_owned()),
-    }
 }
 
 fn level(text: &str) -> std::result::Result<f64, String> {

@@ -10,8 +10,9 @@ use isfm_metrics::detection::{Counts, DetectionScores, Options, evaluate};
 use serde_json::{Value, json};
 
 use super::report::Problem;
-use super::tasks::{self, Column, Scored, Table, TaskOutputs, cell, distinct, named_path, object};
+use super::tasks::{self, Column, Scored, Table, TaskOutputs, cell, distinct, object};
 use crate::Usage;
+use crate::options::named;
 
 use read::Truth;
 
@@ -44,7 +45,7 @@ pub struct Args {
     pub truth: PathBuf,
     /// A method's name and what was found in its pictures: COCO JSON results, or a folder of YOLO text files;
     /// once for each method
-    #[arg(long, value_name = "NAME=FILE|DIR", value_parser = named_path, required = true)]
+    #[arg(long, value_name = "NAME=FILE|DIR", value_parser = named(tasks::NAMED), required = true)]
     pub detections: Vec<(String, PathBuf)>,
     /// The classes' names, one a line, that of YOLO's class 0 first [default: those of the COCO file, or of
     /// classes.txt in the folder of the ground truth]

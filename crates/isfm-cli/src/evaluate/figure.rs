@@ -1,11 +1,11 @@
 //! Figures as papers have them: the pictures of one pair side by side, marked regions enlarged below.
 
 use std::fmt;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
@@ -22,6 +22,7 @@ use isfm_files::pairs::Pair;
 use maud::html;
 
 use super::inputs::{self, Method, luminance};
+use super::latex::line;
 use super::report;
 use crate::{Console, Usage};
 
@@ -183,9 +184,7 @@ impl Figure<'_> {
                 Some(Kind::Png) => drawing.png()?,
                 _ => drawing.svg()?.into_bytes(),
             };
-            isfm_files::write_atomically(path, |file| file.write_all(&bytes))
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            console.say(path.display());
+            console.write(path, &bytes)?;
         }
         Ok(())
     }
@@ -373,7 +372,7 @@ impl Drawing {
                             Shape::Text { middle, width, text } => {
                                 text x=(middle.x) y=(middle.y + (letters * 7 / 20) as i32)
                                     textLength=[squeezed(text, *width, letters)]
-                                    lengthAdjust="spacingAndGlyphs" { (visible(text)) }
+                                    lengthAdjust="spacingAndGlyphs" { (line(text)) }
                             }
                         }
                     }
@@ -391,15 +390,10 @@ fn squeezed(text: &str, width: u32, letters: u32) -> Option<u32> {
     (needed > f64::from(width)).then_some(width)
 }
 
-/// A text without what XML cannot hold.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// The largest letters that a text fits with, and what of it fits.
 fn fitting(text: &str, width: u32) -> (&'static MonoFont<'static>, String) {
     let fonts = [&FONT_10X20, &FONT_9X15, &FONT_7X13, &FONT_6X10];
-    let text = visible(text);
+    let text = line(text);
     let count = text.chars().count();
     let room = |font: &MonoFont<'_>| (width / font.character_size.width) as usize;
     if let Some(font) = fonts.into_iter().find(|font| count <= room(font)) {

@@ -27,7 +27,7 @@ pub fn table(report: &Report) -> String {
 fn one(out: &mut String, name: &str, report: &Report) {
     let scored = report.scored();
     for method in report.methods.iter().filter(|method| method.images < scored) {
-        let (name, images) = (comment(&method.name), method.images);
+        let (name, images) = (line(&method.name), method.images);
         *out +=
             &format!("% {name} has {images} of {scored} pictures and is not marked or ranked.\n");
     }
@@ -57,7 +57,8 @@ fn one(out: &mut String, name: &str, report: &Report) {
     *out += "\\bottomrule\n\\end{tabular}\n";
 }
 
-fn cell(value: Option<f64>, digits: usize, mark: Option<Mark>) -> String {
+/// A number with its mark, `--` where there is none.
+pub fn cell(value: Option<f64>, digits: usize, mark: Option<Mark>) -> String {
     let Some(value) = value.filter(|value| !value.is_nan()) else { return "--".to_owned() };
     let size = match value.abs() {
         f64::INFINITY => "$\\infty$".to_owned(),
@@ -95,7 +96,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Any text as part of a comment.
-fn comment(text: &str) -> String {
+/// Any text as part of a line: of a comment, for instance.
+pub fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -275,37 +275,19 @@ impl Report {
         self.ranked = ranked;
     }
 
-    /// Which methods are best and second best by a metric, equal ones alike; none if fewer than two
-    /// can be compared.
+    /// Which methods are best and second best by a metric; none if fewer than two can be compared.
     pub fn marks(&self, metric: Metric) -> Vec<Option<Mark>> {
-        let values = self.competing().into_iter().map(|(at, mean)| (at, mean.get(metric)));
-        self.mark(values.collect(), metric.direction())
+        let mut values = vec![None; self.methods.len()];
+        for (at, mean) in self.competing() {
+            values[at] = mean.get(metric);
+        }
+        marks(&values, metric.direction())
     }
 
     /// The same by the average rank.
     pub fn rank_marks(&self) -> Vec<Option<Mark>> {
-        let values = self.methods.iter().enumerate().map(|(at, m)| (at, m.average_rank));
-        self.mark(values.filter(|v| v.1.is_some()).collect(), Direction::Lower)
-    }
-
-    fn mark(&self, values: Vec<(usize, Option<f64>)>, better: Direction) -> Vec<Option<Mark>> {
-        let mut marks = vec![None; self.methods.len()];
-        let known = values.into_iter().filter_map(|(at, v)| Some((at, v.filter(|v| !v.is_nan())?)));
-        let known: Vec<(usize, f64)> = known.collect();
-        if known.len() < 2 {
-            return marks;
-        }
-        let mut order: Vec<f64> = known.iter().map(|k| k.1).collect();
-        order.sort_by(f64::total_cmp);
-        if better == Direction::Higher {
-            order.reverse();
-        }
-        order.dedup();
-        for (at, value) in known {
-            let place = order.iter().position(|&v| v == value);
-            marks[at] = place.and_then(|place| [Mark::Best, Mark::Second].get(place).copied());
-        }
-        marks
+        let ranks: Vec<_> = self.methods.iter().map(|method| method.average_rank).collect();
+        marks(&ranks, Direction::Lower)
     }
 
     /// What could not be scored, pair by pair.
@@ -328,4 +310,23 @@ impl Report {
         }
         problems
     }
+}
+
+/// Which of these values are the best and the second best, equal ones alike; none if fewer than two are
+/// known.
+pub fn marks(values: &[Option<f64>], better: Direction) -> Vec<Option<Mark>> {
+    let known = |value: &Option<f64>| value.filter(|value| !value.is_nan());
+    let mut order: Vec<f64> = values.iter().filter_map(known).collect();
+    let compared = order.len() > 1;
+    order.sort_by(f64::total_cmp);
+    if better == Direction::Higher {
+        order.reverse();
+    }
+    order.dedup();
+    let mark = |value: &Option<f64>| {
+        let value = known(value).filter(|_| compared)?;
+        let place = order.iter().position(|&other| other == value)?;
+        [Mark::Best, Mark::Second].get(place).copied()
+    };
+    values.iter().map(mark).collect()
 }

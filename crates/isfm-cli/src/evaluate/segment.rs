@@ -14,9 +14,8 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::report::Problem;
-use super::tasks::{
-    self, Column, Scored, Table, TaskOutputs, cell, distinct, first_few, named_path, object,
-};
+use super::tasks::{self, Column, Scored, Table, TaskOutputs, cell, distinct, first_few, object};
+use crate::options::named;
 use crate::{Console, Usage};
 
 /// Score the labels that a segmentation network gave each pixel of each method's pictures.
@@ -43,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub truth: PathBuf,
     /// A method's name and the folder of the labels predicted for its pictures; once for each method
-    #[arg(long, value_name = "NAME=DIR", value_parser = named_path, required = true)]
+    #[arg(long, value_name = "NAME=DIR", value_parser = named(tasks::NAMED), required = true)]
     pub predictions: Vec<(String, PathBuf)>,
     /// The classes' names, one a line, that of label 0 first [default: the labels that occur]
     #[arg(long, value_name = "FILE")]

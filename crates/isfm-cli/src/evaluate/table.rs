@@ -26,7 +26,7 @@ pub fn rank(value: Option<f64>) -> String {
 }
 
 /// A header and a cell for each method.
-type Column = Vec<String>;
+pub type Column = Vec<String>;
 
 /// Methods down, metrics across; then what else was asked for.
 pub fn text(report: &Report) -> String {
@@ -56,9 +56,7 @@ fn ranked(report: &Report, before: &str) -> String {
 
 fn means(report: &Report) -> String {
     let column = |head: &str, marks: Vec<Option<Mark>>, cell: &dyn Fn(&MethodReport) -> String| {
-        let cells = report.methods.iter().map(cell).zip(marks);
-        let cells = cells.map(|(cell, mark)| format!("{cell}{}", sign(mark)));
-        std::iter::once(format!("{head} ")).chain(cells).collect::<Column>()
+        marked(head, report.methods.iter().map(cell), marks)
     };
     let images = report.methods.iter().map(|m| m.images.to_string());
     let mut columns = vec![std::iter::once("images".to_owned()).chain(images).collect()];
@@ -67,7 +65,11 @@ fn means(report: &Report) -> String {
         columns.push(column(metric.name(), report.marks(metric), &value));
     }
     columns.push(column("Avg. rank", report.rank_marks(), &|m| rank(m.average_rank)));
-    blocks(report, &columns)
+    blocks(names(report), &columns)
+}
+
+fn names(report: &Report) -> impl Iterator<Item = &str> {
+    report.methods.iter().map(|method| method.name.as_str())
 }
 
 fn intervals(report: &Report) -> String {
@@ -81,7 +83,7 @@ fn intervals(report: &Report) -> String {
         .collect();
     format!(
         "\n{level} % intervals of the means (bootstrap over pictures, {resamples} times)\n{}",
-        blocks(report, &columns).trim_end_matches('\n')
+        blocks(names(report), &columns).trim_end_matches('\n')
     ) + "\n"
 }
 
@@ -104,7 +106,7 @@ fn comparison(report: &Report) -> String {
     format!(
         "\np of the difference to {against} (Wilcoxon's signed-rank test over pictures, Holm's \
          correction)\n{}+ better, - worse than {against} on more, or larger, differences\n",
-        blocks(report, &columns)
+        blocks(names(report), &columns)
     )
 }
 
@@ -124,9 +126,8 @@ pub fn p_value(test: Option<Test>) -> String {
 }
 
 /// Columns beside the methods' names, as many as there is room for, the others below.
-fn blocks(report: &Report, columns: &[Column]) -> String {
-    let names = report.methods.iter().map(|m| m.name.clone());
-    let names: Column = std::iter::once(String::new()).chain(names).collect();
+pub fn blocks<'a>(names: impl Iterator<Item = &'a str>, columns: &[Column]) -> String {
+    let names: Column = std::iter::once("").chain(names).map(str::to_owned).collect();
     let mut out = String::new();
     let name_width = width(&names);
     let mut rest = columns;
@@ -151,6 +152,12 @@ fn blocks(report: &Report, columns: &[Column]) -> String {
         rest = more;
     }
     out
+}
+
+/// A column whose cells have their marks behind them.
+pub fn marked(head: &str, cells: impl Iterator<Item = String>, marks: Vec<Option<Mark>>) -> Column {
+    let cells = cells.zip(marks).map(|(cell, mark)| format!("{cell}{}", sign(mark)));
+    std::iter::once(format!("{head} ")).chain(cells).collect()
 }
 
 fn sign(mark: Option<Mark>) -> char {

@@ -1,14 +1,15 @@
 //! What `detect` and `segment` have in common: methods side by side in tables, and the files of them.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use isfm_metrics::Direction;
 use serde_json::{Map, Value};
 
-use super::report::Mark;
-use super::table::number;
-use crate::{Console, ConsoleArgs, Usage, text_of};
+use super::latex::{self, escape, line};
+use super::report::{Mark, marks};
+use super::table::{blocks, marked, number};
+use crate::{Console, Usage, text_of};
 
 /// What becomes of the scores.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -72,15 +73,8 @@ pub fn object<'a>(scores: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> M
     scores.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
 }
 
-/// `NAME=PATH`, a method and what it made.
-pub fn named_path(text: &str) -> std::result::Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, path)) if !name.trim().is_empty() && !path.is_empty() => {
-            Ok((name.trim().to_owned(), path.into()))
-        }
-        _ => Err("needs NAME=PATH, such as ISFM=runs/isfm".to_owned()),
-    }
-}
+/// What `NAME=PATH`, a method and what it made, needs.
+pub const NAMED: &str = "NAME=PATH, such as ISFM=runs/isfm";
 
 /// The names of methods, none of them twice.
 ///
@@ -137,16 +131,7 @@ impl TaskOutputs {
     pub fn console(&self) -> Result<Console> {
         let paths: Vec<&Path> =
             [&self.json, &self.csv, &self.latex].into_iter().filter_map(|p| p.as_deref()).collect();
-        let check = || {
-            for (at, path) in paths.iter().enumerate() {
-                ensure!(!path.is_dir(), "{} is a folder: name a file to write", path.display());
-                let twice = paths[..at].contains(path);
-                ensure!(!twice, "{} is named twice as an output", path.display());
-            }
-            Ok(())
-        };
-        check().map_err(Usage::of)?;
-        Ok(Console::new(ConsoleArgs { quiet: self.quiet, json: false }, paths))
+        Console::for_files(self.quiet, &paths)
     }
 
     /// Prints the tables and writes the files.
@@ -159,85 +144,44 @@ impl TaskOutputs {
         let files: [(&Option<PathBuf>, Format); 3] = [
             (&self.json, |scored| Ok(format!("{:#}\n", scored.json).into_bytes())),
             (&self.csv, |scored| csv(&scored.rows)),
-            (&self.latex, |scored| Ok(latex(scored).into_bytes())),
+            (&self.latex, |scored| Ok(as_latex(scored).into_bytes())),
         ];
         for (path, format) in files {
             let Some(path) = path else { continue };
             let bytes = format(scored)?;
-            isfm_files::write_atomically(path, |file| file.write_all(&bytes))
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            console.say(path.display());
+            console.write(path, &bytes)?;
         }
         Ok(())
     }
 }
 
-/// Which methods are best and second best, equal ones alike; none if fewer than two can be compared.
-pub fn marks(values: &[Option<f64>], complete: &[bool]) -> Vec<Option<Mark>> {
-    let known = |at: usize| values[at].filter(|_| complete[at]);
-    let mut order: Vec<f64> = (0..values.len()).filter_map(known).collect();
-    let compared = order.len() > 1;
-    order.sort_by(|a, b| b.total_cmp(a));
-    order.dedup();
-    let place = |value| order.iter().position(|&other| other == value);
-    let mark = |at| [Mark::Best, Mark::Second].get(place(known(at)?)?).copied();
-    (0..values.len()).map(|at| if compared { mark(at) } else { None }).collect()
+impl Scored {
+    fn marks(&self, column: &Column) -> Vec<Option<Mark>> {
+        let values = column.values.iter().zip(&self.complete);
+        let compared: Vec<_> =
+            values.map(|(value, complete)| value.filter(|_| *complete)).collect();
+        marks(&compared, Direction::Higher)
+    }
 }
-
-/// Columns of a terminal that lines are kept within; a wider table goes on below.
-const WIDTH: usize = 100;
 
 /// The tables as they are printed.
 pub fn text(scored: &Scored) -> String {
-    let names: Vec<String> =
-        std::iter::once(String::new()).chain(scored.methods.iter().cloned()).collect();
-    let first = width(&names);
     let mut out = String::new();
     for table in &scored.tables {
-        let columns = table.columns.iter().map(|column| {
-            let marks = marks(&column.values, &scored.complete);
-            let cells = column.values.iter().zip(marks).map(|(&value, mark)| {
-                let sign = match mark {
-                    Some(Mark::Best) => '¹',
-                    Some(Mark::Second) => '²',
-                    None => ' ',
-                };
-                format!("{}{sign}", number(value))
-            });
-            std::iter::once(format!("{} ", column.head)).chain(cells).collect::<Vec<_>>()
-        });
-        let columns: Vec<Vec<String>> = columns.collect();
+        let column = |column: &Column| {
+            let cells = column.values.iter().map(|&value| number(value));
+            marked(&column.head, cells, scored.marks(column))
+        };
+        let columns: Vec<_> = table.columns.iter().map(column).collect();
         if !table.title.is_empty() {
             out += &format!("{}\n", table.title);
         }
-        let mut rest = &columns[..];
-        while !rest.is_empty() {
-            let mut line = first;
-            let fits = |column: &&Vec<String>| {
-                line += 2 + width(column);
-                line <= WIDTH
-            };
-            let (block, more) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            for (row, name) in names.iter().enumerate() {
-                let mut line = format!("{name:<first$}");
-                for column in block {
-                    line += &format!("  {:>1$}", column[row], width(column));
-                }
-                out += line.trim_end();
-                out.push('\n');
-            }
-            out.push('\n');
-            rest = more;
-        }
+        out += &blocks(scored.methods.iter().map(String::as_str), &columns);
     }
     if scored.methods.len() > 1 {
         out += "¹ best, ² second best; ";
     }
     out + &scored.note + "\n"
-}
-
-fn width(column: &[String]) -> usize {
-    column.iter().map(|cell| cell.chars().count()).max().unwrap_or(0)
 }
 
 fn csv(rows: &[Vec<String>]) -> Result<Vec<u8>> {
@@ -249,47 +193,25 @@ fn csv(rows: &[Vec<String>]) -> Result<Vec<u8>> {
 }
 
 /// The tables for a paper.
-pub fn latex(scored: &Scored) -> String {
+pub fn as_latex(scored: &Scored) -> String {
     let mut out = String::new();
     for table in &scored.tables {
         if !table.title.is_empty() {
-            out += &format!("% {}\n", table.title.replace(['\n', '\r'], " "));
+            out += &format!("% {}\n", line(&table.title));
         }
         out += &format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n", "r".repeat(table.columns.len()));
-        let heads = table.columns.iter().map(|column| escaped(&column.head));
+        let heads = table.columns.iter().map(|column| escape(&column.head));
         let heads: Vec<String> = std::iter::once("Method".to_owned()).chain(heads).collect();
         out += &format!("{} \\\\\n\\midrule\n", heads.join(" & "));
-        let marks: Vec<_> =
-            table.columns.iter().map(|column| marks(&column.values, &scored.complete)).collect();
+        let marks: Vec<_> = table.columns.iter().map(|column| scored.marks(column)).collect();
         for (row, name) in scored.methods.iter().enumerate() {
-            out += &escaped(name);
+            out += &escape(name);
             for (column, marks) in table.columns.iter().zip(&marks) {
-                let number = match column.values[row] {
-                    Some(value) => format!("{value:.4}"),
-                    None => "--".to_owned(),
-                };
-                out += &match marks[row] {
-                    Some(Mark::Best) => format!(" & \\textbf{{{number}}}"),
-                    Some(Mark::Second) => format!(" & \\underline{{{number}}}"),
-                    None => format!(" & {number}"),
-                };
+                out += &format!(" & {}", latex::cell(column.values[row], 4, marks[row]));
             }
             out += " \\\\\n";
         }
         out += "\\bottomrule\n\\end{tabular}\n";
     }
     out
-}
-
-/// A text whose characters LaTeX prints.
-fn escaped(text: &str) -> String {
-    let escape = |c: char| match c {
-        '&' | '%' | '$' | '#' | '_' | '{' | '}' => format!("\\{c}"),
-        '\\' => "\\textbackslash{}".to_owned(),
-        '~' => "\\textasciitilde{}".to_owned(),
-        '^' => "\\textasciicircum{}".to_owned(),
-        c if c.is_control() => " ".to_owned(),
-        c => c.to_string(),
-    };
-    text.chars().map(escape).collect()
 }

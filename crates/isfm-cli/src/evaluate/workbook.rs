@@ -74,14 +74,15 @@ impl Book {
         let heads = ["Method".to_owned(), "Images".to_owned()].into_iter().chain(metrics);
         let heads: Vec<String> = heads.chain(["Avg. rank ↓".to_owned()]).collect();
         let (sheet, formats) = self.sheet(name, &heads)?;
+        let marks: Vec<_> = report.metrics.iter().map(|&metric| report.marks(metric)).collect();
         let rank_marks = report.rank_marks();
         for (at, method) in report.methods.iter().enumerate() {
             let row = at as u32 + 1;
             sheet.write_string(row, 0, &method.name)?;
             sheet.write_number(row, 1, method.images as f64)?;
             let ranks = std::iter::once((method.average_rank, rank_marks[at]));
-            let means = report.metrics.iter();
-            let means = means.map(|&metric| (report.mean(at, metric), report.marks(metric)[at]));
+            let means = report.metrics.iter().zip(&marks);
+            let means = means.map(|(&metric, marks)| (report.mean(at, metric), marks[at]));
             for (column, (value, mark)) in (2..).zip(means.chain(ranks)) {
                 write(sheet, row, column, value, formats.of(mark))?;
             }
