@@ -1,8 +1,6 @@
 //! What the benchmarks of whole networks share. Run them with `cargo bench -p isfm-benches`; those of the
 //! scan, the Mamba blocks, the operations, the wavelets and the metrics are with their crates.
 
-use std::time::Instant;
-
 use candle_core::{DType, Device, Tensor, Var};
 use isfm_model::{Config, Network, Preset, initial_weights};
 
@@ -11,23 +9,9 @@ mod roofline;
 #[path = "../../crates/isfm-ssm/benches/scan_inputs/mod.rs"]
 mod scan;
 
+pub use isfm_testing::best;
 pub use roofline::Roofline;
 pub use scan::Scan;
-
-/// Seconds of the best of `runs` runs, after one that does not count.
-///
-/// # Errors
-/// The first one of `work`.
-pub fn best<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    work()?;
-    let mut least = f64::INFINITY;
-    for _ in 0..runs {
-        let start = Instant::now();
-        std::hint::black_box(work()?);
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(least)
-}
 
 /// A network with random weights of `dtype`; with `tracked`, gradients of them are computed.
 ///

@@ -37,21 +37,16 @@ pub struct Cli {
 }
 
 /// What the program can do.
+// A comment on a variant would take the place of the whole help of its arguments.
 #[derive(Subcommand, Debug)]
+#[expect(missing_docs, reason = "their arguments have them")]
 pub enum Command {
-    /// Fuse pairs of pictures
     Fuse(Box<fuse::Args>),
-    /// Score fused pictures against the pairs they were made of
     Evaluate(Box<evaluate::Args>),
-    /// Train a network on pairs of pictures
     Train(Box<train::Args>),
-    /// Turn weights into one self-contained safetensors file
     Convert(Box<convert::Args>),
-    /// Put the manifests or the scores of shards together
     Merge(Box<merge::Args>),
-    /// Write completions for a shell to standard output
     Completions(manual::Completions),
-    /// Write the manual pages
     Man(manual::Pages),
 }
 

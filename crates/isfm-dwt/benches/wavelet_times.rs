@@ -2,7 +2,6 @@
 //! `benches/python/wavelets_vs_pywavelets.py` of the repository runs beside PyWavelets.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use isfm_dwt::{
@@ -18,15 +17,8 @@ fn random(shape: &[usize]) -> Tensor {
 }
 
 /// The shortest of five runs after one that warms up, in milliseconds.
-fn best<T>(mut work: impl FnMut() -> Result<T>) -> Result<f64> {
-    work()?;
-    let mut least = f64::INFINITY;
-    for _ in 0..5 {
-        let start = Instant::now();
-        std::hint::black_box(work()?);
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(1e3 * least)
+fn best<T>(work: impl FnMut() -> Result<T>) -> Result<f64> {
+    Ok(1e3 * isfm_testing::best(5, work)?)
 }
 
 /// A copy into fresh memory by all threads: the least a transform has to do.

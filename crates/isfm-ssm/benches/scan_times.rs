@@ -4,24 +4,12 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var, safetensors};
 use isfm_ssm::{ScanOptions, selective_scan};
+use isfm_testing::best;
 
 type Tensors = HashMap<String, Tensor>;
-
-/// Seconds of the best of `runs` runs, after one that does not count.
-fn best<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    work()?;
-    let mut least = f64::INFINITY;
-    for _ in 0..runs {
-        let start = Instant::now();
-        std::hint::black_box(work()?);
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(least)
-}
 
 fn scan(x: &Tensors) -> candle_core::Result<Tensor> {
     let options = ScanOptions {

@@ -1,8 +1,9 @@
-//! What the tests of this workspace share: reproducible numbers, comparisons with a stated
+//! What the tests and benchmarks of this workspace share: reproducible numbers, comparisons with a stated
 //! tolerance, finite differences, golden files, thread pools, and tests of files that are not
 //! everywhere. All of it panics where a test should fail.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 #[cfg(feature = "tensors")]
 mod gradients;
@@ -38,6 +39,21 @@ impl Numbers {
     pub fn vec(&mut self, count: usize, low: f64, high: f64) -> Vec<f64> {
         (0..count).map(|_| low + (high - low) * self.unit()).collect()
     }
+}
+
+/// Seconds of the best of `runs` runs, after one that does not count.
+///
+/// # Errors
+/// The first one of `work`.
+pub fn best<T, E>(runs: usize, mut work: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
+    work()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..runs {
+        let start = Instant::now();
+        std::hint::black_box(work()?);
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least)
 }
 
 /// `f` in a pool of so many threads.

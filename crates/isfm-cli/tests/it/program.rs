@@ -141,3 +141,28 @@ fn completions_and_manual_pages() {
         assert!(page.starts_with(".ie") || page.contains(".TH"), "{page}");
     }
 }
+
+/// `--help` says all that the arguments document, not only its first line.
+#[test]
+fn the_help_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    for (command, words) in [
+        (&["fuse"][..], "Two files become a third"),
+        (&["evaluate"], "A method's result for the pair NAME"),
+        (&["evaluate", "detect"], "YOLO"),
+        (&["evaluate", "segment"], "palette"),
+        (&["train"], "kill -9"),
+        (&["convert"], "No code of the file is run"),
+        (&["merge"], "What failed in a shard"),
+        (&["completions"], "bash-completion"),
+        (&["man"], "isfm-fuse.1"),
+    ] {
+        let output = isfm(folder.path(), &[command, &["--help"]].concat());
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && help.contains(words), "{command:?}: {help}");
+    }
+    let list = String::from_utf8(isfm(folder.path(), &["--help"]).stdout).unwrap();
+    for about in ["Fuse pairs of", "Score fused pictures", "Train a network", "Write the manual"] {
+        assert!(list.contains(about), "{list}");
+    }
+}

@@ -6,30 +6,7 @@ use isfm_metrics::{Convention, Error, Metric, Scores};
 use isfm_testing::same_on_any_threads;
 use proptest::prelude::*;
 
-use crate::triple;
-
-/// The three images of a case as the script changed them, in the order visible, infrared, fused.
-fn images(case: &str) -> ([Vec<u8>; 3], usize, usize) {
-    let (name, change) = case.split_once(' ').unwrap_or((case, ""));
-    let scene = &name[..1];
-    let files = [format!("{scene}_vi.png"), format!("{scene}_ir.png"), format!("{name}.png")];
-    let mut size = (0, 0);
-    let images = files.map(|file| {
-        let (pixels, w, h) = crate::read(&crate::fixtures().join(file));
-        size = (w, h);
-        match change {
-            "" => pixels,
-            "bright" => pixels.iter().map(|&p| p.saturating_mul(2)).collect(),
-            "dark" => pixels.iter().map(|&p| p / 8).collect(),
-            "odd" => {
-                size = (181, 165);
-                pixels.chunks_exact(w).take(165).flat_map(|row| &row[..181]).copied().collect()
-            }
-            other => panic!("{other}: no such change"),
-        }
-    });
-    (images, size.0, size.1)
-}
+use crate::{images, triple};
 
 /// How far from a program's value ours may be, relative to it.
 fn tolerance(program: &str, metric: Metric) -> f64 {

@@ -37,6 +37,30 @@ fn read(path: &Path) -> (Vec<u8>, usize, usize) {
     (image.into_raw(), w, h)
 }
 
+/// The three images of a case, as the scripts beside the fixtures changed them, in the order visible,
+/// infrared, fused.
+fn images(case: &str) -> ([Vec<u8>; 3], usize, usize) {
+    let (name, change) = case.split_once(' ').unwrap_or((case, ""));
+    let scene = &name[..1];
+    let files = [format!("{scene}_vi.png"), format!("{scene}_ir.png"), format!("{name}.png")];
+    let mut size = (0, 0);
+    let images = files.map(|file| {
+        let (pixels, w, h) = read(&fixtures().join(file));
+        size = (w, h);
+        match change {
+            "" => pixels,
+            "bright" => pixels.iter().map(|&p| p.saturating_mul(2)).collect(),
+            "dark" => pixels.iter().map(|&p| p / 8).collect(),
+            "odd" => {
+                size = (181, 165);
+                pixels.chunks_exact(w).take(165).flat_map(|row| &row[..181]).copied().collect()
+            }
+            other => panic!("{other}: no such change"),
+        }
+    });
+    (images, size.0, size.1)
+}
+
 /// Waves, an edge and noise: neighbours are related as in a picture.
 fn picture(seed: u64, w: usize, h: usize) -> Vec<f32> {
     let mut numbers = Numbers(seed);

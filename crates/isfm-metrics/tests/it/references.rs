@@ -11,33 +11,12 @@ use crate::scores;
 /// divides by blurred images, which costs a few digits more.
 const TOLERANCE: f64 = 1e-9;
 
-/// The three images of a case as `make.py` changed them, in the order visible, infrared, fused.
+/// The three images of a case as `make.py` changed them.
 fn images(case: &str) -> ([Vec<f32>; 3], usize, usize) {
-    let (name, change) = case.split_once(' ').unwrap_or((case, ""));
-    let scene = &name[..1];
-    let files = [format!("{scene}_vi.png"), format!("{scene}_ir.png"), format!("{name}.png")];
-    let mut size = (0, 0);
-    let images = files.map(|file| {
-        let (pixels, w, h) = crate::read(&crate::fixtures().join(file));
-        let pixels = pixels.iter().map(|&p| f32::from(p));
-        match change {
-            "" => {
-                size = (w, h);
-                pixels.collect()
-            }
-            "odd" => {
-                size = (181, 165);
-                let pixels: Vec<f32> = pixels.collect();
-                pixels.chunks_exact(w).take(165).flat_map(|row| &row[..181]).copied().collect()
-            }
-            "fractional" => {
-                size = (w, h);
-                pixels.map(|p| p * 0.7 + 3.3).collect()
-            }
-            other => panic!("{other}: no such change"),
-        }
-    });
-    (images, size.0, size.1)
+    let fractional = case.strip_suffix(" fractional");
+    let (images, w, h) = crate::images(fractional.unwrap_or(case));
+    let change = |p| if fractional.is_some() { f32::from(p) * 0.7 + 3.3 } else { f32::from(p) };
+    (images.map(|pixels| pixels.into_iter().map(change).collect()), w, h)
 }
 
 #[test]
