@@ -488,11 +488,12 @@ fn stages(quick: bool) -> Outcome<String> {
         let bands = isfm_blocks::band_averages(&visible, &infrared)?;
         let (visible, infrared) = (visible.deep, infrared.deep);
 
-        let mff = isfm_blocks::mff_layer(dim, vb.pp("MFF_layers").pp(0))?;
+        let mff = isfm_blocks::mff_layer(dim, Default::default(), vb.pp("MFF_layers").pp(0))?;
         let frequency = layers as f64 * stage(runs, || mff.forward(&bands, h, w))?;
         let output = mff.forward(&bands, h, w)?;
-        let isf = isfm_blocks::isf_layer(&ss2d, depth, vb.pp("ISF_layers").pp(0))?;
-        let fusing = stage(runs, || isf.forward(&visible, &infrared, &output.bands))?;
+        let isf =
+            isfm_blocks::isf_layer(&ss2d, Default::default(), depth, vb.pp("ISF_layers").pp(0))?;
+        let fusing = stage(runs, || isf.forward(&visible, &infrared, Some(&output.bands)))?;
         let fusing = layers as f64 * fusing;
 
         let last = isfm_blocks::reconstruction(2 * layers * dim, 1, vb.pp("conv_final_fuse"))?;

@@ -124,8 +124,8 @@ impl Module for Hffb {
 /// The results of a frequency layer, for the reconstruction and the guidance.
 #[derive(Clone, Debug)]
 pub struct MffOutput {
-    /// The frequency branch's feature map, B×H×W×C.
-    pub fused: Tensor,
+    /// The frequency branch's feature map, B×H×W×C, if the layer makes one.
+    pub fused: Option<Tensor>,
     /// The fused bands, at half the size: the guidance of the interactive fusion.
     pub bands: Frequencies,
 }
@@ -143,41 +143,64 @@ impl MffOutput {
     }
 }
 
+/// What a frequency layer is made of: all of it in the paper's network, less in its Tables III and VI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MffParts {
+    /// An [`Lffb`]; without it LL stays what [`band_averages`] gives: the sources' bands, summed.
+    pub lffb: bool,
+    /// An [`Hffb`]; without it the detail bands stay so.
+    pub hffb: bool,
+    /// The feature map for the reconstruction; without it the layer only fuses the bands.
+    pub map: bool,
+}
+
+impl Default for MffParts {
+    fn default() -> Self {
+        Self { lffb: true, hffb: true, map: true }
+    }
+}
+
 /// One multi-scale frequency fusion layer (`MFF_layers.k`).
 #[derive(Clone, Debug)]
 pub struct MffLayer {
-    low: Lffb,
-    high: Hffb,
-    conv: Conv2d,
+    low: Option<Lffb>,
+    high: Option<Hffb>,
+    conv: Option<Conv2d>,
 }
 
-/// Builds an [`MffLayer`] on `dim` channels.
+/// Builds an [`MffLayer`] of `parts` on `dim` channels.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn mff_layer(dim: usize, vb: VarBuilder) -> Result<MffLayer> {
+pub fn mff_layer(dim: usize, parts: MffParts, vb: VarBuilder) -> Result<MffLayer> {
     Ok(MffLayer {
-        low: lffb(dim, vb.pp("LFB"))?,
-        high: hffb(dim, vb.pp("GFHB"))?,
-        conv: conv2d(dim, dim, 3, vb.pp("conv2.0"))?,
+        low: parts.lffb.then(|| lffb(dim, vb.pp("LFB"))).transpose()?,
+        high: parts.hffb.then(|| hffb(dim, vb.pp("GFHB"))).transpose()?,
+        conv: parts.map.then(|| conv2d(dim, dim, 3, vb.pp("conv2.0"))).transpose()?,
     })
 }
 
 impl MffLayer {
-    /// Fuses the averaged bands and brings them back to `height`×`width`: by the inverse transform,
-    /// and where that is smaller (odd sizes) by bilinear interpolation.
+    /// Fuses the averaged bands and, for the map, brings them back to `height`×`width`: by the inverse
+    /// transform, and where that is smaller (odd sizes) by bilinear interpolation.
     ///
     /// # Errors
     /// If the number of channels is another.
     pub fn forward(&self, bands: &Frequencies, height: usize, width: usize) -> Result<MffOutput> {
-        let low = self.low.forward(&bands.low)?;
-        let high = self.high.forward(&bands.high)?;
-        let haar = Wavelet::haar();
-        let mut x = isfm_dwt::idwt2(&low, &high, &haar, Border::Drop, DataFormat::ChannelsLast)?;
+        let fuse = |block: Option<&dyn Module>, band: &Tensor| match block {
+            Some(block) => block.forward(band),
+            None => Ok(band.clone()),
+        };
+        let low = fuse(self.low.as_ref().map(|block| block as _), &bands.low)?;
+        let high = fuse(self.high.as_ref().map(|block| block as _), &bands.high)?;
+        let bands = Frequencies { low, high };
+        let Some(conv) = &self.conv else { return Ok(MffOutput { fused: None, bands }) };
+        let (haar, format) = (Wavelet::haar(), DataFormat::ChannelsLast);
+        let mut x = isfm_dwt::idwt2(&bands.low, &bands.high, &haar, Border::Drop, format)?;
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }
-        let fused = self.conv.forward_with(&x, Epilogue::Silu)?;
-        Ok(MffOutput { fused, bands: Frequencies { low, high } })
+        let fused = Some(conv.forward_with(&x, Epilogue::Silu)?);
+        Ok(MffOutput { fused, bands })
     }
 }

@@ -1,55 +1,79 @@
-//! Interactive spatial-frequency fusion: FGG, FG, FGM and the layer (the paper's eqs. 13 to 21).
+//! Interactive spatial-frequency fusion: FGG, FG, FGM and the layer (the paper's eqs. 13 to 21), and
+//! what its Tables IV and V put in their places.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Error, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::chain::{Chain, Value};
 use isfm_ops::internal::recycle;
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear, linear_no_bias};
-use isfm_ssm::{ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, selective_scan_2d};
+use isfm_ssm::{
+    ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, scan_input_without_gate, selective_scan_2d,
+};
 
-use crate::Frequencies;
 use crate::check::same_shape;
+use crate::{ConcatLinear, CrossAttention, Frequencies, concat_linear, cross_attention};
 
-/// Frequency-guided gating: one gate per source from both sources' z and the fused bands.
+/// What the gates of an [`FgBlock`] are made from (the paper's Table V).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GateSource {
+    /// The sources' own features under the guidance of the frequencies: [`Fgg`] as the paper has it.
+    #[default]
+    Both,
+    /// The frequency guidance alone: gates that are the same at every position.
+    Frequency,
+    /// The sources' own features alone: no interaction with the frequencies.
+    Spatial,
+}
+
+/// Frequency-guided gating: one gate per source from both sources' z and the fused bands, or from one
+/// of the two.
 ///
 /// Released names: `in_proj_z`, `ln3`, `in_proj_g1`, `ln1`, `in_proj_g2`, `ln2`, `proj.0..3`.
 #[derive(Clone, Debug)]
 pub struct Fgg {
+    guidance: Option<Guidance>,
+    mix: Option<(Linear, LayerNorm)>,
+    gates: [(Linear, LayerNorm); 2],
+}
+
+#[derive(Clone, Debug)]
+struct Guidance {
     squeeze: Linear,
     squeeze_norm: LayerNorm,
     expand: Linear,
     expand_norm: LayerNorm,
-    mix: Linear,
-    mix_norm: LayerNorm,
-    gates: [(Linear, LayerNorm); 2],
 }
 
-/// Builds an [`Fgg`].
+/// Builds an [`Fgg`] on `source`.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn fgg(config: &Ss2dConfig, vb: VarBuilder) -> Result<Fgg> {
+pub fn fgg(config: &Ss2dConfig, source: GateSource, vb: VarBuilder) -> Result<Fgg> {
     let (dim, inner) = (config.d_model, config.d_inner());
     let gate = |proj: &str, norm: &str| -> Result<_> {
         Ok((linear_no_bias(2 * inner, inner, vb.pp(proj))?, layer_norm(inner, vb.pp(norm))?))
     };
+    let guidance = || -> Result<_> {
+        Ok(Guidance {
+            squeeze: linear(2 * dim, dim / 4, vb.pp("proj.0"))?,
+            squeeze_norm: layer_norm(dim / 4, vb.pp("proj.1"))?,
+            expand: linear(dim / 4, 2 * inner, vb.pp("proj.2"))?,
+            expand_norm: layer_norm(2 * inner, vb.pp("proj.3"))?,
+        })
+    };
+    let mix = || -> Result<_> {
+        let mix = linear_no_bias(2 * inner, 2 * inner, vb.pp("in_proj_z"))?;
+        Ok((mix, layer_norm(2 * inner, vb.pp("ln3"))?))
+    };
     Ok(Fgg {
-        squeeze: linear(2 * dim, dim / 4, vb.pp("proj.0"))?,
-        squeeze_norm: layer_norm(dim / 4, vb.pp("proj.1"))?,
-        expand: linear(dim / 4, 2 * inner, vb.pp("proj.2"))?,
-        expand_norm: layer_norm(2 * inner, vb.pp("proj.3"))?,
-        mix: linear_no_bias(2 * inner, 2 * inner, vb.pp("in_proj_z"))?,
-        mix_norm: layer_norm(2 * inner, vb.pp("ln3"))?,
+        guidance: (source != GateSource::Spatial).then(guidance).transpose()?,
+        mix: (source != GateSource::Frequency).then(mix).transpose()?,
         gates: [gate("in_proj_g1", "ln1")?, gate("in_proj_g2", "ln2")?],
     })
 }
 
-impl Fgg {
-    /// The frequency guidance z_f: one vector of 2D values per image, B×2D.
-    ///
-    /// # Errors
-    /// If the bands do not have C and 3C channels.
-    pub fn guidance(&self, bands: &Frequencies) -> Result<Tensor> {
+impl Guidance {
+    fn forward(&self, bands: &Frequencies) -> Result<Tensor> {
         let c = bands.low.dim(3)?;
         // The layer reads [low ; mean of the three detail bands]; the mean goes into its weight.
         let weight = self.squeeze.weight();
@@ -65,51 +89,67 @@ impl Fgg {
         let x = chain.norm(x, &self.expand_norm);
         chain.mean(x)
     }
+}
+
+impl Fgg {
+    /// The frequency guidance z_f: one vector of 2D values per image, B×2D.
+    ///
+    /// # Errors
+    /// If the bands are missing or do not have C and 3C channels, or the gates are made without them.
+    pub fn guidance(&self, bands: Option<&Frequencies>) -> Result<Tensor> {
+        let error = |what| Error::msg(format!("FGG: {what}"));
+        let guidance = self.guidance.as_ref().ok_or_else(|| error("made without frequencies"))?;
+        guidance.forward(bands.ok_or_else(|| error("needs the frequency bands"))?)
+    }
 
     /// The two gates before their SiLU, as steps of a chain.
     ///
-    /// `normed` are two values that the halves `z_weights` of the input projections (D×C each) turn
-    /// into z1 and z2. The mixing layer follows them with nothing between, so the two matrices are
-    /// multiplied once per call instead of applied one after the other.
+    /// `normed` are two values that the halves of the input projections turn into z1 and z2 (D×C
+    /// each; only they are read of `inputs`). The mixing layer follows them with nothing between, so
+    /// the two matrices are multiplied once per call instead of applied one after the other.
     fn gates(
         &self,
         chain: &mut Chain,
         normed: [Value; 2],
-        z_weights: [&Tensor; 2],
-        bands: &Frequencies,
-    ) -> Result<[Value; 2]> {
-        let inner = z_weights[0].dim(0)?;
+        inputs: [&ScanInput; 2],
+        bands: Option<&Frequencies>,
+    ) -> Result<Option<[Value; 2]>> {
+        let Some((mix, mix_norm)) = &self.mix else { return Ok(None) };
         let mixed = |i: usize| {
-            let half = self.mix.weight().narrow(1, i * inner, inner)?;
-            half.contiguous()?.matmul(z_weights[i])
+            let z_weight = inputs[i].z_weight()?;
+            let inner = z_weight.dim(0)?;
+            mix.weight().narrow(1, i * inner, inner)?.contiguous()?.matmul(&z_weight)
         };
         let z = chain.linear(normed[0], &mixed(0)?, None);
         let z = chain.linear_add(normed[1], &mixed(1)?, z);
-        let z = chain.norm(z, &self.mix_norm);
-        let z = chain.scale_add(z, &self.guidance(bands)?, z);
-        Ok(self.gates.each_ref().map(|(proj, norm)| {
-            let gate = chain.linear(z, proj.weight(), proj.bias());
-            chain.norm(gate, norm)
-        }))
+        let mut z = chain.norm(z, mix_norm);
+        if self.guidance.is_some() {
+            z = chain.scale_add(z, &self.guidance(bands)?, z);
+        }
+        Ok(Some(self.each_gate(chain, z)))
     }
 
-    /// The two gates before their SiLU, B×H×W×D each.
-    ///
-    /// `z_weights` are the halves of the two input projections that make z1 and z2 (D×C each), and
-    /// `normed` is what they project.
-    ///
-    /// # Errors
-    /// If a shape does not fit.
-    pub fn forward(
+    fn each_gate(&self, chain: &mut Chain, z: Value) -> [Value; 2] {
+        self.gates.each_ref().map(|(proj, norm)| {
+            let gate = chain.linear(z, proj.weight(), proj.bias());
+            chain.norm(gate, norm)
+        })
+    }
+
+    /// The two gates of the guidance alone, as maps of the shape of `scanned`, each with its own.
+    fn constant_gates(
         &self,
-        normed: [&Tensor; 2],
-        z_weights: [&Tensor; 2],
-        bands: &Frequencies,
+        scanned: &[Tensor; 2],
+        bands: Option<&Frequencies>,
     ) -> Result<[Tensor; 2]> {
+        let guidance = self.guidance(bands)?;
+        let (batch, width) = guidance.dims2()?;
         let mut chain = Chain::new();
-        let normed = normed.map(|x| chain.input(x));
-        let gates = self.gates(&mut chain, normed, z_weights, bands)?;
-        chain.maps(gates)
+        let z = chain.input(&guidance.reshape((batch, 1, 1, width))?);
+        let gates = self.each_gate(&mut chain, z);
+        let [a, b] = chain.maps(gates)?;
+        let [first, second] = scanned.each_ref().map(Tensor::shape);
+        Ok([a.broadcast_as(first)?.contiguous()?, b.broadcast_as(second)?.contiguous()?])
     }
 }
 
@@ -121,7 +161,8 @@ struct Branch {
 }
 
 /// Frequency-guided fusion of two normalised sources (`FGS`): both are scanned with the same
-/// parameters and gated by [`Fgg`].
+/// parameters and gated by [`Fgg`]. Where the gates come from the frequencies alone, the input
+/// projections make no z.
 #[derive(Clone, Debug)]
 pub struct FgBlock {
     branches: [Branch; 2],
@@ -130,15 +171,19 @@ pub struct FgBlock {
     out_proj: Linear,
 }
 
-/// Builds an [`FgBlock`].
+/// Builds an [`FgBlock`] with gates from `source`.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn fg_block(config: &Ss2dConfig, vb: VarBuilder) -> Result<FgBlock> {
+pub fn fg_block(config: &Ss2dConfig, source: GateSource, vb: VarBuilder) -> Result<FgBlock> {
     let (dim, inner) = (config.d_model, config.d_inner());
+    let input = match source {
+        GateSource::Frequency => scan_input_without_gate,
+        GateSource::Both | GateSource::Spatial => scan_input,
+    };
     let branch = |proj: &str, conv: &str, norm: &str| -> Result<Branch> {
         Ok(Branch {
-            input: scan_input(config, proj, conv, vb.clone())?,
+            input: input(config, proj, conv, vb.clone())?,
             norm: layer_norm(inner, vb.pp(norm))?,
         })
     };
@@ -148,7 +193,7 @@ pub fn fg_block(config: &Ss2dConfig, vb: VarBuilder) -> Result<FgBlock> {
             branch("in_proj_x2", "conv2d_x2", "out_norm2")?,
         ],
         scan: selective_scan_2d(config, vb.clone())?,
-        gating: fgg(config, vb.clone())?,
+        gating: fgg(config, source, vb.clone())?,
         out_proj: linear_no_bias(inner, dim, vb.pp("out_proj"))?,
     })
 }
@@ -157,8 +202,8 @@ impl FgBlock {
     /// Fuses two normalised sources under the guidance of the fused bands; B×H×W×C each, and out.
     ///
     /// # Errors
-    /// If the shapes differ.
-    pub fn forward(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
+    /// If the shapes differ, or bands that the gates need are missing.
+    pub fn forward(&self, a: &Tensor, b: &Tensor, bands: Option<&Frequencies>) -> Result<Tensor> {
         same_shape("FG", ("the first source", a), ("the second source", b))?;
         let scanned = self.scanned([a, b], [None, None])?;
         let mut chain = Chain::new();
@@ -184,11 +229,14 @@ impl FgBlock {
         chain: &mut Chain,
         normed: [Value; 2],
         scanned: &[Tensor; 2],
-        bands: &Frequencies,
+        bands: Option<&Frequencies>,
     ) -> Result<Value> {
         let [first, second] = &self.branches;
-        let z_weights = [&first.input.z_weight()?, &second.input.z_weight()?];
-        let gates = self.gating.gates(chain, normed, z_weights, bands)?;
+        let gates = self.gating.gates(chain, normed, [&first.input, &second.input], bands)?;
+        let gates = match gates {
+            Some(gates) => gates,
+            None => self.gating.constant_gates(scanned, bands)?.map(|gate| chain.input(&gate)),
+        };
         let mut gated = |branch: &Branch, scanned: &Tensor, gate: Value| {
             let y = chain.input(scanned);
             let y = chain.norm(y, &branch.norm);
@@ -220,16 +268,16 @@ pub struct Fgm {
     skip_b: Tensor,
 }
 
-/// Builds an [`Fgm`].
+/// Builds an [`Fgm`] with gates from `source`.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn fgm(config: &Ss2dConfig, vb: VarBuilder) -> Result<Fgm> {
+pub fn fgm(config: &Ss2dConfig, source: GateSource, vb: VarBuilder) -> Result<Fgm> {
     let dim = config.d_model;
     Ok(Fgm {
         norm_a: layer_norm(dim, vb.pp("ln_1"))?,
         norm_b: layer_norm(dim, vb.pp("ln_2"))?,
-        fusion: fg_block(config, vb.pp("FGS"))?,
+        fusion: fg_block(config, source, vb.pp("FGS"))?,
         skip_a: vb.get_with_hints(dim, "skip_scale", Init::Const(1.))?,
         skip_b: vb.get_with_hints(dim, "skip_scale_2", Init::Const(1.))?,
     })
@@ -240,8 +288,8 @@ impl Fgm {
     /// not normalise the second skip; the released program does.)
     ///
     /// # Errors
-    /// If the shapes differ.
-    pub fn forward(&self, a: &Tensor, b: &Tensor, bands: &Frequencies) -> Result<Tensor> {
+    /// If the shapes differ, or bands that the gates need are missing.
+    pub fn forward(&self, a: &Tensor, b: &Tensor, bands: Option<&Frequencies>) -> Result<Tensor> {
         same_shape("FGM", ("the first source", a), ("the second source", b))?;
         let norms = [&self.norm_a, &self.norm_b];
         let scanned = self.fusion.scanned([a, b], norms.map(Some))?;
@@ -255,36 +303,79 @@ impl Fgm {
     }
 }
 
-/// One interactive fusion layer: a chain of [`Fgm`] blocks (`ISF_layers.k`).
+/// What an [`IsfLayer`] is a chain of (the paper's Tables IV and V).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockKind {
+    /// [`Fgm`], with gates from there.
+    Fgm(GateSource),
+    /// [`CrossAttention`].
+    CrossAttention,
+    /// [`ConcatLinear`].
+    ConcatLinear,
+}
+
+impl Default for BlockKind {
+    fn default() -> Self {
+        Self::Fgm(GateSource::Both)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Block {
+    Fgm(Box<Fgm>),
+    CrossAttention(CrossAttention),
+    ConcatLinear(ConcatLinear),
+}
+
+/// One interactive fusion layer: a chain of blocks (`ISF_layers.k`).
 #[derive(Clone, Debug)]
 pub struct IsfLayer {
-    blocks: Vec<Fgm>,
+    blocks: Vec<Block>,
 }
 
 /// Builds an [`IsfLayer`] of `depth` blocks.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub fn isf_layer(config: &Ss2dConfig, depth: usize, vb: VarBuilder) -> Result<IsfLayer> {
+pub fn isf_layer(
+    config: &Ss2dConfig,
+    kind: BlockKind,
+    depth: usize,
+    vb: VarBuilder,
+) -> Result<IsfLayer> {
     let vb = vb.pp("ISF").pp("blocks");
-    let blocks = (0..depth).map(|i| fgm(config, vb.pp(i))).collect::<Result<_>>()?;
-    Ok(IsfLayer { blocks })
+    let block = |i: usize| {
+        let vb = vb.pp(i);
+        Ok(match kind {
+            BlockKind::Fgm(source) => Block::Fgm(Box::new(fgm(config, source, vb)?)),
+            BlockKind::CrossAttention => {
+                Block::CrossAttention(cross_attention(config.d_model, vb)?)
+            }
+            BlockKind::ConcatLinear => Block::ConcatLinear(concat_linear(config.d_model, vb)?),
+        })
+    };
+    Ok(IsfLayer { blocks: (0..depth).map(block).collect::<Result<_>>()? })
 }
 
 impl IsfLayer {
-    /// Fuses the deep features of the visible and the infrared picture, B×H×W×C each, and out.
+    /// Fuses the deep features of the visible and the infrared picture, B×H×W×C each, and out. A
+    /// later block takes the result of the one before it in place of the visible features.
     ///
     /// # Errors
-    /// If the shapes differ.
+    /// If the shapes differ, or bands that the blocks need are missing.
     pub fn forward(
         &self,
         visible: &Tensor,
         infrared: &Tensor,
-        bands: &Frequencies,
+        bands: Option<&Frequencies>,
     ) -> Result<Tensor> {
         let mut fused = visible.clone();
         for block in &self.blocks {
-            fused = block.forward(&fused, infrared, bands)?;
+            fused = match block {
+                Block::Fgm(block) => block.forward(&fused, infrared, bands)?,
+                Block::CrossAttention(block) => block.forward(&fused, infrared)?,
+                Block::ConcatLinear(block) => block.forward(&fused, infrared)?,
+            };
         }
         Ok(fused)
     }

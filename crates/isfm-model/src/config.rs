@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use isfm_ssm::Ss2dConfig;
+use isfm_blocks::{BlockKind, GateSource, MffParts};
+use isfm_ssm::{Directions, Ss2dConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -33,9 +34,113 @@ pub struct Config {
     pub d_state: usize,
     /// η: the scan's channels are D = ηC.
     pub expand: usize,
+    /// What the network is made of: by default everything, as in the paper.
+    #[serde(skip_serializing_if = "Modules::is_default")]
+    pub modules: Modules,
     /// Where the network works: by default on the pictures themselves.
     #[serde(skip_serializing_if = "Pyramid::is_default")]
     pub pyramid: Pyramid,
+}
+
+/// What a network is made of. The default is the paper's; the others are those of its ablations
+/// ([`Table`](crate::Table)), whose tensors have the released names where they have the same role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Modules {
+    /// How both sources' deep features become maps for the reconstruction.
+    pub spatial: Spatial,
+    /// Whether each layer's frequency map (eq. 12) goes into the reconstruction.
+    pub frequency: bool,
+    /// Whether the low band is fused by an LFFB, or only summed.
+    pub lffb: bool,
+    /// Whether the high bands are fused by an HFFB, or only summed.
+    pub hffb: bool,
+    /// The directions of every scan.
+    pub directions: Directions,
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        let directions = Directions::All;
+        Self { spatial: Spatial::Fgm, frequency: true, lffb: true, hffb: true, directions }
+    }
+}
+
+/// How the deep features of both sources are fused (the paper's Tables III to V).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spatial {
+    /// FGM blocks with gates by FGG.
+    #[default]
+    Fgm,
+    /// FGM blocks with gates that the frequencies alone make.
+    FgmFrequencyGate,
+    /// FGM blocks with gates that the sources alone make: no interaction with the frequencies.
+    FgmOwnGate,
+    /// Cross-attention in the place of FGM.
+    CrossAttention,
+    /// Concatenation and a fully connected layer in the place of FGM.
+    ConcatLinear,
+    /// Element-wise addition in the place of FGM: one map, as every layer's would be the same.
+    Sum,
+    /// Nothing: the features of both extractors go into the reconstruction side by side.
+    Concatenate,
+}
+
+impl Spatial {
+    /// The blocks of its layers, if it has layers.
+    pub(crate) fn block(self) -> Option<BlockKind> {
+        match self {
+            Self::Fgm => Some(BlockKind::Fgm(GateSource::Both)),
+            Self::FgmFrequencyGate => Some(BlockKind::Fgm(GateSource::Frequency)),
+            Self::FgmOwnGate => Some(BlockKind::Fgm(GateSource::Spatial)),
+            Self::CrossAttention => Some(BlockKind::CrossAttention),
+            Self::ConcatLinear => Some(BlockKind::ConcatLinear),
+            Self::Sum | Self::Concatenate => None,
+        }
+    }
+}
+
+impl Modules {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The parts of a frequency layer, if anything reads what it gives.
+    pub(crate) fn mff(&self) -> Option<MffParts> {
+        let Self { frequency: map, lffb, hffb, .. } = *self;
+        let guides = matches!(self.spatial, Spatial::Fgm | Spatial::FgmFrequencyGate);
+        (map || guides).then_some(MffParts { lffb, hffb, map })
+    }
+
+    /// Maps of C channels that the spatial side gives the reconstruction, for K layers.
+    pub(crate) fn spatial_maps(&self, layers: usize) -> usize {
+        match self.spatial {
+            Spatial::Sum => 1,
+            Spatial::Concatenate => 2,
+            _ => layers,
+        }
+    }
+
+    /// Maps of C channels that the reconstruction reads, for K layers.
+    pub(crate) fn maps(&self, layers: usize) -> usize {
+        self.spatial_maps(layers) + if self.frequency { layers } else { 0 }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.mff().is_some() {
+            return Ok(());
+        }
+        let check = |field, is: bool| {
+            let needed = "true where nothing reads the frequency bands: \
+                          modules.frequency is false, and modules.spatial is neither fgm nor \
+                          fgm-frequency-gate";
+            let (given, needed) = ("false".to_string(), needed.to_string());
+            if is { Ok(()) } else { Err(Error::Config { field, given, needed }) }
+        };
+        check("modules.lffb", self.lffb)?;
+        check("modules.hffb", self.hffb)
+    }
 }
 
 /// The pyramid around the network ([`PyramidFusion`](crate::PyramidFusion)), an extension of the
@@ -85,6 +190,7 @@ impl Default for Config {
             depths: vec![1; 4],
             d_state: 16,
             expand: 2,
+            modules: Modules::default(),
             pyramid: Pyramid::default(),
         }
     }
@@ -174,8 +280,9 @@ impl Config {
         }
     }
 
-    /// Refuses what cannot be a network: a width that is no multiple of 4, no layers, a zero, or a
-    /// number beyond any that makes sense (which is then a typing error, and would fill the memory).
+    /// Refuses what cannot be a network: a width that is no multiple of 4, no layers, a zero, a way of
+    /// fusing bands that nothing reads, or a number beyond any that makes sense (which is then a typing
+    /// error, and would fill the memory).
     ///
     /// # Errors
     /// [`Error::Config`], naming the field, its value and its range.
@@ -198,6 +305,7 @@ impl Config {
         }
         check("d_state", self.d_state, 256)?;
         check("expand", self.expand, 8)?;
+        self.modules.validate()?;
         let Pyramid { levels, gates, deeper } = self.pyramid;
         let check = |field, value: usize, most: usize| {
             let (given, needed) = (value.to_string(), format!("0 to {most}"));
@@ -228,6 +336,7 @@ impl Config {
             d_state: self.d_state,
             expand: self.expand,
             dt_rank: Some(self.dt_rank()),
+            directions: self.modules.directions,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use candle_core::DType;
 use isfm_files::checkpoint::Difference;
 
-use crate::{Config, Preset};
+use crate::{Config, Preset, Table};
 
 /// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum Error {
     /// A preset's name that is not one.
     #[error("unknown preset {0:?}, needs {known}", known = Preset::ALL.map(|p| p.to_string()).join(", "))]
     UnknownPreset(String),
+    /// The name of a table of ablations that is not one.
+    #[error("unknown table {0:?}, needs {known}", known = Table::ALL.map(|t| t.to_string()).join(", "))]
+    UnknownTable(String),
     /// A file that cannot be read, or that holds no weights or broken ones.
     #[error(transparent)]
     File(#[from] isfm_files::Error),
@@ -112,6 +115,7 @@ mod tests {
             Error::Json(json()),
             Error::ConfigFile { path: path(), source: Box::new(json().into()) },
             Error::UnknownPreset(text("huge")),
+            Error::UnknownTable(text("XI")),
             Error::File(isfm_files::Error::Read {
                 path: path(),
                 source: io::Error::other("no disk"),
@@ -137,6 +141,7 @@ mod tests {
                 Error::Candle(_) => says_once(&error, "no kernel"),
                 Error::Config { .. }
                 | Error::UnknownPreset(_)
+                | Error::UnknownTable(_)
                 | Error::Mismatch { .. }
                 | Error::Range { .. }
                 | Error::Input { .. } => says_once(&error, &error.to_string()),

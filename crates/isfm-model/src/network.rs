@@ -5,22 +5,32 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use isfm_blocks::{
-    Accumulator, Features, Frequencies, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor,
+    Accumulator, Features, IsfLayer, MffLayer, MffOutput, ModalitySpecificExtractor,
     Reconstruction, Source, band_averages, isf_layer, mff_layer, modality_specific_extractor,
     reconstruction,
 };
 
 use crate::weights::Weights;
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Result, Spatial};
 
 /// The ISFM network: two luminance images in, one out.
 #[derive(Clone, Debug)]
 pub struct Network {
     visible: ModalitySpecificExtractor,
     infrared: ModalitySpecificExtractor,
-    frequency: Vec<MffLayer>,
-    interactive: Vec<IsfLayer>,
+    layers: Vec<Layer>,
+    /// What becomes of the deep features where no layer fuses them.
+    spatial: Spatial,
+    /// Maps that the spatial side gives the reconstruction, before those of the frequencies.
+    spatial_maps: usize,
     reconstruction: Reconstruction,
+}
+
+/// A frequency layer and the spatial one that it guides, either of which an ablation may lack.
+#[derive(Clone, Debug)]
+struct Layer {
+    frequency: Option<MffLayer>,
+    interactive: Option<IsfLayer>,
 }
 
 /// What each stage of the network gave, for those who look inside.
@@ -30,9 +40,9 @@ pub struct Stages {
     pub visible: Features,
     /// The infrared picture's features.
     pub infrared: Features,
-    /// Each frequency layer's output.
+    /// Each frequency layer's output; none if the network has no such layers.
     pub frequency: Vec<MffOutput>,
-    /// Each interactive layer's output, B×H×W×C.
+    /// Each interactive layer's output, B×H×W×C; none if the network has no such layers.
     pub interactive: Vec<Tensor>,
     /// The network's result, as [`Network::forward`]'s.
     pub fused: Tensor,
@@ -45,20 +55,30 @@ impl Network {
     /// If the configuration makes no sense, or a tensor is missing or has another shape.
     pub fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
         config.validate()?;
-        let (dim, ss2d) = (config.embed_dim, config.ss2d());
+        let (dim, ss2d, modules) = (config.embed_dim, config.ss2d(), &config.modules);
         let extractor =
             |source| modality_specific_extractor(source, &ss2d, config.depths[0], vb.clone());
-        let frequency = (0..config.layers()).map(|k| mff_layer(dim, vb.pp("MFF_layers").pp(k)));
-        let interactive = config.depths.iter().enumerate();
-        let interactive =
-            interactive.map(|(k, &depth)| isf_layer(&ss2d, depth, vb.pp("ISF_layers").pp(k)));
+        let layer = |(k, &depth): (usize, &usize)| -> candle_core::Result<_> {
+            let frequency = |parts| mff_layer(dim, parts, vb.pp("MFF_layers").pp(k));
+            let interactive = |kind| isf_layer(&ss2d, kind, depth, vb.pp("ISF_layers").pp(k));
+            Ok(Layer {
+                frequency: modules.mff().map(frequency).transpose()?,
+                interactive: modules.spatial.block().map(interactive).transpose()?,
+            })
+        };
         Ok(Self {
             visible: extractor(Source::Visible)?,
             infrared: extractor(Source::Infrared)?,
-            frequency: frequency.collect::<candle_core::Result<_>>()?,
-            interactive: interactive.collect::<candle_core::Result<_>>()?,
+            layers: config
+                .depths
+                .iter()
+                .enumerate()
+                .map(layer)
+                .collect::<candle_core::Result<_>>()?,
+            spatial: modules.spatial,
+            spatial_maps: modules.spatial_maps(config.layers()),
             reconstruction: reconstruction(
-                2 * config.layers() * dim,
+                modules.maps(config.layers()) * dim,
                 config.pyramid.outputs(),
                 vb.pp("conv_final_fuse"),
             )?,
@@ -105,9 +125,7 @@ impl Network {
         let (mut features, mut frequency, mut interactive) = (None, Vec::new(), Vec::new());
         let fused = self.run(visible, infrared, |stage| match stage {
             Stage::Features(v, i) => features = Some((v.clone(), i.clone())),
-            Stage::Frequency(fused, bands) => {
-                frequency.push(MffOutput { fused: fused.clone(), bands: bands.clone() });
-            }
+            Stage::Frequency(output) => frequency.push(output.clone()),
             Stage::Interactive(x) => interactive.push(x.clone()),
         })?;
         let (visible, infrared) = features.ok_or_else(|| candle_core::Error::msg("no features"))?;
@@ -132,19 +150,37 @@ impl Network {
         let infrared = self.infrared.forward(&infrared.reshape((batch, height, width, 1))?)?;
         watch(Stage::Features(&visible, &infrared));
 
-        let bands = band_averages(&visible, &infrared)?;
+        let read = self.layers.iter().any(|layer| layer.frequency.is_some());
+        let bands = read.then(|| band_averages(&visible, &infrared)).transpose()?;
         drop((visible.shallow, infrared.shallow));
         let (visible, infrared) = (visible.deep, infrared.deep);
-        let layers = self.frequency.len();
         let mut sum = Accumulator::default();
-        for (k, (mff, isf)) in self.frequency.iter().zip(&self.interactive).enumerate() {
-            let MffOutput { fused: frequency, bands } = mff.forward(&bands, height, width)?;
-            watch(Stage::Frequency(&frequency, &bands));
-            sum = self.reconstruction.add(sum, &frequency, layers + k)?;
-            drop(frequency);
-            let spatial = isf.forward(&visible, &infrared, &bands)?;
-            watch(Stage::Interactive(&spatial));
-            sum = self.reconstruction.add(sum, &spatial, k)?;
+        for (k, layer) in self.layers.iter().enumerate() {
+            let mut guidance = None;
+            if let (Some(mff), Some(bands)) = (&layer.frequency, &bands) {
+                let output = mff.forward(bands, height, width)?;
+                watch(Stage::Frequency(&output));
+                if let Some(map) = &output.fused {
+                    sum = self.reconstruction.add(sum, map, self.spatial_maps + k)?;
+                }
+                guidance = Some(output.bands);
+            }
+            if let Some(isf) = &layer.interactive {
+                let spatial = isf.forward(&visible, &infrared, guidance.as_ref())?;
+                watch(Stage::Interactive(&spatial));
+                sum = self.reconstruction.add(sum, &spatial, k)?;
+            }
+        }
+        match self.spatial {
+            Spatial::Sum => {
+                let map = isfm_ops::weighted_sum(&visible, 1., &infrared, 1.)?;
+                sum = self.reconstruction.add(sum, &map, 0)?;
+            }
+            Spatial::Concatenate => {
+                sum = self.reconstruction.add(sum, &visible, 0)?;
+                sum = self.reconstruction.add(sum, &infrared, 1)?;
+            }
+            _ => {}
         }
         drop((visible, infrared, bands));
         let fused = self.reconstruction.finish(sum)?;
@@ -157,7 +193,7 @@ impl Network {
 
 enum Stage<'a> {
     Features(&'a Features, &'a Features),
-    Frequency(&'a Tensor, &'a Frequencies),
+    Frequency(&'a MffOutput),
     Interactive(&'a Tensor),
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use isfm_files::checkpoint::{Difference, Tensors};
 
-use crate::{Config, Error, Pyramid, Result, tensor_shapes};
+use crate::{Config, Error, Modules, Pyramid, Result, Spatial, tensor_shapes};
 
 /// Tensors by their released names, in a fixed order.
 pub type Weights = Tensors;
@@ -21,9 +21,15 @@ pub(crate) fn is_used(name: &str) -> bool {
 pub(crate) fn is_known(name: &str) -> bool {
     static KNOWN: OnceLock<BTreeSet<String>> = OnceLock::new();
     let known = KNOWN.get_or_init(|| {
-        // Layers and blocks differ in their numbers only; no configuration of one fails.
-        let shapes = tensor_shapes(&Config { depths: vec![1], ..Config::default() });
-        shapes.unwrap_or_default().keys().map(|name| without_numbers(name)).collect()
+        // Layers and blocks differ in their numbers only; no configuration of one fails. Between them
+        // these three have all kinds of tensors.
+        let spatial = [Spatial::Fgm, Spatial::CrossAttention, Spatial::ConcatLinear];
+        let shapes = spatial.map(|spatial| {
+            let modules = Modules { spatial, ..Modules::default() };
+            tensor_shapes(&Config { depths: vec![1], modules, ..Config::default() })
+        });
+        let names = shapes.into_iter().flat_map(|shapes| shapes.unwrap_or_default().into_keys());
+        names.map(|name| without_numbers(&name)).collect()
     });
     known.contains(&without_numbers(name))
 }
@@ -81,6 +87,8 @@ pub(crate) fn infer_config(weights: &Weights) -> Option<Config> {
         depths: (0..layers).map(depth).collect(),
         d_state: most(&[".A_logs"], 1).unwrap_or(defaults.d_state),
         expand: most(&[".dt_projs_bias"], 1).map_or(defaults.expand, |d| d / embed_dim.max(1)),
+        // Released weights have all of them.
+        modules: Modules::default(),
         // How many levels there are of each kind no shape says.
         pyramid: Pyramid::default(),
     };

@@ -60,7 +60,7 @@ impl Case {
         self.agree("out.BMM_layers2.1", &stages.infrared.deep, STAGE);
         for (k, mff) in stages.frequency.iter().enumerate() {
             let name = |part: &str| format!("out.MFF_layers.{k}.{part}");
-            self.agree(&name("fused"), &channels_first(&mff.fused), STAGE);
+            self.agree(&name("fused"), &channels_first(mff.fused.as_ref().unwrap()), STAGE);
             self.agree(&name("low"), &channels_first(&mff.bands.low), STAGE);
             self.agree(&name("high"), &channels_first(&mff.high_mean().unwrap()), STAGE);
         }

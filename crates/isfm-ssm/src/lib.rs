@@ -19,9 +19,11 @@ pub use checkpoint::MambaCheckpoint;
 pub use cross_scan::{cross_merge, cross_merge_each, cross_scan, cross_scan_each};
 pub use mamba::{Mamba, MambaConfig, MambaLayer, MambaState, mamba, mamba_layer};
 pub use mamba_lm::{MambaLm, MambaLmConfig, MambaStack, mamba_lm, mamba_stack};
-pub use scan_input::{ScanInput, scan_input};
+pub use scan_input::{ScanInput, scan_input, scan_input_without_gate};
 pub use scan_order::ScanOrder;
 pub use scan_params::ScanParams;
 pub use selective_scan::{ScanOptions, selective_scan, selective_scan_with_state};
-pub use ss2d::{SelectiveScan2d, Ss2d, Ss2dConfig, VssBlock, selective_scan_2d, ss2d, vss_block};
+pub use ss2d::{
+    Directions, SelectiveScan2d, Ss2d, Ss2dConfig, VssBlock, selective_scan_2d, ss2d, vss_block,
+};
 pub use vision_mamba::{VisionMamba, VisionMambaLayer, vision_mamba, vision_mamba_layer};

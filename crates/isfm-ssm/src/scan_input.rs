@@ -6,9 +6,9 @@ use isfm_ops::nn::{DepthwiseConv2d, LayerNorm, Linear, depthwise_conv2d, linear_
 
 use crate::{SelectiveScan2d, Ss2dConfig};
 
-/// The layers before a four-direction scan (Liu et al., "VMamba", 2024, figure 3): one half of a
+/// The layers before a scan of a map (Liu et al., "VMamba", 2024, figure 3): one half of a
 /// projection to 2D channels, then a depth-wise convolution and SiLU. The other half of the
-/// projection makes the scan's gate.
+/// projection makes the scan's gate; without a gate the projection is to D channels.
 #[derive(Clone, Debug)]
 pub struct ScanInput {
     in_proj: Linear,
@@ -25,11 +25,33 @@ pub fn scan_input(
     conv: &str,
     vb: VarBuilder,
 ) -> Result<ScanInput> {
+    projected(config, 2 * config.d_inner(), in_proj, conv, vb)
+}
+
+/// Builds a [`ScanInput`] that has no gate: `in_proj` is D×C.
+///
+/// # Errors
+/// As [`scan_input`].
+pub fn scan_input_without_gate(
+    config: &Ss2dConfig,
+    in_proj: &str,
+    conv: &str,
+    vb: VarBuilder,
+) -> Result<ScanInput> {
+    projected(config, config.d_inner(), in_proj, conv, vb)
+}
+
+fn projected(
+    config: &Ss2dConfig,
+    width: usize,
+    in_proj: &str,
+    conv: &str,
+    vb: VarBuilder,
+) -> Result<ScanInput> {
     config.validate()?;
-    let d = config.d_inner();
     Ok(ScanInput {
-        in_proj: linear_no_bias(config.d_model, 2 * d, vb.pp(in_proj))?,
-        conv: depthwise_conv2d(d, 3, vb.pp(conv))?,
+        in_proj: linear_no_bias(config.d_model, width, vb.pp(in_proj))?,
+        conv: depthwise_conv2d(config.d_inner(), 3, vb.pp(conv))?,
     })
 }
 
@@ -45,7 +67,7 @@ impl ScanInput {
     /// The rows of the projection that make the gate, D×C.
     ///
     /// # Errors
-    /// If Candle reports one.
+    /// If there is no gate.
     pub fn z_weight(&self) -> Result<Tensor> {
         self.half(1)
     }
@@ -53,7 +75,7 @@ impl ScanInput {
     /// Halving the weight is a view; halving the product would copy it, and its gradient twice.
     fn half(&self, index: usize) -> Result<Tensor> {
         let weight = self.in_proj.weight();
-        let d = weight.dim(0)? / 2;
+        let d = self.conv.weight().dim(0)?;
         weight.narrow(0, index * d, d)
     }
 

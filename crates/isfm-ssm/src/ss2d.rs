@@ -6,10 +6,10 @@ use isfm_ops::internal::{recycle, shape_error};
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear_no_bias, uniform};
 use serde::{Deserialize, Serialize};
 
-use crate::ScanParams;
 use crate::config::check_sizes;
 use crate::init::{near_a_logs, near_dt_bias};
 use crate::scan_input::{ScanInput, scan_input};
+use crate::{ScanOrder, ScanParams};
 
 /// Sizes of an [`Ss2d`] and of what it is made of (the paper's C, N, η and R).
 ///
@@ -27,12 +27,59 @@ pub struct Ss2dConfig {
     pub expand: usize,
     /// R: rank of dt; ⌈C/16⌉ if `None`.
     pub dt_rank: Option<usize>,
+    /// The K directions that maps are scanned in.
+    #[serde(default)]
+    pub directions: Directions,
+}
+
+/// The directions in which a [`SelectiveScan2d`] walks over a map; their outputs are added where they
+/// belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Directions {
+    /// VMamba's four: row by row, column by column, and the reverses of both.
+    #[default]
+    All,
+    /// Row by row.
+    Rows,
+    /// Row by row, and the reverse of it.
+    RowsBothWays,
+    /// Row by row, and column by column.
+    RowsAndColumns,
+}
+
+impl Directions {
+    /// All there are.
+    pub const EVERY: [Self; 4] = [Self::Rows, Self::RowsBothWays, Self::RowsAndColumns, Self::All];
+
+    /// K: how many.
+    pub const fn count(self) -> usize {
+        match self {
+            Self::Rows => 1,
+            Self::RowsBothWays | Self::RowsAndColumns => 2,
+            Self::All => 4,
+        }
+    }
+
+    /// Their orders of the positions of an H×W map.
+    ///
+    /// # Errors
+    /// If the map has no position or more than 2³² − 1.
+    pub fn orders(self, height: usize, width: usize) -> Result<Vec<ScanOrder>> {
+        let rows = || ScanOrder::rows(height, width);
+        Ok(match self {
+            Self::Rows => vec![rows()?],
+            Self::RowsBothWays => vec![rows()?, rows()?.reversed()],
+            Self::RowsAndColumns => vec![rows()?, ScanOrder::columns(height, width)?],
+            Self::All => ScanOrder::vmamba(height, width)?.into(),
+        })
+    }
 }
 
 impl Ss2dConfig {
-    /// The paper's values for a width: 16 states, expansion 2.
+    /// The paper's values for a width: 16 states, expansion 2, four directions.
     pub fn new(d_model: usize) -> Self {
-        Self { d_model, d_state: 16, expand: 2, dt_rank: None }
+        Self { d_model, d_state: 16, expand: 2, dt_rank: None, directions: Directions::All }
     }
 
     /// D = ηC: channels of the scan.
@@ -63,8 +110,9 @@ impl Ss2dConfig {
 /// Far more than any network has, and few enough that no product of sizes overflows.
 const MAX_CHANNELS: usize = 65_536;
 
-/// The four-direction scan with its parameters: from x its dt, B and C, then
-/// [`ScanParams::over_map`] (Liu et al., "VMamba", 2024, figure 3).
+/// The scan of a map in K [`Directions`] with its parameters: from x its dt, B and C, then for all
+/// four directions [`ScanParams::over_map`] (Liu et al., "VMamba", 2024, figure 3), for fewer
+/// [`ScanParams::in_orders`], on the CPU only.
 ///
 /// # Shapes
 /// B×H×W×D to B×H×W×D.
@@ -72,6 +120,7 @@ const MAX_CHANNELS: usize = 65_536;
 pub struct SelectiveScan2d {
     x_proj_weight: Tensor,
     params: ScanParams,
+    directions: Directions,
 }
 
 /// Builds a [`SelectiveScan2d`] from `x_proj_weight`, `dt_projs_weight`, `dt_projs_bias`, `A_logs`
@@ -87,14 +136,15 @@ pub struct SelectiveScan2d {
 pub fn selective_scan_2d(config: &Ss2dConfig, vb: VarBuilder) -> Result<SelectiveScan2d> {
     config.validate()?;
     let (d, n, r) = (config.d_inner(), config.d_state, config.dt_rank());
+    let k = config.directions.count();
     let params = ScanParams {
-        dt_projs_weight: vb.get_with_hints((4, d, r), "dt_projs_weight", uniform(r))?,
-        dt_projs_bias: vb.get_with_hints((4, d), "dt_projs_bias", near_dt_bias())?,
-        a_logs: vb.get_with_hints((4 * d, n), "A_logs", near_a_logs(n))?,
-        ds: vb.get_with_hints(4 * d, "Ds", Init::Const(1.))?,
+        dt_projs_weight: vb.get_with_hints((k, d, r), "dt_projs_weight", uniform(r))?,
+        dt_projs_bias: vb.get_with_hints((k, d), "dt_projs_bias", near_dt_bias())?,
+        a_logs: vb.get_with_hints((k * d, n), "A_logs", near_a_logs(n))?,
+        ds: vb.get_with_hints(k * d, "Ds", Init::Const(1.))?,
     };
-    let x_proj = vb.get_with_hints((4, r + 2 * n, d), "x_proj_weight", uniform(d))?;
-    SelectiveScan2d::new(x_proj, params)
+    let x_proj = vb.get_with_hints((k, r + 2 * n, d), "x_proj_weight", uniform(d))?;
+    SelectiveScan2d::with_directions(config.directions, x_proj, params)
 }
 
 impl SelectiveScan2d {
@@ -103,25 +153,45 @@ impl SelectiveScan2d {
     /// # Errors
     /// If `x_proj_weight` does not have 4 directions of at least 3 rows.
     pub fn new(x_proj_weight: Tensor, params: ScanParams) -> Result<Self> {
+        Self::with_directions(Directions::All, x_proj_weight, params)
+    }
+
+    /// From `x_proj_weight`, K×(R+2N)×D, and the parameters of K directions.
+    ///
+    /// # Errors
+    /// If `x_proj_weight` does not have K directions of at least 3 rows.
+    pub fn with_directions(
+        directions: Directions,
+        x_proj_weight: Tensor,
+        params: ScanParams,
+    ) -> Result<Self> {
         match *x_proj_weight.dims() {
-            [4, rows, d] if rows >= 3 && d > 0 => Ok(Self { x_proj_weight, params }),
+            [k, rows, d] if k == directions.count() && rows >= 3 && d > 0 => {
+                Ok(Self { x_proj_weight, params, directions })
+            }
             ref got => {
-                let (what, needed) = ("x_proj_weight", "[4, R + 2N, D]");
-                Err(shape_error("selective_scan_2d", what, got, needed))
+                let needed = format!("[{}, R + 2N, D]", directions.count());
+                Err(shape_error("selective_scan_2d", "x_proj_weight", got, needed))
             }
         }
     }
 
-    /// 4(R+2N)×D. Projecting a position does not depend on the order of positions: one product
-    /// serves the four directions.
+    /// K(R+2N)×D. Projecting a position does not depend on the order of positions: one product
+    /// serves all directions.
     pub(crate) fn x_proj_matrix(&self) -> Result<Tensor> {
         let (k, rows, d) = self.x_proj_weight.dims3()?;
         self.x_proj_weight.reshape((k * rows, d))
     }
 
-    /// The scan of `x` with its projections B×H×W×4(R+2N).
+    /// The scan of `x` with its projections B×H×W×K(R+2N).
     pub(crate) fn scan_projected(&self, x: &Tensor, x_dbl: &Tensor) -> Result<Tensor> {
-        self.params.over_projected(x, x_dbl)
+        if self.directions == Directions::All {
+            return self.params.over_projected(x, x_dbl);
+        }
+        let (batch, height, width, columns) = x_dbl.dims4()?;
+        let k = self.directions.count();
+        let x_dbl = x_dbl.reshape((batch, height, width, k, columns / k))?;
+        self.params.in_orders(x, &x_dbl, &self.directions.orders(height, width)?)
     }
 }
 
