@@ -12,6 +12,7 @@ pub mod manual;
 pub mod merge;
 pub mod options;
 pub mod pairs;
+pub mod paper;
 pub mod shard;
 pub mod train;
 
@@ -24,7 +25,8 @@ use clap::{Parser, Subcommand};
 pub use console::{Console, ConsoleArgs, Failures, Usage, end};
 pub use interrupt::on_interrupt;
 
-/// Fuse infrared and visible pictures into one, score fused pictures, train the network.
+/// Fuse infrared and visible pictures into one, score fused pictures, train the network, make the tables and
+/// figures of its paper.
 ///
 /// Exit codes: 0 if all is done, 1 if something failed (it is named at the end, the rest is done), 2 if
 /// what was asked for cannot be begun: a wrong option, a file that is not there.
@@ -46,6 +48,7 @@ pub enum Command {
     Train(Box<train::Args>),
     Convert(Box<convert::Args>),
     Merge(Box<merge::Args>),
+    Paper(Box<paper::Args>),
     Completions(manual::Completions),
     Man(manual::Pages),
 }
@@ -55,9 +58,12 @@ pub fn main() -> ExitCode {
     isfm::keep_freed_memory();
     let cli = Cli::parse();
     // Training answers by a checkpoint.
-    if !matches!(cli.command, Command::Train(_))
-        && let Err(error) = on_interrupt(|code| isfm_files::exit(code))
-    {
+    let trains = match &cli.command {
+        Command::Train(_) => true,
+        Command::Paper(args) => matches!(args.what, paper::What::Ablate(_)),
+        _ => false,
+    };
+    if !trains && let Err(error) = on_interrupt(|code| isfm_files::exit(code)) {
         return end(Failures::<String>::Err(error.into()), "");
     }
     run(cli)
@@ -73,6 +79,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Merge(args) => {
             end(merge::run(&args), "failed in one of the shards or are in none")
         }
+        Command::Paper(args) => end(paper::run(&args), "problems; everything else is done"),
         Command::Completions(args) => end(manual::completions(&args), ""),
         Command::Man(args) => end(manual::pages(&args), ""),
     }

@@ -112,3 +112,10 @@ pub fn threads(text: &str) -> Result<usize, String> {
     }
     Ok(asked.min(most))
 }
+
+/// A size of pictures, as `WxH`.
+pub fn size(text: &str) -> Result<(u32, u32), String> {
+    let side = |text: &str| text.trim().parse().ok().filter(|side| (2..=65_536).contains(side));
+    let both = text.split_once(['x', '×']).and_then(|(w, h)| side(w).zip(side(h)));
+    both.ok_or_else(|| "needs WxH in pixels, each from 2 to 65536, such as 640x480".to_owned())
+}

@@ -59,7 +59,7 @@ pub enum Error {
         /// The file, or what stands for it.
         origin: String,
         /// The configuration they were held against.
-        config: Config,
+        config: Box<Config>,
         /// Every difference.
         difference: Box<Difference>,
         /// The configuration that they look like, if any.
@@ -123,7 +123,7 @@ mod tests {
             Error::Write { path: path(), source: io::Error::other("disk full") },
             Error::Mismatch {
                 origin: text("a.pth"),
-                config: config.clone(),
+                config: Box::new(config.clone()),
                 difference: Box::default(),
                 looks: Some(Box::new(config)),
             },

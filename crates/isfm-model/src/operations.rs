@@ -96,8 +96,8 @@ impl OperationCounts {
         let wide = |n: usize| n as u128;
         let (c, d, n, r) = (config.embed_dim, config.d_inner(), config.d_state, config.dt_rank());
         let (c, d, n, r) = (wide(c), wide(d), wide(n), wide(r));
-        let halved = |side: u32| u128::from(side).div_ceil(1 << config.pyramid.levels);
-        let (height, width) = (halved(height), halved(width));
+        let (height, width) = Self::seen(config, height, width);
+        let (height, width) = (u128::from(height), u128::from(width));
         let (pixels, positions) = (height * width, (height / 2) * (width / 2));
         let modules = &config.modules;
         let directions = wide(modules.directions.count());
@@ -147,6 +147,12 @@ impl OperationCounts {
             isf: block * wide(config.depths.iter().sum()),
             other: layers(other * pixels),
         })
+    }
+
+    /// Height and width of what the network sees of pictures of `height`×`width`.
+    pub fn seen(config: &Config, height: u32, width: u32) -> (u32, u32) {
+        let halved = |side: u32| side.div_ceil(1 << config.pyramid.levels.min(31));
+        (halved(height), halved(width))
     }
 
     /// All parts.

@@ -54,7 +54,8 @@ pub(crate) fn check(
         return Ok(());
     }
     let looks = infer_config(weights).filter(|looks| looks != config).map(Box::new);
-    let (origin, config, difference) = (origin.to_string(), config.clone(), Box::new(difference));
+    let (origin, difference) = (origin.to_string(), Box::new(difference));
+    let config = Box::new(config.clone());
     Err(Error::Mismatch { origin, config, difference, looks })
 }
 

@@ -13,7 +13,7 @@ use embedded_graphics::mono_font::iso_8859_1::{FONT_6X10, FONT_7X13, FONT_9X15, 
 use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
-use embedded_graphics::primitives::{PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
+use embedded_graphics::primitives::{Line, PrimitiveStyleBuilder, Rectangle, StrokeAlignment};
 use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
@@ -113,9 +113,75 @@ const GAP: u32 = 8;
 /// The height of a caption.
 const CAPTION: u32 = 28;
 
+/// Pictures of one size with captions, as PNG: so many beside each other.
+///
+/// # Errors
+/// If it cannot be encoded.
+pub fn sheet(panels: Vec<(String, RgbImage)>, columns: usize) -> Result<Vec<u8>> {
+    let panels = panels.into_iter().map(|(caption, picture)| (caption, Ok(picture))).collect();
+    Figure { regions: &[], files: &[], columns: Some(columns), panels }.draw().png()
+}
+
+/// A line of means over numbers, with a stroke of the spread to either side of each.
+pub fn chart(points: &[(f64, f64, f64)]) -> RgbImage {
+    const SIZE: (u32, u32) = (300, 200);
+    const LEFT: i32 = 56;
+    const RIGHT: i32 = 290;
+    const TOP: i32 = 12;
+    const BOTTOM: i32 = 172;
+    let mut canvas =
+        Canvas { image: RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb([255; 3])), times: 1 };
+    let bounds = |values: &mut dyn Iterator<Item = f64>| {
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
+    };
+    let (from, to) = bounds(&mut points.iter().map(|point| point.0));
+    let ends = points.iter().flat_map(|&(_, mean, spread)| [mean - spread, mean + spread]);
+    let (low, high) = bounds(&mut ends.into_iter());
+    let place = |value: f64, low: f64, high: f64, start: i32, end: i32| {
+        let part = if high > low { (value - low) / (high - low) } else { 0.5 };
+        start + (part * f64::from(end - start)).round() as i32
+    };
+    let x = |value: f64| place(value, from, to, LEFT + 10, RIGHT - 6);
+    let y = |value: f64| place(value, low, high, BOTTOM - 8, TOP + 8);
+    let style = |width| {
+        PrimitiveStyleBuilder::new().stroke_color(Rgb888::BLACK).stroke_width(width).build()
+    };
+    // A canvas cannot fail.
+    let mut line = |from: (i32, i32), to: (i32, i32), width: u32| {
+        let line = Line::new(Point::new(from.0, from.1), Point::new(to.0, to.1));
+        _ = line.into_styled(style(width)).draw(&mut canvas);
+    };
+    line((LEFT, TOP), (LEFT, BOTTOM), 1);
+    line((LEFT, BOTTOM), (RIGHT, BOTTOM), 1);
+    for pair in points.windows(2) {
+        line((x(pair[0].0), y(pair[0].1)), (x(pair[1].0), y(pair[1].1)), 2);
+    }
+    for &(at, mean, spread) in points {
+        line((x(at), y(mean - spread)), (x(at), y(mean + spread)), 1);
+        line((x(at) - 2, y(mean)), (x(at) + 2, y(mean)), 5);
+    }
+    let letters = MonoTextStyle::new(&FONT_6X10, Rgb888::BLACK);
+    let mut text = |text: &str, at: (i32, i32), alignment| {
+        let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Middle).build();
+        let at = Point::new(at.0, at.1);
+        _ = Text::with_text_style(text, at, letters, style).draw(&mut canvas);
+    };
+    for &(at, ..) in points {
+        text(&format!("{at}"), (x(at), BOTTOM + 10), Alignment::Center);
+    }
+    let ends = if high > low { vec![low, high] } else { vec![low] };
+    for end in ends {
+        text(&format!("{end:.4}"), (LEFT - 4, y(end)), Alignment::Right);
+    }
+    canvas.image
+}
+
 /// One pair's pictures, ready to be drawn.
 pub struct Figure<'a> {
-    args: &'a FigureArgs,
+    regions: &'a [Region],
+    files: &'a [PathBuf],
+    /// Beside each other; as many as fit, by default.
+    columns: Option<usize>,
     /// Captions, and pictures of one size or why there is none.
     panels: Vec<(String, Result<RgbImage>)>,
 }
@@ -168,7 +234,7 @@ impl FigureArgs {
             let image = report::result(&method.sources[at], &luma[0], &luma[1]);
             panels.push((method.name.clone(), image.map(|image| image.to_rgb8())));
         }
-        Ok(Figure { args: self, panels })
+        Ok(Figure { regions: &self.regions, files: &self.figure_file, columns: None, panels })
     }
 }
 
@@ -179,7 +245,7 @@ impl Figure<'_> {
     /// If one cannot be written.
     pub fn write(&self, console: Console) -> Result<()> {
         let drawing = self.draw();
-        for path in &self.args.figure_file {
+        for path in self.files {
             let bytes = match Kind::of(path) {
                 Some(Kind::Png) => drawing.png()?,
                 _ => drawing.svg()?.into_bytes(),
@@ -191,7 +257,7 @@ impl Figure<'_> {
 
     /// Where everything is.
     fn draw(&self) -> Drawing {
-        let regions = &self.args.regions;
+        let regions = self.regions;
         let (width, height) = self
             .panels
             .iter()
@@ -204,8 +270,8 @@ impl Figure<'_> {
         let zooms = zooms(regions, w, h, gap / 2);
         let zoomed = zooms.iter().map(|zoom| zoom.size.height).max();
         let below = zoomed.map_or(0, |height| height + gap / 2);
-        let rows = self.panels.len().div_ceil(COLUMNS);
-        let columns = self.panels.len().div_ceil(rows);
+        let rows = self.panels.len().div_ceil(self.columns.unwrap_or(COLUMNS));
+        let columns = self.columns.unwrap_or(self.panels.len().div_ceil(rows));
         let step = Size::new(w + gap, h + below + caption + gap);
         let mut shapes = Vec::new();
         for (at, (name, image)) in self.panels.iter().enumerate() {

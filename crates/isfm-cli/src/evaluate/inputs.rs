@@ -109,7 +109,7 @@ pub struct Method {
 pub fn methods(args: &Args, pairs: &[Pair], single: bool) -> Result<Vec<Method>> {
     let mut folders = args.fused.clone();
     if let Some(all) = &args.methods {
-        folders.extend(subfolders(all)?);
+        folders.extend(subfolders(all, "method")?);
     }
     let from = |(name, path): &(String, PathBuf)| {
         if single {
@@ -131,9 +131,12 @@ pub fn methods(args: &Args, pairs: &[Pair], single: bool) -> Result<Vec<Method>>
     Ok(methods)
 }
 
-/// The folders in a folder, by name, but for hidden ones.
-fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let cannot = || format!("cannot list the methods in {}", folder.display());
+/// The folders in a folder, by name, but for hidden ones; each is a `what`.
+///
+/// # Errors
+/// If there is none, or it cannot be listed.
+pub fn subfolders(folder: &Path, what: &str) -> Result<Vec<(String, PathBuf)>> {
+    let cannot = || format!("cannot list the {what}s in {}", folder.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(cannot)? {
         let path = entry.with_context(cannot)?.path();
@@ -142,7 +145,7 @@ fn subfolders(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
             found.push((name, path));
         }
     }
-    ensure!(!found.is_empty(), "{} has no subfolders: each is a method", folder.display());
+    ensure!(!found.is_empty(), "{} has no subfolders: each is a {what}", folder.display());
     found.sort();
     Ok(found)
 }
@@ -154,7 +157,16 @@ fn from_file(name: &str, path: &Path) -> Result<Method> {
     Ok(Method { name: name.to_owned(), sources, unused: Vec::new(), skipped: None })
 }
 
-fn from_folder(name: &str, folder: &Path, pairs: &[Pair], shard: Option<Shard>) -> Result<Method> {
+/// A method's results in a folder.
+///
+/// # Errors
+/// If it has none of these pairs.
+pub fn from_folder(
+    name: &str,
+    folder: &Path,
+    pairs: &[Pair],
+    shard: Option<Shard>,
+) -> Result<Method> {
     let listed = Folder::list(folder).with_context(|| format!("results of {name}"))?;
     let mut pictures = listed.by_stem();
     ensure!(!pictures.is_empty(), "{}, the folder of {name}, has no pictures", folder.display());
