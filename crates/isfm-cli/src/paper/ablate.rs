@@ -76,6 +76,10 @@ pub struct Args {
     /// Highest learning rate [default: 1e-4]
     #[arg(long, value_name = "N")]
     pub lr: Option<f64>,
+    /// Numbers to print below each table, such as the paper's own: CSV with the columns table, row, metric
+    /// and mean, named as in `ablations.csv`
+    #[arg(long, value_name = "FILE.csv")]
+    pub paper: Option<PathBuf>,
     /// Threads to use, at most as many as the machine has; all by default
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<usize>,
@@ -130,6 +134,8 @@ struct Plan {
     train: TrainConfig,
     file: Option<RunFile>,
     pairs: Vec<Pair>,
+    /// Of `--paper`: table, row, metric and value.
+    paper: Vec<(Table, String, Metric, f64)>,
 }
 
 impl Plan {
@@ -153,7 +159,9 @@ impl Plan {
         let mut pairs = found.pairs;
         ensure!(!pairs.is_empty(), "--test {} has no pairs", args.test.display());
         pairs.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { base, train, file, pairs })
+        let paper =
+            args.paper.as_deref().map_or_else(|| Ok(Vec::new()), |path| paper(path, &base))?;
+        Ok(Self { base, train, file, pairs, paper })
     }
 
     fn data(&self, args: &Args) -> Result<DataSet> {
@@ -224,7 +232,11 @@ fn ablate(args: &Args) -> Result<Vec<Problem>> {
         }
     }
 
-    let all: Vec<Series> = args.table.iter().map(|&table| series(table, &plan, &scores)).collect();
+    let mut all = Vec::new();
+    for &table in &args.table {
+        all.push(series(table, &plan, &scores));
+        all.extend(published(table, &plan));
+    }
     let note = format!(
         "{} steps of {} pairs of {}x{}, {} seed{}; {} test pairs. The paper's numbers are of other pairs and \
          longer training.\n",
@@ -264,6 +276,51 @@ fn series(
         Row { name: row.name, values: METRICS.iter().map(value).collect() }
     });
     Series { title: table.title().to_owned(), metrics: METRICS.to_vec(), rows: rows.collect() }
+}
+
+/// What `--paper` has of a table.
+fn published(table: Table, plan: &Plan) -> Option<Series> {
+    let own: Vec<_> = plan.paper.iter().filter(|(of, ..)| *of == table).collect();
+    let rows = table.rows(&plan.base).into_iter().map(|row| {
+        let value = |metric: &Metric| {
+            let found = own.iter().find(|(_, name, of, _)| (name, of) == (&row.name, metric));
+            found.map(|&&(.., mean)| Value { mean, spread: None })
+        };
+        let values = METRICS.iter().map(value).collect();
+        Row { name: row.name, values }
+    });
+    let title = format!("{}, as published", table.title());
+    (!own.is_empty()).then(|| Series { title, metrics: METRICS.to_vec(), rows: rows.collect() })
+}
+
+fn paper(path: &Path, base: &Config) -> Result<Vec<(Table, String, Metric, f64)>> {
+    let told = path.display();
+    let text = text_of(path)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let heads = reader.headers().with_context(|| told.to_string())?.clone();
+    let column = |name: &str| {
+        let found = heads.iter().position(|head| head.trim() == name);
+        found.with_context(|| format!("{told}: needs the columns table, row, metric and mean"))
+    };
+    let columns = [column("table")?, column("row")?, column("metric")?, column("mean")?];
+    let mut all = Vec::new();
+    for (at, record) in reader.records().enumerate() {
+        let record = record.with_context(|| told.to_string())?;
+        let [table, row, metric, mean] = columns.map(|at| record.get(at).unwrap_or("").trim());
+        let one = || {
+            let named = |of: &&Table| of.title() == table || of.name().eq_ignore_ascii_case(table);
+            let table = Table::ALL.iter().find(named).context("no such table")?;
+            ensure!(table.rows(base).iter().any(|of| of.name == row), "{table} has no row {row:?}");
+            let named = |of: &&Metric| of.name().eq_ignore_ascii_case(metric);
+            let metric = METRICS.iter().find(named).context("no metric of these tables")?;
+            let mean: f64 =
+                mean.parse().ok().filter(|v: &f64| v.is_finite()).context("no number")?;
+            Ok::<_, anyhow::Error>((*table, row.to_owned(), *metric, mean))
+        };
+        all.push(one().with_context(|| format!("{told}, line {}", at + 2))?);
+    }
+    ensure!(!all.is_empty(), "{told} has no numbers");
+    Ok(all)
 }
 
 /// A network's folder: what tells it from the others of the tables.

@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> Result<()> {
         console.say(format_args!("the network sees {}x{} of {width}x{height}", seen.1, seen.0));
     }
     console.say(format_args!(
-        "{} of them are of a layer norm that the released program stores and nothing uses",
+        "{} parameters of the others are of a layer norm that the released program stores and nothing uses",
         parameters.unused
     ));
     if let Some(seconds) = seconds {

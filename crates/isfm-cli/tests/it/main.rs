@@ -6,6 +6,7 @@ mod evaluate;
 mod figures;
 mod fuse;
 mod outputs;
+mod paper;
 mod program;
 mod shares;
 mod tasks;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::{set, text};
 
-fn isfm(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn isfm(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_isfm")).current_dir(folder).args(args).output().unwrap()
 }
 
