@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod fuse;
 mod interrupt;
 pub mod list;
+pub mod live;
 pub mod manual;
 pub mod merge;
 pub mod options;
@@ -45,6 +46,7 @@ pub struct Cli {
 pub enum Command {
     Fuse(Box<fuse::Args>),
     Evaluate(Box<evaluate::Args>),
+    Live(Box<live::Args>),
     Train(Box<train::Args>),
     Convert(Box<convert::Args>),
     Merge(Box<merge::Args>),
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Fuse(args) => end(fuse::run(&args), "failed"),
         Command::Evaluate(args) => end(evaluate::run(&args), "problems; everything else is scored"),
+        Command::Live(args) => end(live::run(&args), ""),
         Command::Train(args) => end(train::run(*args), ""),
         Command::Convert(args) => end(convert::run(*args), ""),
         Command::Merge(args) => {

@@ -55,6 +55,25 @@ impl Sobel {
         Self { gx: row.clone(), gy: row.clone(), smooth: sums.clone(), slope: sums, zeros: row }
     }
 
+    /// [`row`](Self::row) of [`Border::Zero`] with the sums of nine taps that GNU Octave's `conv2` makes: column by
+    /// column from the left, in each from below to above. Both derivatives have the other sign.
+    #[inline(always)]
+    fn row_as_octave(&mut self, g: &Grid, y: usize) {
+        let Self { gx, gy, zeros, .. } = self;
+        let (w, y) = (g.w, y as isize);
+        let row = |y| Border::Zero.row(y, g).map_or(&zeros[..], |y| g.row(y));
+        let (above, centre, below) = (row(y - 1), row(y), row(y + 1));
+        for x in 0..w {
+            let at = |row: &[f64], x: usize| row.get(x).copied().unwrap_or(0.);
+            // Left of the first pixel there is none.
+            let (l, r) = (x.wrapping_sub(1), x + 1);
+            let left = at(below, l) + 2. * at(centre, l) + at(above, l);
+            gx[x] = left - at(below, r) - 2. * at(centre, r) - at(above, r);
+            let left = at(below, l) - at(above, l) + 2. * at(below, x) - 2. * at(above, x);
+            gy[x] = left + at(below, r) - at(above, r);
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn row(&mut self, g: &Grid, y: usize, border: Border) {
         let Self { gx, gy, smooth, slope, zeros } = self;
@@ -130,6 +149,8 @@ pub(crate) fn kept([g, a]: &[Sigmoid; 2], strength: f64, orientation: f64) -> f6
 /// A quotient of sums over the edges of both sources.
 pub(crate) trait Measure: Copy + Send + Sync {
     const BORDER: Border;
+    /// Whether derivatives are summed as GNU Octave does; then the border is [`Border::Zero`].
+    const AS_OCTAVE: bool = false;
     /// The edge of Sobel sums.
     fn edge(gx: f64, gy: f64) -> Edge;
     /// How much an edge of this strength counts.
@@ -184,10 +205,14 @@ impl<M: Measure> Kernel for Band<'_, M> {
         let row = self.row;
         let mut sums = (0., 0.);
         for y in self.rows {
-            row.sobel.row(fused, y, M::BORDER);
+            let derive = |sobel: &mut Sobel, image| match M::AS_OCTAVE {
+                true => sobel.row_as_octave(image, y),
+                false => sobel.row(image, y, M::BORDER),
+            };
+            derive(&mut row.sobel, fused);
             row.fused.read::<M>(&row.sobel);
             for (k, image) in [visible, infrared].into_iter().enumerate() {
-                row.sobel.row(image, y, M::BORDER);
+                derive(&mut row.sobel, image);
                 row.sources[k].read::<M>(&row.sobel);
                 for (weight, &strength) in row.weights.iter_mut().zip(&row.sources[k].strength) {
                     *weight = self.measure.weight(strength);

@@ -45,22 +45,24 @@ pub(crate) enum Scale {
 
 pub(crate) fn qabf_of(images: &Grids, scale: Scale) -> f64 {
     let (kept, all) = match scale {
-        Scale::Bytes => sums(images, Qabf { unit: 1. }),
-        // Divided first, as the programs do: rounding then tells most equal strengths apart.
-        Scale::Unit => sums(&images.map(Grid::unit), Qabf { unit: 1. }),
-        Scale::Squares => sums(images, Qabf { unit: 255. }),
+        Scale::Bytes => sums(images, Qabf::<false> { unit: 1. }),
+        // Divided first, as the program does: of such levels the order of sums decides which slopes are 0 and
+        // which strengths equal.
+        Scale::Unit => sums(&images.map(Grid::unit), Qabf::<true> { unit: 1. }),
+        Scale::Squares => sums(images, Qabf::<false> { unit: 255. }),
     };
     if all > 0. { kept / all } else { 0. }
 }
 
 #[derive(Clone, Copy)]
-struct Qabf {
+struct Qabf<const AS_OCTAVE: bool> {
     /// What a grey level counts.
     unit: f64,
 }
 
-impl Measure for Qabf {
+impl<const AS_OCTAVE: bool> Measure for Qabf<AS_OCTAVE> {
     const BORDER: Border = Border::Zero;
+    const AS_OCTAVE: bool = AS_OCTAVE;
 
     #[inline(always)]
     fn edge(gx: f64, gy: f64) -> Edge {

@@ -69,7 +69,7 @@ macro_rules! each_type {
 
 /// Y of stored values as well as of values in [0, 1], because it is linear.
 #[inline]
-fn luma(r: f32, g: f32, b: f32) -> f32 {
+pub(crate) fn luma(r: f32, g: f32, b: f32) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b
 }
 
@@ -91,6 +91,14 @@ fn recolour(r: f32, g: f32, b: f32, y: f32) -> [f32; 3] {
     let cr = ((r - own) * 0.713 + 0.5).clamp(0., 1.) - 0.5;
     let cb = ((b - own) * 0.564 + 0.5).clamp(0., 1.) - 0.5;
     [y + 1.403 * cr, y - 0.714 * cr - 0.344 * cb, y + 1.773 * cb].map(|v| v.clamp(0., 1.))
+}
+
+/// A pixel of 8 bits with its luma replaced by `y`, as [`Samples::with_luma`] does it.
+#[inline]
+pub(crate) fn recoloured(rgb: [u8; 3], y: f32) -> [u8; 3] {
+    let span = Span::of_levels(false);
+    let [r, g, b] = rgb.map(|v| span.place(v.stored()));
+    recolour(r, g, b, y).map(u8::from_unit)
 }
 
 impl<'a> Samples<'a> {

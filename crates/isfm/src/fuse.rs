@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageBuffer, Luma};
+use fast_image_resize::Resizer;
+use image::DynamicImage;
 use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
@@ -13,7 +13,7 @@ use crate::memory::Room;
 use crate::plane::{Channel, Plane, View, append, planes, tensor};
 use crate::pyramid::{PyramidPlan, Share};
 use crate::tiling::{Grid, MIN_AUTO_EDGE, Plan, Tiling};
-use crate::{Error, Result, Side, luma, memory, normalize};
+use crate::{Error, Result, Side, luma, memory, normalize, placement};
 
 /// What the network sees beyond the image's border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Isfm {
                 if size == infrared_size {
                     self.fuse_channels(&luma, &heat, rows)
                 } else {
-                    self.fuse_channels(&luma, &resized(&heat, size).view(), rows)
+                    self.fuse_channels(&luma, &resized(&heat, size)?.view(), rows)
                 }
             })
         })
@@ -186,7 +186,7 @@ impl Isfm {
     }
 
     /// Runs `work` on this instance's own threads, if it has any.
-    fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),
             None => work(),
@@ -196,7 +196,7 @@ impl Isfm {
     /// Two channels of one size with finite values near [0, 1], to one inside [0, 1], handed on from
     /// the top to the bottom: `rows` gets the number of a first row and rows, which for an odd size
     /// reach one pixel beyond the image.
-    fn fuse_channels(
+    pub(crate) fn fuse_channels(
         &self,
         visible: &dyn Channel,
         infrared: &dyn Channel,
@@ -330,17 +330,12 @@ impl Steps {
     }
 }
 
-/// The infrared plane in another size: Catmull-Rom, over a correspondingly wider support when it
-/// shrinks, so that nothing aliases.
-fn resized(channel: &dyn Channel, (width, height): (usize, usize)) -> Plane {
-    let (from_width, from_height) = channel.size();
-    let plane = channel.window(0, 0, from_width, from_height);
-    let (from_width, from_height) = (from_width as u32, from_height as u32);
-    let image = ImageBuffer::<Luma<f32>, _>::from_raw(from_width, from_height, plane.data);
-    // `from_raw` fails only for a buffer that is too short, and a plane's never is.
-    let image = image.unwrap_or_default();
-    let resized =
-        image::imageops::resize(&image, width as u32, height as u32, FilterType::CatmullRom);
-    let data = resized.into_raw().into_iter().map(|v| v.clamp(0., 1.)).collect();
-    Plane { width, height, data }
+/// The infrared plane in another size ([`placement::resize`]).
+fn resized(channel: &dyn Channel, (width, height): (usize, usize)) -> Result<Plane> {
+    let from = channel.size();
+    let plane = channel.window(0, 0, from.0, from.1);
+    let mut resized = Plane::zeros(width, height);
+    let into = &mut resized.data;
+    placement::resize(&mut Resizer::new(), &plane.data, from, into, (width, height))?;
+    Ok(resized)
 }

@@ -70,7 +70,7 @@ const CORE: (f64, f64) = (3., 97.);
 const SLIVER: f32 = 0.25;
 /// The least width of a range that is found, in counts. Uncooled cameras have some 10 to 40 mK to a count
 /// and a few counts of noise.
-const LEAST_COUNTS: f32 = 64.;
+pub(crate) const LEAST_COUNTS: f32 = 64.;
 /// The same of floats, in kelvin or degrees Celsius.
 const LEAST_DEGREES: f32 = 2.;
 
@@ -148,13 +148,48 @@ fn automatic(side: Side, depth: Depth, mut values: Vec<f32>) -> Span {
     }
     // The floats around a large value are further apart than these.
     let least = least.max(16. * f32::EPSILON * found.low.abs().max(found.high.abs()));
+    widened(found, least, if depth == Depth::Sixteen { full.high } else { f32::INFINITY })
+}
+
+/// A span at least so wide, its middle where it was, but for the ends of a type from 0 to `most`; without
+/// an end if that is infinite.
+fn widened(found: Span, least: f32, most: f32) -> Span {
     let grow = (least - found.width()).max(0.) / 2.;
     let (low, high) = (found.low - grow, found.high + grow);
-    let into_type = match depth {
-        Depth::Sixteen => (-low).max(0.) + (full.high - high).min(0.),
-        _ => 0.,
-    };
+    let into_type = if most.is_finite() { (-low).max(0.) + (most - high).min(0.) } else { 0. };
     Span { low: low + into_type, high: high + into_type }
+}
+
+/// [`Normalize::Auto`] of an infrared frame of 16 bits, from how often each count is in it.
+pub(crate) fn counted_scene(counts: &[u32]) -> Span {
+    let total = |counted: &dyn Fn(usize) -> bool| -> u64 {
+        counts.iter().enumerate().filter(|&(v, _)| counted(v)).map(|(_, &n)| u64::from(n)).sum()
+    };
+    let percentiles = |(low, high): (f64, f64), counted: &dyn Fn(usize) -> bool| {
+        let last = total(counted).saturating_sub(1);
+        let at = |percent: f64| {
+            let rank = ((percent / 100. * last as f64).round() as u64).min(last);
+            let mut below = 0;
+            let found = counts.iter().enumerate().filter(|&(v, _)| counted(v)).find(|&(_, &n)| {
+                below += u64::from(n);
+                below > rank
+            });
+            found.map_or(0., |(v, _)| v as f32)
+        };
+        Span { low: at(low), high: at(high) }
+    };
+    let ends = percentiles((0., 100.), &|_| true);
+    let (low, high) = (ends.low as usize, ends.high as usize);
+    let stands_out = |v: usize| v == 0 || v == low || v == high || v == 65_535;
+    let inner = |v: usize| !stands_out(v);
+    let any = total(&inner) > 0;
+    let core = percentiles(CORE, &|v| !any || inner(v));
+    let reach = core.width().max(LEAST_COUNTS);
+    let scene = percentiles(SCENE, &|v| {
+        let reach = if stands_out(v) { reach } else { 2. * reach };
+        (core.low - reach..=core.high + reach).contains(&(v as f32))
+    });
+    widened(scene, LEAST_COUNTS, Depth::Sixteen.full_scale())
 }
 
 /// Whether a value is a whole number, but for what the luma of three equal ones is off.
@@ -206,8 +241,39 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn width(self) -> f32 {
+    /// Levels of 8 bits: 0 to 255, or those of video, 16 to 235.
+    pub(crate) fn of_levels(limited: bool) -> Self {
+        if limited { Self { low: 16., high: 235. } } else { Self { low: 0., high: 255. } }
+    }
+
+    pub(crate) fn width(self) -> f32 {
         self.high - self.low
+    }
+
+    pub(crate) fn ends(self) -> (f32, f32) {
+        (self.low, self.high)
+    }
+
+    pub(crate) fn moved(self, by: f32) -> Self {
+        Self { low: self.low + by, high: self.high + by }
+    }
+
+    /// A share of the way to `other`, each end by no more than `most`.
+    pub(crate) fn toward(self, other: Self, share: f32, most: f32) -> Self {
+        let step = |from: f32, to: f32| from + ((to - from) * share).clamp(-most, most);
+        Self { low: step(self.low, other.low), high: step(self.high, other.high) }
+    }
+
+    /// What the two have in common, as a share of the wider one.
+    pub(crate) fn overlap(self, other: Self) -> f32 {
+        let common = self.high.min(other.high) - self.low.max(other.low);
+        common.max(0.) / self.width().max(other.width())
+    }
+
+    /// The level of 8 bits at `unit` of the way, which is in [0, 1].
+    #[inline]
+    pub(crate) fn level(self, unit: f32) -> u8 {
+        (self.low + unit * (self.high - self.low)).round() as u8
     }
 
     /// The place of a stored value between black and white.

@@ -5,6 +5,7 @@ mod common;
 mod evaluate;
 mod figures;
 mod fuse;
+mod live;
 mod outputs;
 mod paper;
 mod program;

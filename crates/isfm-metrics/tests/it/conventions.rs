@@ -22,9 +22,6 @@ fn tolerance(program: &str, metric: Metric) -> f64 {
         // ask for f32 themselves.
         ("ivif-zoo f64", Metric::Ssim) => 5e-4,
         ("ivif-zoo f64", Metric::MsSsim | Metric::Mse | Metric::Psnr) => 1e-6,
-        // Horizontal slopes of 0 and equal strengths come out of grey levels over 255 with or without
-        // rounding, depending on the order of a convolution's sums.
-        ("linfeng", Metric::Qabf) => 0.05,
         _ => 1e-8,
     }
 }

@@ -6,6 +6,7 @@ mod images;
 mod pyramid;
 mod ranges;
 mod reading;
+mod stream;
 mod stretch;
 mod tensors;
 mod threads;
