@@ -255,7 +255,7 @@ fn what_is_no_stream_is_refused() {
         (more(&["--homography", "gone.json"]), "gone.json"),
         (more(&["--infrared-range", "5,5"]), "low < high"),
         (more(&["--infrared-range", "5,9", "--each-frame"]), "--each-frame"),
-        (more(&["--time-constant", "-1"]), "seconds"),
+        (more(&["--time-constant=-1"]), "seconds"),
         (more(&["--weights", "gone.pth"]), "gone.pth"),
         // What has no luma cannot take the visible side.
         (vec!["--visible", "i.y4m", "--infrared", "i.y4m", "-o", "f"], "gray16le"),
