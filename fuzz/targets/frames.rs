@@ -30,9 +30,13 @@ pub fn picture(bytes: &mut Unstructured) -> Result<DynamicImage> {
     let made = match kind {
         0 => GrayImage::from_raw(width, height, all(bytes, count)?).map(Into::into),
         1 => RgbImage::from_raw(width, height, all(bytes, count)?).map(Into::into),
-        2 => ImageBuffer::from_raw(width, height, all(bytes, count)?).map(DynamicImage::ImageLuma16),
+        2 => {
+            ImageBuffer::from_raw(width, height, all(bytes, count)?).map(DynamicImage::ImageLuma16)
+        }
         3 => ImageBuffer::from_raw(width, height, all(bytes, count)?).map(DynamicImage::ImageRgb16),
-        _ => ImageBuffer::from_raw(width, height, all(bytes, count)?).map(DynamicImage::ImageRgb32F),
+        _ => {
+            ImageBuffer::from_raw(width, height, all(bytes, count)?).map(DynamicImage::ImageRgb32F)
+        }
     };
     Ok(made.expect("as many values as pixels need"))
 }

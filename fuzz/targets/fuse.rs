@@ -57,7 +57,8 @@ fn plane(bytes: &mut Unstructured, unit: bool) -> Result<Tensor> {
     let left = bytes.int_in_range(0..=width)?;
     let count = bytes.int_in_range(0..=width - left)?;
     let turned = bytes.arbitrary()?;
-    let tensor = all.and_then(|t| cut(t, left, count)).and_then(|t| if turned { t.t() } else { Ok(t) });
+    let tensor =
+        all.and_then(|t| cut(t, left, count)).and_then(|t| if turned { t.t() } else { Ok(t) });
     Ok(tensor.expect("a part of a plane"))
 }
 

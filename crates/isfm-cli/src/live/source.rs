@@ -57,8 +57,20 @@ impl Source {
         };
         // Frames are read whole; the buffer is for headers.
         let from = BufReader::with_capacity(1 << 16, from);
-        let read = || Self::read_header(path, Box::new(from), raw, range);
-        read().with_context(|| path.display().to_string())
+        Self::from_reader(path, Box::new(from), raw, range)
+    }
+
+    /// A stream that `from` gives; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(
+        path: &Path,
+        from: Box<dyn Read + Send>,
+        raw: Option<Raw>,
+        range: Option<LumaRange>,
+    ) -> Result<Self> {
+        Self::read_header(path, from, raw, range).with_context(|| path.display().to_string())
     }
 
     fn read_header(
@@ -165,10 +177,15 @@ impl Source {
             line(&mut self.from, &mut rest)
                 .with_context(|| format!("{path}: the header of frame {number}"))?;
         }
-        if frame.len() != self.bytes {
-            frame.resize(self.bytes, 0);
-        }
-        let read = fill(&mut self.from, frame).with_context(|| path.to_string())?;
+        let read = if frame.len() == self.bytes {
+            fill(&mut self.from, frame)
+        } else {
+            // Memory grows with what is there, not with what a header promises.
+            frame.clear();
+            let rest = (&mut self.from).take(self.bytes as u64).read_to_end(frame);
+            rest.map_err(Into::into)
+        };
+        let read = read.with_context(|| path.to_string())?;
         if read == 0 && self.header.is_none() {
             return Ok(false);
         }
