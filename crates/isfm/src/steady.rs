@@ -31,7 +31,9 @@ pub(crate) struct Steady {
     differences: Vec<i32>,
     size: usize,
     span: Option<Span>,
+    /// When the frames became flat, if they are.
     flat_since: Option<Duration>,
+    /// The last frame's.
     time: Duration,
 }
 
@@ -99,7 +101,7 @@ impl Steady {
         self.counts.clear();
         self.counts.resize(1 << 16, 0);
         self.now.clear();
-        // A prime number's multiples fall into all columns.
+        // An odd step: rows are mostly of even length, and the samples then fall into all columns.
         let every = (pixels / SAMPLES).max(1) | 1;
         let mut next = 0;
         let mut at = 0;
@@ -121,8 +123,11 @@ impl Steady {
         let pairs = self.now.iter().zip(&self.before);
         self.differences.clear();
         self.differences.extend(pairs.map(|(&now, &before)| i32::from(now) - i32::from(before)));
+        if self.differences.is_empty() {
+            return None;
+        }
         let middle = self.differences.len() / 2;
-        let median = *self.differences.get_mut(..)?.select_nth_unstable(middle).1;
+        let median = *self.differences.select_nth_unstable(middle).1;
         let near = (span.width() / 16.).max(LEAST_COUNTS / 8.) as i32;
         let like = self.differences.iter().filter(|&&d| (d - median).abs() <= near);
         let (mut count, mut sum) = (0_u32, 0_i64);
