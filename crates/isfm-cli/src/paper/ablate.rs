@@ -31,6 +31,9 @@ use crate::{Console, ConsoleArgs, Usage, on_interrupt, text_of};
 /// tables have is trained once. The paper's own numbers are of other pairs and far longer training: they
 /// compare row with row, not with these.
 ///
+/// A seed from which nothing can be learned (the fused picture lies outside of 0 to 1 all over) is named at the end,
+/// and its row's means are over the others.
+///
 /// A run may be stopped at any moment, kill -9 included: the same command goes on where it was. In the output
 /// folder each network has a folder of its own with a run of `isfm train` for each seed, and there are
 /// `ablations.md`, `.tex` and `.csv`.
@@ -234,7 +237,7 @@ fn ablate(args: &Args) -> Result<Vec<Problem>> {
 
     let mut all = Vec::new();
     for &table in &args.table {
-        all.push(series(table, &plan, &scores));
+        all.push(series(table, &plan, &scores, args.seeds));
         all.extend(published(table, &plan));
     }
     let note = format!(
@@ -264,16 +267,22 @@ fn series(
     table: Table,
     plan: &Plan,
     scores: &BTreeMap<(&str, u64), BTreeMap<String, f64>>,
+    seeds: u64,
 ) -> Series {
     let rows = table.rows(&plan.base).into_iter().map(|row| {
         let slug = slug(&row.config);
+        let trained = scores.keys().filter(|(of, _)| *of == slug).count() as u64;
+        let name = match trained == seeds {
+            true => row.name,
+            false => format!("{} ({trained} of {seeds} seeds)", row.name),
+        };
         let value = |metric: &Metric| {
             let own = scores.iter().filter(|((of, _), _)| *of == slug);
             let values: Vec<f64> =
                 own.filter_map(|(_, all)| all.get(metric.name()).copied()).collect();
             Value::of(&values)
         };
-        Row { name: row.name, values: METRICS.iter().map(value).collect() }
+        Row { name, values: METRICS.iter().map(value).collect() }
     });
     Series { title: table.title().to_owned(), metrics: METRICS.to_vec(), rows: rows.collect() }
 }

@@ -261,8 +261,9 @@ fn fig15(folder: &Path) -> Result<Vec<u8>> {
             continue;
         }
         let cell = |at: usize| record.get(at).with_context(wrong);
-        let layers =
-            cell(1)?.strip_prefix("K = ").and_then(|k| k.parse().ok()).with_context(wrong)?;
+        // Behind the number may stand how many seeds were trained.
+        let number = cell(1)?.strip_prefix("K = ").and_then(|k| k.split(' ').next());
+        let layers = number.and_then(|k| k.parse().ok()).with_context(wrong)?;
         if cell(3)?.is_empty() {
             continue;
         }

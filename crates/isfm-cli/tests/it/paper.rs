@@ -147,6 +147,18 @@ fn tables_are_trained_and_scored_and_go_on_where_they_were() {
     assert!(told.contains("other test pairs"), "{told}");
 }
 
+/// A network that cannot be trained is named, and the others are scored all the same.
+#[test]
+fn a_seed_that_learns_nothing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    ablation(folder.path());
+    let args = ABLATE.map(|arg| if arg == "0.01" { "1e30" } else { arg });
+    let told = run(folder.path(), 1, &[&args[..], &["--table", "V"]].concat());
+    assert!(told.contains("FGG (0 of 1 seeds)") && told.contains("FGG, seed 0: "), "{told}");
+    let rows = std::fs::read_to_string(folder.path().join("out/ablations.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 1 + 3 * 7);
+}
+
 #[test]
 fn ablations_that_cannot_be_begun_are_refused() {
     let folder = tempfile::tempdir().unwrap();
