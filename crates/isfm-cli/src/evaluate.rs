@@ -28,7 +28,7 @@ use clap::{Parser, Subcommand};
 use isfm_metrics::{Convention, Metric};
 use rayon::prelude::*;
 
-use crate::options::{named, threads};
+use crate::options::{named, on_threads, threads};
 use crate::pairs::{Found, PairArgs};
 use crate::{Console, Usage};
 
@@ -263,12 +263,8 @@ pub fn run(args: &Args) -> Result<Vec<Problem>> {
         Some(Task::Segment(args)) => return segment::run(args),
         None => {}
     }
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = args.threads {
-        pool = pool.num_threads(threads);
-    }
     let console = args.outputs.console(&args.figure.figure_file)?;
-    pool.build()?.install(|| evaluate(args, console))
+    on_threads(args.threads, || evaluate(args, console))
 }
 
 fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {

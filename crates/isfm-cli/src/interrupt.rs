@@ -1,6 +1,8 @@
 //! Ctrl-C, and the system's wish that a process ends.
 
 use std::io::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Calls `answer`, on a thread of its own, each time that the process is asked to end: by Ctrl-C, and on
 /// Unix by SIGTERM and the closing of its terminal, unless whoever started it had these ignored (as
@@ -34,4 +36,21 @@ pub fn on_interrupt(answer: impl Fn(i32) + Send + 'static) -> Result<()> {
 #[cfg(not(unix))]
 pub fn on_interrupt(answer: impl Fn(i32) + Send + 'static) -> Result<()> {
     ctrlc::set_handler(move || answer(130)).map_err(std::io::Error::other)
+}
+
+/// What becomes true when the process is asked to end, for work that ends after its step; asked a second time
+/// the process ends at once.
+///
+/// # Errors
+/// The system's.
+pub fn stop_after_step() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    on_interrupt(move |code| {
+        if asked.swap(true, Ordering::Relaxed) {
+            isfm_files::exit(code);
+        }
+        eprintln!("stopping after this step; again to stop at once");
+    })?;
+    Ok(stop)
 }

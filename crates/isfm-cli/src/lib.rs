@@ -24,7 +24,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 pub use console::{Console, ConsoleArgs, Failures, Usage, end};
-pub use interrupt::on_interrupt;
+pub use interrupt::{on_interrupt, stop_after_step};
 
 /// Fuse infrared and visible pictures into one, score fused pictures, train the network, make the tables and
 /// figures of its paper.

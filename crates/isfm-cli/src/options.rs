@@ -119,3 +119,15 @@ pub fn size(text: &str) -> Result<(u32, u32), String> {
     let both = text.split_once(['x', '×']).and_then(|(w, h)| side(w).zip(side(h)));
     both.ok_or_else(|| "needs WxH in pixels, each from 2 to 65536, such as 640x480".to_owned())
 }
+
+/// Runs `work` on so many threads, or on as many as the machine has.
+///
+/// # Errors
+/// If they cannot be had, and those of `work`.
+pub fn on_threads<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    // Of 0 rayon makes its own number.
+    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build()?.install(work)
+}

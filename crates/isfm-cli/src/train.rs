@@ -1,8 +1,6 @@
 //! `isfm train`: a network on folders of pairs.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -14,7 +12,7 @@ use isfm_train::{
 use serde_json::json;
 
 use crate::options::{DeviceName, preset, threads};
-use crate::{Console, ConsoleArgs, Usage, on_interrupt};
+use crate::{Console, ConsoleArgs, Usage, stop_after_step};
 
 /// Train a network on pairs of visible and infrared pictures.
 ///
@@ -119,18 +117,10 @@ pub fn run(args: Args) -> Result<Vec<String>> {
         args.output.display()
     ));
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    on_interrupt(move |code| {
-        if asked.swap(true, Ordering::Relaxed) {
-            isfm_files::exit(code);
-        }
-        eprintln!("stopping after this step; again to stop at once");
-    })?;
     let options = RunOptions {
         checkpoint_every: args.checkpoint_minutes,
         stop_after: args.steps.map(|steps| usize::try_from(steps).unwrap_or(usize::MAX)),
-        stop: Some(stop),
+        stop: Some(stop_after_step()?),
         threads: args.threads,
         progress: !args.console.quiet,
         ..RunOptions::default()

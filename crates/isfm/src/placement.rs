@@ -94,10 +94,11 @@ impl Homography {
     /// If it cannot be read, and as [`from_json`](Self::from_json).
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|source| {
-            Error::Model(isfm_files::Error::Read { path: path.into(), source }.into())
+        let text = isfm_files::read_text(path).map_err(|source| {
+            let path = path.to_path_buf();
+            Error::Model(isfm_files::Error::Read { path, source }.into())
         })?;
-        Self::from_json(text.trim_start_matches('\u{feff}'))
+        Self::from_json(&text)
     }
 
     /// The matrix, as given.

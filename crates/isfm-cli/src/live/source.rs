@@ -129,11 +129,9 @@ impl Source {
                  -pix_fmt yuv420p, gray or gray16le"
             ),
         };
-        let full = match value('X').and_then(|x| x.strip_prefix("COLORRANGE=")) {
-            Some("FULL") => true,
-            Some("LIMITED") => false,
-            _ => parameters.contains(&"XCOLORRANGE=FULL") || colours.starts_with("mono"),
-        };
+        let says = |range: &str| parameters.contains(&range);
+        let full =
+            says("XCOLORRANGE=FULL") || colours.starts_with("mono") && !says("XCOLORRANGE=LIMITED");
         let limited = range.map_or(!full, |range| range == LumaRange::Limited);
         let layout = VideoLayout::new(format, width, height)?.limited_range(limited);
         let bytes = usize::try_from(layout.bytes() as u64 + chroma)?;

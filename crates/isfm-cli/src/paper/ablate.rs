@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,16 +13,16 @@ use isfm::{Isfm, Side};
 use isfm_files::Pairing;
 use isfm_files::pairs::Pair;
 use isfm_metrics::{Metric, Plane, Scores, Triple};
-use isfm_model::{Config, Directions, Preset, Spatial, Table};
+use isfm_model::{Config, Directions, Preset, Table};
 use isfm_train::{DataSet, Outcome, PairFolder, RunFile, RunOptions, TrainConfig, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::ModelArgs;
-use super::series::{Row, Series, Value};
+use super::series::{METRICS, Row, Series, Value};
 use crate::evaluate::inputs::{luminance, read_source};
 use crate::evaluate::report::Problem;
-use crate::options::threads;
-use crate::{Console, ConsoleArgs, Usage, on_interrupt, text_of};
+use crate::options::{on_threads, threads};
+use crate::{Console, ConsoleArgs, Usage, stop_after_step, text_of};
 
 /// Train and score the networks of the paper's ablations (Tables III to VI, Fig. 15).
 ///
@@ -95,9 +95,6 @@ fn table(name: &str) -> Result<Table, isfm_model::Error> {
     name.parse()
 }
 
-/// The metrics of the paper's tables.
-const METRICS: &[Metric] = Metric::RANKED;
-
 /// What a trained network scored: `scores.json` in its folder.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Scored {
@@ -124,11 +121,7 @@ struct Network {
 /// # Errors
 /// [`Usage`] if it cannot be begun.
 pub fn run(args: &Args) -> Result<Vec<Problem>> {
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = args.threads {
-        pool = pool.num_threads(threads);
-    }
-    pool.build()?.install(|| ablate(args))
+    on_threads(args.threads, || ablate(args))
 }
 
 /// Settings that all networks have in common.
@@ -190,14 +183,7 @@ fn ablate(args: &Args) -> Result<Vec<Problem>> {
             networks.push(Network { config: row.config, slug, name: row.name });
         }
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    on_interrupt(move |code| {
-        if asked.swap(true, Ordering::Relaxed) {
-            isfm_files::exit(code);
-        }
-        eprintln!("stopping after this step; again to stop at once");
-    })?;
+    let stop = stop_after_step()?;
 
     let seeds = 0..args.seeds;
     let runs: Vec<_> = seeds.flat_map(|seed| networks.iter().map(move |n| (n, seed))).collect();
@@ -284,7 +270,7 @@ fn series(
         };
         Row { name, values: METRICS.iter().map(value).collect() }
     });
-    Series { title: table.title().to_owned(), metrics: METRICS.to_vec(), rows: rows.collect() }
+    Series { title: table.title().to_owned(), rows: rows.collect() }
 }
 
 /// What `--paper` has of a table.
@@ -299,7 +285,7 @@ fn published(table: Table, plan: &Plan) -> Option<Series> {
         Row { name: row.name, values }
     });
     let title = format!("{}, as published", table.title());
-    (!own.is_empty()).then(|| Series { title, metrics: METRICS.to_vec(), rows: rows.collect() })
+    (!own.is_empty()).then(|| Series { title, rows: rows.collect() })
 }
 
 fn paper(path: &Path, base: &Config) -> Result<Vec<(Table, String, Metric, f64)>> {
@@ -335,20 +321,14 @@ fn paper(path: &Path, base: &Config) -> Result<Vec<(Table, String, Metric, f64)>
 /// A network's folder: what tells it from the others of the tables.
 fn slug(config: &Config) -> String {
     let modules = &config.modules;
-    let spatial = match modules.spatial {
-        Spatial::Fgm => "fgm",
-        Spatial::FgmFrequencyGate => "fgm-frequency-gate",
-        Spatial::FgmOwnGate => "fgm-own-gate",
-        Spatial::CrossAttention => "cross-attention",
-        Spatial::ConcatLinear => "concat-linear",
-        Spatial::Sum => "sum",
-        Spatial::Concatenate => "concatenate",
+    // As configurations name them.
+    let name = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
     };
+    let spatial = name(serde_json::to_value(modules.spatial));
     let directions = match modules.directions {
-        Directions::Rows => "-rows",
-        Directions::RowsBothWays => "-rows-both-ways",
-        Directions::RowsAndColumns => "-rows-and-columns",
-        Directions::All => "",
+        Directions::All => String::new(),
+        some => format!("-{}", name(serde_json::to_value(some))),
     };
     let without = |is: bool, name| if is { "" } else { name };
     format!(

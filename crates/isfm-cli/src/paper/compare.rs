@@ -8,12 +8,12 @@ use isfm_files::Pairing;
 use isfm_metrics::{Convention, Direction, Metric};
 use rayon::prelude::*;
 
-use super::series::{Row, Series, Value};
+use super::series::{METRICS, Row, Series, Value};
 use crate::evaluate::inputs::{self, Baseline, Method, Source, subfolders};
 use crate::evaluate::latex;
 use crate::evaluate::report::{Problem, Report, marks, score};
 use crate::evaluate::table::{blocks, marked, rank};
-use crate::options::threads;
+use crate::options::{on_threads, threads};
 use crate::{Console, Usage};
 
 /// Score all methods on all sets (Tables I and II): EN, SF, AG, VIF, MI, Qabf, SCD and average rank.
@@ -62,15 +62,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Vec<Problem>> {
     let outputs = [&args.markdown, &args.latex, &args.csv].into_iter().filter_map(|p| p.as_deref());
     let console = Console::for_files(args.quiet, &outputs.collect::<Vec<&Path>>())?;
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(threads) = args.threads {
-        pool = pool.num_threads(threads);
-    }
-    pool.build()?.install(|| compare(args, console))
+    on_threads(args.threads, || compare(args, console))
 }
-
-/// The metrics of the paper's tables.
-const METRICS: &[Metric] = Metric::RANKED;
 
 struct Set {
     name: String,
@@ -140,7 +133,7 @@ fn compare(args: &Args, console: Console) -> Result<Vec<Problem>> {
         };
         let title = format!("{name}, {} pairs", report.scored());
         let rows = methods.iter().enumerate().map(row).collect();
-        tables.push(Series { title, metrics: METRICS.to_vec(), rows });
+        tables.push(Series { title, rows });
         ranks.push(report.methods.iter().map(|method| method.average_rank).collect::<Vec<_>>());
         let ambiguous = pairing.ambiguous.iter().map(|ambiguous| Problem {
             pair: ambiguous.name().to_owned(),

@@ -10,7 +10,7 @@ use isfm_model::{OperationCounts, ParameterCounts, Preset, PyramidFusion, Work, 
 
 use super::{ModelArgs, room};
 use crate::evaluate::table::blocks;
-use crate::options::{DeviceName, size, threads};
+use crate::options::{DeviceName, on_threads, size, threads};
 use crate::{Console, Usage};
 
 /// Count parameters and operations, and measure time (Tables VII and VIII).
@@ -138,12 +138,7 @@ fn measure(args: &Args, config: &isfm_model::Config) -> Result<f64> {
         }
         Ok(best)
     };
-    match args.threads {
-        None => measured(),
-        Some(threads) => {
-            rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(measured)
-        }
-    }
+    on_threads(args.threads, measured)
 }
 
 fn cells(row: &Row) -> [String; 4] {

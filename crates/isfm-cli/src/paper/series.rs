@@ -7,6 +7,9 @@ use crate::evaluate::latex;
 use crate::evaluate::report::{Mark, marks};
 use crate::evaluate::table::{blocks, marked, number, rank};
 
+/// The metrics of the paper's tables.
+pub const METRICS: &[Metric] = Metric::RANKED;
+
 /// Mean and spread of a score over seeds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
@@ -32,17 +35,15 @@ impl Value {
 pub struct Row {
     /// What it is called.
     pub name: String,
-    /// One for each metric.
+    /// One for each of [`METRICS`].
     pub values: Vec<Option<Value>>,
 }
 
-/// Rows of one set of metrics, all of them better if higher.
+/// Rows of [`METRICS`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     /// What it shows.
     pub title: String,
-    /// The columns.
-    pub metrics: Vec<Metric>,
     /// The rows.
     pub rows: Vec<Row>,
 }
@@ -53,7 +54,7 @@ impl Series {
     }
 
     fn marks(&self, at: usize) -> Vec<Option<Mark>> {
-        marks(&self.column(at), self.metrics[at].direction())
+        marks(&self.column(at), METRICS[at].direction())
     }
 
     /// The mean of each row's places, of those rows that have all values.
@@ -61,7 +62,7 @@ impl Series {
         let whole = |row: &Row| row.values.iter().map(|value| Some((*value)?.mean)).collect();
         let rows: Vec<Option<Vec<f64>>> = self.rows.iter().map(whole).collect();
         let table: Vec<&Vec<f64>> = rows.iter().flatten().collect();
-        let directions: Vec<Direction> = self.metrics.iter().map(|m| m.direction()).collect();
+        let directions: Vec<Direction> = METRICS.iter().map(|m| m.direction()).collect();
         // An error means that there is nothing to rank.
         let mut ranks = average_rank(&table, &directions).unwrap_or_default().into_iter();
         rows.iter().map(|row| row.as_ref().and_then(|_| ranks.next())).collect()
@@ -71,7 +72,7 @@ impl Series {
     pub fn text(&self) -> String {
         let names = || self.rows.iter().map(|row| row.name.as_str());
         let mut columns: Vec<Vec<String>> = Vec::new();
-        for (at, metric) in self.metrics.iter().enumerate() {
+        for (at, metric) in METRICS.iter().enumerate() {
             let cells = self.column(at).into_iter().map(number);
             columns.push(marked(metric.name(), cells, self.marks(at)));
         }
@@ -85,9 +86,9 @@ impl Series {
                     Some(Value { spread: Some(spread), .. }) => format!("±{spread:.4}"),
                     _ => "–".to_owned(),
                 });
-                std::iter::once(self.metrics[at].name().to_owned()).chain(cells).collect()
+                std::iter::once(METRICS[at].name().to_owned()).chain(cells).collect()
             };
-            let spreads: Vec<Vec<String>> = (0..self.metrics.len()).map(spread).collect();
+            let spreads: Vec<Vec<String>> = (0..METRICS.len()).map(spread).collect();
             out += &format!("standard deviation over seeds\n{}", blocks(names(), &spreads));
         }
         out.trim_end().to_owned() + "\n"
@@ -100,7 +101,7 @@ impl Series {
 
     /// A Markdown table: the best bold, the second best underlined.
     pub fn markdown(&self) -> String {
-        let heads: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
+        let heads: Vec<&str> = METRICS.iter().map(|metric| metric.name()).collect();
         let mut out =
             format!("### {}\n\n| | {} | Avg. rank |\n| --- |", self.title, heads.join(" | "));
         out += &" ---: |".repeat(heads.len() + 1);
@@ -122,7 +123,7 @@ impl Series {
 
     /// A booktabs table.
     pub fn latex(&self) -> String {
-        let heads = self.metrics.iter().map(|metric| latex::escape(metric.name()));
+        let heads = METRICS.iter().map(|metric| latex::escape(metric.name()));
         let heads: Vec<String> = heads.collect();
         let mut out = format!(
             "% {}. Needs \\usepackage{{booktabs}}. Best bold, second underlined.\n\
@@ -156,7 +157,7 @@ impl Series {
         writer.write_record(["table", "row", "metric", "mean", "spread"])?;
         for series in all {
             for row in &series.rows {
-                for (metric, value) in series.metrics.iter().zip(&row.values) {
+                for (metric, value) in METRICS.iter().zip(&row.values) {
                     let text =
                         |number: Option<f64>| number.map_or(String::new(), |n| n.to_string());
                     writer.write_record([

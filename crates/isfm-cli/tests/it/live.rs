@@ -149,9 +149,12 @@ fn pipes_are_streams() {
 fn other_kinds_of_pixels() {
     let folder = folder(1);
     let (luma, _) = visible(0);
-    for (kind, chroma) in
-        [("C422", PIXELS), ("C444 XCOLORRANGE=LIMITED", 2 * PIXELS), ("C420", CHROMA)]
-    {
+    for (kind, chroma) in [
+        ("C422", PIXELS),
+        ("Cmono XYSCSS=400 XCOLORRANGE=LIMITED", 0),
+        ("C444 XCOLORRANGE=LIMITED", 2 * PIXELS),
+        ("C420", CHROMA),
+    ] {
         let colours: Vec<u8> = (0..chroma).map(|i| (i * 3) as u8).collect();
         let frame = [&luma[..], &colours].concat();
         let stream = y4m(kind, &frame, frame.len());
