@@ -140,7 +140,9 @@ impl Stream {
     /// Replaces the luma of `visible` by the fused one; `time` is the frame's, of which only differences
     /// count.
     ///
-    /// Nothing is written where an error is returned, and never anything but pixels.
+    /// Never anything but pixels is written, and nothing where an error is returned, with one exception: weights
+    /// without a pyramid that are fused in tiles, of which a later one is not finite
+    /// ([`Error::NotFiniteOutput`]).
     ///
     /// # Errors
     /// [`Error::Option`] for a buffer that is shorter than its layout, for visible frames of 16 bits and for
@@ -169,7 +171,7 @@ impl Stream {
             let placed = if buffers.placed.is_empty() { &buffers.heat } else { &buffers.placed };
             let view = |data| View { width, height, data };
             let (luma, heat) = (view(&buffers.luma), view(placed));
-            // Errors come before the first row is written: what the network gives is checked whole.
+            // On a pyramid all that can fail comes before the first row is written.
             isfm.fuse_channels(&luma, &heat, &mut |first, rows| {
                 for (y, row) in (first..height).zip(rows.data.chunks_exact(rows.width)) {
                     let pixels = layout.row_mut(data, y);
