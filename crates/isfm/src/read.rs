@@ -160,9 +160,10 @@ fn from(mut source: impl BufRead + Seek, side: Side) -> ImageResult<Picture> {
                     (image, orientation)
                 }
                 None => {
-                    let read = other(Cursor::new(&bytes[..]))?;
+                    let decoder = other(Cursor::new(&bytes[..]))?;
+                    // Before it is decoded: a few bytes may name a picture that takes seconds.
                     jpeg::complete(&bytes).map_err(wrong)?;
-                    read
+                    pixels(decoder)?
                 }
             }
         }
@@ -171,17 +172,21 @@ fn from(mut source: impl BufRead + Seek, side: Side) -> ImageResult<Picture> {
                 notes.push(Note::Animation);
             }
             source.rewind()?;
-            other(source)?
+            pixels(other(source)?)?
         }
     };
     image.apply_orientation(orientation);
     Ok(Picture { image, notes })
 }
 
-/// A picture of a format that the `image` crate reads.
-fn other(source: impl BufRead + Seek) -> ImageResult<(DynamicImage, Orientation)> {
-    let mut decoder = ImageReader::new(source).with_guessed_format()?.into_decoder()?;
+/// A picture of a format that the `image` crate reads, not too large for its memory.
+fn other<'a>(source: impl BufRead + Seek + 'a) -> ImageResult<impl ImageDecoder + 'a> {
+    let decoder = ImageReader::new(source).with_guessed_format()?.into_decoder()?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
+    Ok(decoder)
+}
+
+fn pixels(mut decoder: impl ImageDecoder) -> ImageResult<(DynamicImage, Orientation)> {
     let orientation = decoder.orientation()?;
     Ok((DynamicImage::from_decoder(decoder)?, orientation))
 }

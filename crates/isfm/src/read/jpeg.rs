@@ -12,8 +12,9 @@ const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
 
-/// More scans than any encoder writes; a small file with many over a large picture would take hours.
-const MOST_SCANS: usize = 256;
+/// More units than any encoder's scans have in a picture of the largest size that is read; a small file
+/// with many scans over a large picture would take hours.
+const MOST_UNITS: usize = 1 << 27;
 
 /// A marker and where its segment's bytes are; nothing for one that has no segment.
 pub(super) type Segment = (u8, Range<usize>);
@@ -52,7 +53,7 @@ pub(super) fn complete(bytes: &[u8]) -> Result<(), String> {
     let mut at = 0;
     let mut frame: Option<Frame> = None;
     let (mut dc, mut ac) = (Tables::default(), Tables::default());
-    let (mut interval, mut scans, mut ended) = (0, 0, false);
+    let (mut interval, mut scans, mut units, mut ended) = (0, 0, 0, false);
     while let Some((marker, range)) = segment(bytes, &mut at) {
         let data = &bytes[range];
         match marker {
@@ -71,11 +72,12 @@ pub(super) fn complete(bytes: &[u8]) -> Result<(), String> {
             }
             SOS => {
                 let Some(frame) = &mut frame else { return Ok(()) };
-                scans += 1;
-                if scans > MOST_SCANS {
-                    return Err(format!("it has more than {MOST_SCANS} scans"));
-                }
                 let scan = Scan::read(data, frame).ok_or("the header of a scan is damaged")?;
+                scans += 1;
+                units += scan.size(frame).iter().product::<usize>();
+                if units > MOST_UNITS {
+                    return Err(format!("its {scans} scans are too many for its size"));
+                }
                 let mut bits = Bits { bytes, at, held: 0, count: 0 };
                 let Some((done, all)) = scan.walk(frame, &mut bits, &dc, &ac, interval) else {
                     return Ok(());
@@ -287,6 +289,14 @@ impl Scan {
         Some(Self { parts, first, last, refines: bits >> 4 > 0 })
     }
 
+    /// Units across and down that this scan codes, blocks where it has one component alone.
+    fn size(&self, frame: &Frame) -> [usize; 2] {
+        match self.parts[..] {
+            [(component, ..)] => frame.components[component].size,
+            _ => frame.units,
+        }
+    }
+
     /// How many units the data have, and how many there should be; nothing without the tables, which
     /// some cameras leave out because everybody knows them.
     fn walk(
@@ -306,8 +316,7 @@ impl Scan {
             return None;
         }
         let alone = self.parts.len() == 1;
-        let [across, down] =
-            if alone { frame.components[self.parts[0].0].size } else { frame.units };
+        let [across, down] = self.size(frame);
         let all = across * down;
         let mut run = 0;
         for unit in 0..all {

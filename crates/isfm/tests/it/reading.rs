@@ -343,6 +343,23 @@ fn limits_are_named() {
     }
 }
 
+/// Runs of empty blocks take a few bytes for a scan of any size.
+#[test]
+fn more_scans_than_a_picture_needs_are_refused() {
+    const BLOCKS: usize = 2048 * 2048;
+    let mut file = b"\xff\xd8\xff\xc2\0\x0b\x08\x40\0\x40\0\x01\x01\x11\0".to_vec();
+    // One code of one bit: 2^14 blocks without a value, and as many again as the next 14 bits say.
+    file.extend(b"\xff\xc4\0\x14\x10\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xe0");
+    for scan in 0..40 {
+        file.extend(b"\xff\xda\0\x08\x01\x01\0\x01\x3f");
+        file.push(if scan == 0 { 0x01 } else { 0x10 });
+        file.extend(std::iter::repeat_n(0, (BLOCKS >> 14) * 15 / 8));
+    }
+    file.extend(b"\xff\xd9");
+    let error = decode(&file).unwrap_err().to_string();
+    assert!(error.contains("its 33 scans are too many for its size"), "{error}");
+}
+
 fn thermal() -> Vec<u16> {
     (0..20 * 15).map(|i| 3000 + (i * 7919 % 1999) as u16).collect()
 }
