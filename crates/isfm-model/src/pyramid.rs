@@ -1,7 +1,7 @@
 //! The network on the base of a Laplacian pyramid: an extension of the paper.
 
 use candle_core::{DType, Device, Tensor};
-use isfm_ops::{merge_details, pyr_down, pyr_up};
+use isfm_ops::{PyramidLevel, merge_details, merge_level, pyr_down, pyr_up};
 
 use crate::weights::Weights;
 use crate::{Config, Network, Pyramid, Result};
@@ -93,31 +93,37 @@ impl Pyramid {
         infrared: &Tensor,
         fused_bases: &Tensor,
     ) -> Result<Tensor> {
-        let mut details = Vec::with_capacity(self.levels);
         let mut smaller = [visible.clone(), infrared.clone()];
+        let mut sizes = Vec::with_capacity(self.levels);
         for _ in 0..self.levels {
-            let (detail, next) = split(&smaller)?;
-            details.push(detail);
-            smaller = next;
+            let next = [pyr_down(&smaller[0])?, pyr_down(&smaller[1])?];
+            sizes.push(std::mem::replace(&mut smaller, next));
         }
-        drop(smaller);
         let mut controls =
             if self.gates { Some(fused_bases.narrow(1, 1, 2 * self.levels)?) } else { None };
         let mut fused = fused_bases.narrow(1, 0, 1)?;
-        for (level, detail) in details.into_iter().enumerate().rev() {
-            let (batch, _, height, width) = detail[0].dims4()?;
-            if let Some(coarse) = controls {
-                // The controls of this level and of the finer ones.
-                controls = Some(pyr_up(&coarse.narrow(1, 0, 2 * level + 2)?, height, width)?);
-            }
+        for (level, pictures) in sizes.into_iter().enumerate().rev() {
+            // The controls of this level, and those of the finer ones, which are enlarged for them.
             let control = match &controls {
-                Some(controls) => controls.narrow(1, 2 * level, 2)?,
-                None => Tensor::zeros((batch, 2, height, width), fused.dtype(), fused.device())?,
+                Some(controls) => Some(controls.narrow(1, 2 * level, 2)?),
+                None => None,
             };
-            fused = add_detail(&fused, &detail, &control, SHARPNESS)?;
-        }
-        if self.gates {
-            fused = fused.minimum(&visible.maximum(infrared)?.affine(1.25, 1. / 255.)?)?;
+            fused = merge_level(&PyramidLevel {
+                pictures: pictures.each_ref(),
+                smaller: smaller.each_ref(),
+                fused: &fused,
+                control: control.as_ref(),
+                sharpness: SHARPNESS,
+                limit: (self.gates && level == 0).then_some((1.25, 1. / 255.)),
+            })?;
+            controls = match controls {
+                Some(controls) if level > 0 => {
+                    let (_, _, height, width) = pictures[0].dims4()?;
+                    Some(pyr_up(&controls.narrow(1, 0, 2 * level)?, height, width)?)
+                }
+                _ => None,
+            };
+            smaller = pictures;
         }
         Ok(fused)
     }

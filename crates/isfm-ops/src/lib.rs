@@ -26,6 +26,7 @@ pub use ops::depthwise::depthwise_conv2d;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::linear;
 pub use ops::merge_details::merge_details;
+pub use ops::merge_level::{PyramidLevel, merge_level};
 pub use ops::pointwise::{scale_add, weighted_sum};
 pub use ops::pool::{avg_pool2d, max_pool2d};
 pub use ops::pyramid::{pyr_down, pyr_up};

@@ -15,7 +15,7 @@ const OP: &str = "merge_details";
 const NOISE: f64 = 25. * (0.5 / 255.) * (0.5 / 255.);
 
 /// Pixels that a window reaches to either side of its middle.
-const REACH: usize = 2;
+pub(super) const REACH: usize = 2;
 
 /// One level of the details of two pictures, such as a Laplacian pyramid has them, merged by local
 /// energy and match (after Burt and Kolczynski, "Enhanced image capture through fusion", ICCV
@@ -158,20 +158,22 @@ impl Op for MergeDetails {
 }
 
 /// Elements of a line of sums: zeros on either side, and room for a vector that starts at the last.
-fn padded(width: usize) -> usize {
+pub(super) fn padded(width: usize) -> usize {
     width + 2 * REACH + MAX_LANES
 }
 
 /// One picture's details and control.
 #[derive(Clone, Copy)]
-struct Level<'a, E> {
-    v: &'a [E],
-    i: &'a [E],
-    p: &'a [E],
-    q: &'a [E],
-    height: usize,
-    width: usize,
-    sharpness: E,
+pub(super) struct Level<'a, E> {
+    pub(super) v: &'a [E],
+    pub(super) i: &'a [E],
+    pub(super) p: &'a [E],
+    pub(super) q: &'a [E],
+    /// The line where p and q begin.
+    pub(super) control_from: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) sharpness: E,
 }
 
 impl<'a, E: Real> Level<'a, E> {
@@ -179,7 +181,8 @@ impl<'a, E: Real> Level<'a, E> {
         let n = height * width;
         let (p, q) = all[2][2 * b * n..][..2 * n].split_at(n);
         let (v, i) = (&all[0][b * n..][..n], &all[1][b * n..][..n]);
-        Self { v, i, p, q, height, width, sharpness: E::of(op.sharpness) }
+        let (control_from, sharpness) = (0, E::of(op.sharpness));
+        Self { v, i, p, q, control_from, height, width, sharpness }
     }
 
     /// The lines that the windows around line `y` cover.
@@ -224,7 +227,8 @@ impl<'a, E: Real> Level<'a, E> {
         let (vv, ii) = (five(s, lines[0], x), five(s, lines[1], x));
         let vi = five(s, lines[2], x);
         let (v, i) = (s.load_partial(&self.v[at..][..n]), s.load_partial(&self.i[at..][..n]));
-        let (p, q) = (s.load_partial(&self.p[at..][..n]), s.load_partial(&self.q[at..][..n]));
+        let control = at - self.control_from * self.width;
+        let [p, q] = [self.p, self.q].map(|c| s.load_partial(&c[control..][..n]));
         let total = s.add(s.add(vv, ii), noise);
         let matched = s.div(s.add(s.add(vi, vi), noise), total);
         let (vv, ii) = (s.add(vv, noise), s.add(ii, noise));
@@ -266,11 +270,12 @@ fn five<S: Simd>(s: S, line: &[S::E], x: usize) -> S::V {
     s.add(s.add(outer, inner), s.load(&line[2..]))
 }
 
-struct MergeLine<'a, 'b, E> {
-    level: Level<'a, E>,
-    y: usize,
-    lines: [&'b mut [E]; 3],
-    out: &'b mut [E],
+pub(super) struct MergeLine<'a, 'b, E> {
+    pub(super) level: Level<'a, E>,
+    pub(super) y: usize,
+    /// Zeros but for the middle, [`padded`].
+    pub(super) lines: [&'b mut [E]; 3],
+    pub(super) out: &'b mut [E],
 }
 
 impl<E: Real> Kernel<E> for MergeLine<'_, '_, E> {

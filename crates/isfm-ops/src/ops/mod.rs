@@ -7,6 +7,7 @@ pub(crate) mod depthwise;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod merge_details;
+pub(crate) mod merge_level;
 pub(crate) mod pointwise;
 pub(crate) mod pool;
 pub(crate) mod pyramid;

@@ -178,7 +178,7 @@ impl Op for Pyramid {
 }
 
 /// One line of a result: the lines it is the sum of first, then their columns.
-struct Line<'a, E> {
+pub(super) struct Line<'a, E> {
     op: Pyramid,
     picture: &'a [E],
     from: [usize; 2],
@@ -187,11 +187,26 @@ struct Line<'a, E> {
     terms: Option<&'a [Terms<E>; 2]>,
     /// A line of the picture, and a place on either side.
     line: &'a mut [E],
-    /// A place more than the result on either side.
+    /// A place more than the result on either side; nothing where it grows.
     even: &'a mut [E],
-    /// A place more than the result before it.
+    /// A place more than the result before it; nothing where it grows.
     odd: &'a mut [E],
     out: &'a mut [E],
+}
+
+impl<'a, E: Real> Line<'a, E> {
+    /// Line `y` of `picture` enlarged to `fine`; `line` has two places more than the picture's width.
+    pub(super) fn up(
+        picture: &'a [E],
+        fine: [usize; 2],
+        y: usize,
+        line: &'a mut [E],
+        out: &'a mut [E],
+    ) -> Self {
+        let op = Pyramid { step: Step::Up, fine, adjoint: false };
+        let (even, odd) = (Default::default(), Default::default());
+        Self { op, picture, from: op.coarse(), y, terms: None, line, even, odd, out }
+    }
 }
 
 impl<E: Real> Kernel<E> for Line<'_, E> {

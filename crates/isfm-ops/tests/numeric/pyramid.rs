@@ -258,3 +258,39 @@ proptest! {
         }
     }
 }
+
+/// In one pass and as operations, which gradients are taken through: the same bits.
+#[test]
+fn a_level_is_the_same_in_one_pass() {
+    for dtype in [DType::F32, DType::F64] {
+        for (batch, h, w) in
+            [(1, 1usize, 1usize), (2, 1, 5), (1, 7, 1), (2, 6, 10), (3, 67, 33), (1, 130, 301)]
+        {
+            let (small_h, small_w) = (h.div_ceil(2), w.div_ceil(2));
+            let picture = |dims: [usize; 4], seed| random(&dims, seed).to_dtype(dtype).unwrap();
+            let [v, i] = [1, 2].map(|seed| picture([batch, 1, h, w], seed));
+            let small = [3, 4, 5].map(|seed| picture([batch, 1, small_h, small_w], seed));
+            let control = (picture([batch, 2, small_h, small_w], 6) * 3.).unwrap();
+            for control in [None, Some(&control)] {
+                for limit in [None, Some((1.25, 1. / 255.))] {
+                    let merged = |v: &Tensor| {
+                        isfm_ops::merge_level(&isfm_ops::PyramidLevel {
+                            pictures: [v, &i],
+                            smaller: [&small[0], &small[1]],
+                            fused: &small[2],
+                            control,
+                            sharpness: 4.,
+                            limit,
+                        })
+                        .unwrap()
+                    };
+                    let name = format!("{batch}x{h}x{w} {dtype:?} {limit:?}");
+                    same_on_any_threads(&name, || bits(&merged(&v)));
+                    let steps = merged(Var::from_tensor(&v).unwrap().as_tensor());
+                    assert!(steps.track_op());
+                    assert_eq!(bits(&merged(&v)), bits(&steps), "{name}");
+                }
+            }
+        }
+    }
+}
