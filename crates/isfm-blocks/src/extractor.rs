@@ -3,6 +3,7 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use isfm_ops::Epilogue;
+use isfm_ops::internal::keep;
 use isfm_ops::nn::{Conv2d, conv2d};
 use isfm_ssm::{Ss2dConfig, VssBlock, vss_block};
 
@@ -92,11 +93,17 @@ impl ModalitySpecificExtractor {
     /// # Errors
     /// If the shape is another, or the elements are not of the weights' type.
     pub fn forward(&self, image: &Tensor) -> Result<Features> {
-        let shallow = self.conv_in.forward_with(image, Epilogue::Silu)?;
-        let shallow = self.conv_out.forward_with(&shallow, Epilogue::Silu)?;
+        let first = self.conv_in.forward_with(image, Epilogue::Silu)?;
+        let shallow = self.conv_out.forward_with(&first, Epilogue::Silu)?;
+        keep(first, &shallow);
         let mut deep = shallow.clone();
-        for block in &self.blocks {
-            deep = block.forward(&deep)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let next = block.forward(&deep)?;
+            let last = std::mem::replace(&mut deep, next);
+            // The first one reads the shallow features.
+            if i > 0 {
+                keep(last, &deep);
+            }
         }
         Ok(Features { shallow, deep })
     }

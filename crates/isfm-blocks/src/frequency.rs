@@ -3,6 +3,7 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use isfm_dwt::{Border, DataFormat, Wavelet};
+use isfm_ops::internal::keep;
 use isfm_ops::nn::{Conv2d, DepthwiseConv2d, conv2d, depthwise_conv2d};
 use isfm_ops::{Epilogue, avg_pool2d, max_pool2d, resize_bilinear, sigmoid_gate, weighted_sum};
 
@@ -37,6 +38,7 @@ pub fn band_averages(visible: &Features, infrared: &Features) -> Result<Frequenc
     let shallow = add(&visible.shallow, &infrared.shallow)?;
     let mean = weighted_sum(&deep, 0.25, &shallow, 0.25)?;
     let bands = isfm_dwt::dwt2(&mean, &Wavelet::haar(), Border::Drop, DataFormat::ChannelsLast)?;
+    [deep, shallow, mean].into_iter().for_each(|map| keep(map, &bands.approx));
     Ok(Frequencies { low: bands.approx, high: bands.details })
 }
 
@@ -72,16 +74,25 @@ impl Module for Lffb {
     /// Fuses the LL band; B×H×W×C in and out.
     fn forward(&self, low: &Tensor) -> Result<Tensor> {
         let x = self.before.forward_with(low, Epilogue::Silu)?;
-        let pooled = Tensor::cat(&[&avg_pool2d(&x, 3)?, &max_pool2d(&x, 3)?], 3)?;
+        let (average, most) = (avg_pool2d(&x, 3)?, max_pool2d(&x, 3)?);
+        let pooled = Tensor::cat(&[&average, &most], 3)?;
+        [average, most].into_iter().for_each(|map| keep(map, &pooled));
         let gate = self.gate.forward_with(&pooled, Epilogue::Silu)?;
-        let fine = self
-            .pointwise_3
-            .forward_with(&self.depthwise_3.forward_with(&x, Epilogue::Silu)?, Epilogue::Silu)?;
-        let coarse = self
-            .pointwise_5
-            .forward_with(&self.depthwise_5.forward_with(&x, Epilogue::Silu)?, Epilogue::Silu)?;
-        let x = add(&x, &sigmoid_gate(&add(&fine, &coarse)?, &gate)?)?;
-        self.after.forward_with(&x, Epilogue::Silu)
+        keep(pooled, &gate);
+        let scale = |depthwise: &DepthwiseConv2d, pointwise: &Conv2d| -> Result<Tensor> {
+            let around = depthwise.forward_with(&x, Epilogue::Silu)?;
+            let scale = pointwise.forward_with(&around, Epilogue::Silu)?;
+            keep(around, &scale);
+            Ok(scale)
+        };
+        let fine = scale(&self.depthwise_3, &self.pointwise_3)?;
+        let coarse = scale(&self.depthwise_5, &self.pointwise_5)?;
+        let both = add(&fine, &coarse)?;
+        let gated = sigmoid_gate(&both, &gate)?;
+        let sum = add(&x, &gated)?;
+        let fused = self.after.forward_with(&sum, Epilogue::Silu)?;
+        [x, gate, fine, coarse, both, gated, sum].into_iter().for_each(|map| keep(map, &fused));
+        Ok(fused)
     }
 }
 
@@ -113,11 +124,18 @@ impl Module for Hffb {
     fn forward(&self, high: &Tensor) -> Result<Tensor> {
         let x = self.before.forward_with(high, Epilogue::Silu)?;
         let edges = |conv: &Conv2d, k: usize| -> Result<Tensor> {
-            let edges = weighted_sum(&x, 1., &avg_pool2d(&x, k)?, -1.)?;
-            conv.forward_with(&edges, Epilogue::Silu)
+            let smooth = avg_pool2d(&x, k)?;
+            let rough = weighted_sum(&x, 1., &smooth, -1.)?;
+            let edges = conv.forward_with(&rough, Epilogue::Silu)?;
+            [smooth, rough].into_iter().for_each(|map| keep(map, &edges));
+            Ok(edges)
         };
-        let edges = add(&edges(&self.edge_3, 3)?, &edges(&self.edge_5, 5)?)?;
-        self.after.forward_with(&add(&x, &edges)?, Epilogue::Silu)
+        let (fine, coarse) = (edges(&self.edge_3, 3)?, edges(&self.edge_5, 5)?);
+        let both = add(&fine, &coarse)?;
+        let sum = add(&x, &both)?;
+        let fused = self.after.forward_with(&sum, Epilogue::Silu)?;
+        [x, fine, coarse, both, sum].into_iter().for_each(|map| keep(map, &fused));
+        Ok(fused)
     }
 }
 
@@ -200,7 +218,8 @@ impl MffLayer {
         if (x.dim(1)?, x.dim(2)?) != (height, width) {
             x = resize_bilinear(&x, height, width)?;
         }
-        let fused = Some(conv.forward_with(&x, Epilogue::Silu)?);
-        Ok(MffOutput { fused, bands })
+        let fused = conv.forward_with(&x, Epilogue::Silu)?;
+        keep(x, &fused);
+        Ok(MffOutput { fused: Some(fused), bands })
     }
 }

@@ -4,7 +4,7 @@
 use candle_core::{Error, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::chain::{Chain, Value};
-use isfm_ops::internal::recycle;
+use isfm_ops::internal::{keep, recycle};
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear, linear_no_bias};
 use isfm_ssm::{
     ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, scan_input_without_gate, selective_scan_2d,
@@ -252,9 +252,10 @@ impl FgBlock {
 /// Runs a chain that reads two scans, and recycles the memory of one.
 fn finish(chain: Chain, fused: Value, scanned: [Tensor; 2]) -> Result<Tensor> {
     let [fused] = chain.maps([fused])?;
-    // Memory peaks here, so the second one is freed; later scans reuse the first.
-    let [first, _] = scanned;
+    // Memory peaks here, so the second one is freed if it may not be kept; later scans reuse the first.
+    let [first, second] = scanned;
     recycle(first, &fused);
+    keep(second, &fused);
     Ok(fused)
 }
 
@@ -370,12 +371,17 @@ impl IsfLayer {
         bands: Option<&Frequencies>,
     ) -> Result<Tensor> {
         let mut fused = visible.clone();
-        for block in &self.blocks {
-            fused = match block {
+        for (i, block) in self.blocks.iter().enumerate() {
+            let next = match block {
                 Block::Fgm(block) => block.forward(&fused, infrared, bands)?,
                 Block::CrossAttention(block) => block.forward(&fused, infrared)?,
                 Block::ConcatLinear(block) => block.forward(&fused, infrared)?,
             };
+            let last = std::mem::replace(&mut fused, next);
+            // The first one reads the visible features.
+            if i > 0 {
+                keep(last, &fused);
+            }
         }
         Ok(fused)
     }

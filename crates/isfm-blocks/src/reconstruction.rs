@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
-use isfm_ops::internal::{conv2d_accumulate, silu_in_place};
+use isfm_ops::internal::{conv2d_accumulate, keep, silu_in_place};
 use isfm_ops::nn::{Conv2d, conv2d};
 
 /// Channels between the two convolutions; the released network's number.
@@ -58,6 +58,9 @@ impl Reconstruction {
     pub fn finish(&self, sum: Accumulator) -> Result<Tensor> {
         let sum =
             sum.0.ok_or_else(|| candle_core::Error::msg("reconstruction: no map was added"))?;
-        self.conv_out.forward(&silu_in_place(sum)?)
+        let sum = silu_in_place(sum)?;
+        let fused = self.conv_out.forward(&sum)?;
+        keep(sum, &fused);
+        Ok(fused)
     }
 }

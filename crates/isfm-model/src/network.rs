@@ -9,6 +9,7 @@ use isfm_blocks::{
     Reconstruction, Source, band_averages, isf_layer, mff_layer, modality_specific_extractor,
     reconstruction,
 };
+use isfm_ops::internal::{keep, recycling};
 
 use crate::weights::Weights;
 use crate::{Config, Error, Result, Spatial};
@@ -114,7 +115,7 @@ impl Network {
     /// # Errors
     /// If the shapes differ or are not as above.
     pub fn forward(&self, visible: &Tensor, infrared: &Tensor) -> Result<Tensor> {
-        isfm_ops::internal::recycling(|| self.run(visible, infrared, |_| ()))
+        recycling(|| self.run(visible, infrared, None))
     }
 
     /// As [`Network::forward`], keeping what every stage gave.
@@ -123,11 +124,12 @@ impl Network {
     /// As [`Network::forward`].
     pub fn forward_stages(&self, visible: &Tensor, infrared: &Tensor) -> Result<Stages> {
         let (mut features, mut frequency, mut interactive) = (None, Vec::new(), Vec::new());
-        let fused = self.run(visible, infrared, |stage| match stage {
+        let mut watch = |stage: Stage| match stage {
             Stage::Features(v, i) => features = Some((v.clone(), i.clone())),
             Stage::Frequency(output) => frequency.push(output.clone()),
             Stage::Interactive(x) => interactive.push(x.clone()),
-        })?;
+        };
+        let fused = self.run(visible, infrared, Some(&mut watch))?;
         let (visible, infrared) = features.ok_or_else(|| candle_core::Error::msg("no features"))?;
         Ok(Stages { visible, infrared, frequency, interactive, fused })
     }
@@ -136,8 +138,15 @@ impl Network {
         &self,
         visible: &Tensor,
         infrared: &Tensor,
-        mut watch: impl FnMut(Stage),
+        mut watch: Option<&mut dyn FnMut(Stage)>,
     ) -> Result<Tensor> {
+        // What somebody watches is theirs.
+        let keep = if watch.is_some() { |_: Tensor, _: &Tensor| () } else { keep };
+        let mut watch = |stage: Stage| {
+            if let Some(watch) = &mut watch {
+                watch(stage);
+            }
+        };
         let (batch, height, width) = check_image("the visible image", visible)?;
         check_image("the infrared image", infrared)?;
         if infrared.dims() != visible.dims() {
@@ -152,7 +161,9 @@ impl Network {
 
         let read = self.layers.iter().any(|layer| layer.frequency.is_some());
         let bands = read.then(|| band_averages(&visible, &infrared)).transpose()?;
-        drop((visible.shallow, infrared.shallow));
+        for features in [visible.shallow, infrared.shallow] {
+            keep(features, &visible.deep);
+        }
         let (visible, infrared) = (visible.deep, infrared.deep);
         let mut sum = Accumulator::default();
         for (k, layer) in self.layers.iter().enumerate() {
@@ -160,8 +171,9 @@ impl Network {
             if let (Some(mff), Some(bands)) = (&layer.frequency, &bands) {
                 let output = mff.forward(bands, height, width)?;
                 watch(Stage::Frequency(&output));
-                if let Some(map) = &output.fused {
-                    sum = self.reconstruction.add(sum, map, self.spatial_maps + k)?;
+                if let Some(map) = output.fused {
+                    sum = self.reconstruction.add(sum, &map, self.spatial_maps + k)?;
+                    keep(map, &output.bands.low);
                 }
                 guidance = Some(output.bands);
             }
@@ -169,6 +181,7 @@ impl Network {
                 let spatial = isf.forward(&visible, &infrared, guidance.as_ref())?;
                 watch(Stage::Interactive(&spatial));
                 sum = self.reconstruction.add(sum, &spatial, k)?;
+                keep(spatial, &visible);
             }
         }
         match self.spatial {
@@ -182,8 +195,9 @@ impl Network {
             }
             _ => {}
         }
-        drop((visible, infrared, bands));
+        drop(bands);
         let fused = self.reconstruction.finish(sum)?;
+        [visible, infrared].into_iter().for_each(|features| keep(features, &fused));
         if fused.dim(3)? == 1 {
             return Ok(fused.reshape((batch, 1, height, width))?);
         }

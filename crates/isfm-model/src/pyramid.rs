@@ -1,6 +1,7 @@
 //! The network on the base of a Laplacian pyramid: an extension of the paper.
 
 use candle_core::{DType, Device, Tensor};
+use isfm_ops::internal::keep;
 use isfm_ops::{PyramidLevel, merge_details, merge_level, pyr_down, pyr_up};
 
 use crate::weights::Weights;
@@ -32,8 +33,13 @@ impl Pyramid {
     /// If the shape is not as above.
     pub fn base(&self, picture: &Tensor) -> Result<Tensor> {
         let mut base = picture.clone();
-        for _ in 0..self.levels {
-            base = pyr_down(&base)?;
+        for level in 0..self.levels {
+            let next = pyr_down(&base)?;
+            let last = std::mem::replace(&mut base, next);
+            // The first one is the caller's.
+            if level > 0 {
+                keep(last, &base);
+            }
         }
         Ok(base)
     }
@@ -108,7 +114,7 @@ impl Pyramid {
                 Some(controls) => Some(controls.narrow(1, 2 * level, 2)?),
                 None => None,
             };
-            fused = merge_level(&PyramidLevel {
+            let next = merge_level(&PyramidLevel {
                 pictures: pictures.each_ref(),
                 smaller: smaller.each_ref(),
                 fused: &fused,
@@ -116,6 +122,11 @@ impl Pyramid {
                 sharpness: SHARPNESS,
                 limit: (self.gates && level == 0).then_some((1.25, 1. / 255.)),
             })?;
+            let last = std::mem::replace(&mut fused, next);
+            // The first one is part of the caller's bases.
+            if level + 1 < self.levels {
+                keep(last, &fused);
+            }
             controls = match controls {
                 Some(controls) if level > 0 => {
                     let (_, _, height, width) = pictures[0].dims4()?;
@@ -123,7 +134,8 @@ impl Pyramid {
                 }
                 _ => None,
             };
-            smaller = pictures;
+            let below = std::mem::replace(&mut smaller, pictures);
+            below.into_iter().for_each(|picture| keep(picture, &fused));
         }
         Ok(fused)
     }

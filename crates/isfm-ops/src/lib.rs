@@ -43,7 +43,10 @@ pub mod internal {
     pub mod cuda {
         pub use crate::cuda::*;
     }
-    pub use crate::memory::{recycle, recycling, scratch, with_capacity, zeros};
+    pub use crate::memory::{
+        Workspace, into_elements, keep, keep_buffer, recycle, recycling, scratch, with_capacity,
+        zeros,
+    };
     pub use crate::ops::activation::silu_in_place;
     pub use crate::ops::conv::conv2d_accumulate;
 }

@@ -46,9 +46,11 @@ pub(crate) fn with_room<E: WithDType>(n: usize) -> Vec<E> {
 
 fn reused<E: WithDType>(n: usize) -> Option<Vec<E>> {
     IDLE.with_borrow_mut(|idle| {
-        let fits = |b: &Box<dyn Any>| b.downcast_ref::<Vec<E>>().is_some_and(|v| v.len() == n);
-        let at = idle.buffers.iter().position(fits)?;
-        idle.buffers.swap_remove(at).downcast::<Vec<E>>().ok().map(|buffer| *buffer)
+        let elements = |b: &Buffer| b.elements.downcast_ref::<Vec<E>>().map(Vec::len);
+        let at = idle.buffers.iter().position(|b| elements(b) == Some(n))?;
+        let buffer = idle.buffers.swap_remove(at);
+        idle.bytes -= buffer.bytes;
+        buffer.elements.downcast::<Vec<E>>().ok().map(|elements| *elements)
     })
 }
 
@@ -87,15 +89,44 @@ pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
 /// [`recycling`]; drops it otherwise. No other tensor may share it. What was made of the map is
 /// `result`: if a gradient may be asked of that, its graph holds the map.
 pub fn recycle(map: Tensor, result: &Tensor) {
-    let held = map.track_op() || result.track_op();
-    if IDLE.with_borrow(|idle| idle.depth > 0) && map.device().is_cpu() && !held {
-        fn keep<E: Real>(map: Tensor) {
-            if let Ok(buffer) = into_elements::<E>(map) {
-                IDLE.with_borrow_mut(|idle| idle.buffers.push(Box::new(buffer)));
-            }
-        }
-        with_float!(map.dtype(), E => keep::<E>(map), else ());
+    if IDLE.with_borrow(|idle| idle.depth > 0) {
+        retire(map, result, |_, _| true);
     }
+}
+
+/// [`recycle`] where this thread is inside [`Workspace::run`]; drops the map otherwise, since memory
+/// that waits for another map of its size may be more than a single pass has at its peak.
+pub fn keep(map: Tensor, result: &Tensor) {
+    if IDLE.with_borrow(|idle| idle.room.is_some()) {
+        retire(map, result, Idle::has_room);
+    }
+}
+
+fn retire(map: Tensor, result: &Tensor, if_fits: fn(&Idle, usize) -> bool) {
+    fn retire<E: Real>(map: Tensor, if_fits: fn(&Idle, usize) -> bool) {
+        if let Ok(buffer) = into_elements::<E>(map) {
+            retire_buffer(buffer, if_fits);
+        }
+    }
+    let held = map.track_op() || result.track_op();
+    if map.device().is_cpu() && !held {
+        with_float!(map.dtype(), E => retire::<E>(map, if_fits), else ());
+    }
+}
+
+/// [`keep`] of a buffer.
+pub fn keep_buffer<E: WithDType>(buffer: Vec<E>) {
+    retire_buffer(buffer, Idle::has_room);
+}
+
+fn retire_buffer<E: WithDType>(buffer: Vec<E>, if_fits: fn(&Idle, usize) -> bool) {
+    IDLE.with_borrow_mut(|idle| {
+        let bytes = size_of_val(&buffer[..]);
+        if if_fits(idle, bytes) {
+            idle.bytes += bytes;
+            idle.buffers.push(Buffer { elements: Box::new(buffer), bytes, fresh: true });
+        }
+    });
 }
 
 /// Runs `f`, during which this thread keeps the buffers given to [`recycle`]; afterwards they are
@@ -108,7 +139,7 @@ pub fn recycling<T>(f: impl FnOnce() -> T) -> T {
             IDLE.with_borrow_mut(|idle| {
                 idle.depth -= 1;
                 if idle.depth == 0 {
-                    idle.buffers.clear();
+                    *idle = Idle::default();
                 }
             });
         }
@@ -118,11 +149,69 @@ pub fn recycling<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Memory that feature maps and planes leave behind, for the next call that needs the same sizes.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    buffers: Vec<Buffer>,
+}
+
+impl Workspace {
+    /// Runs `f`, during which this thread keeps what is given to [`recycle`] and, in at most `room`
+    /// bytes, to [`keep`], beginning with what the run before left. What this run has no use for is
+    /// dropped, and what is more than `room` bytes.
+    pub fn run<T>(&mut self, room: usize, f: impl FnOnce() -> T) -> T {
+        struct Leave<'a>(&'a mut Workspace, Idle);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                let outer = std::mem::take(&mut self.1);
+                let inner = IDLE.with_borrow_mut(|idle| std::mem::replace(idle, outer));
+                self.0.buffers = inner.buffers;
+                self.0.buffers.retain_mut(|buffer| std::mem::take(&mut buffer.fresh));
+                self.0.shrink(inner.room.unwrap_or(0));
+            }
+        }
+        self.shrink(room);
+        let buffers = std::mem::take(&mut self.buffers);
+        let bytes = buffers.iter().map(|buffer| buffer.bytes).sum();
+        let idle = Idle { depth: 1, room: Some(room), bytes, buffers };
+        let outer = IDLE.with_borrow_mut(|here| std::mem::replace(here, idle));
+        let _leave = Leave(self, outer);
+        f()
+    }
+
+    fn shrink(&mut self, room: usize) {
+        let mut bytes = 0;
+        self.buffers.retain(|buffer| {
+            let fits = bytes + buffer.bytes <= room;
+            bytes += if fits { buffer.bytes } else { 0 };
+            fits
+        });
+    }
+}
+
+#[derive(Debug)]
+struct Buffer {
+    /// A vector of floats.
+    elements: Box<dyn Any + Send>,
+    bytes: usize,
+    /// Whether it was given in this run.
+    fresh: bool,
+}
+
 #[derive(Default)]
 struct Idle {
-    /// How many calls of [`recycling`] this thread is inside.
+    /// How many calls of [`recycling`] and [`Workspace::run`] this thread is inside.
     depth: usize,
-    buffers: Vec<Box<dyn Any>>,
+    /// Inside [`Workspace::run`], the most bytes that are kept.
+    room: Option<usize>,
+    bytes: usize,
+    buffers: Vec<Buffer>,
+}
+
+impl Idle {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.room.is_some_and(|room| self.bytes + bytes <= room)
+    }
 }
 
 thread_local! {
@@ -181,3 +270,68 @@ fn ask_for_large_pages<E>(start: *const E, n: usize) {
 
 #[cfg(not(target_os = "linux"))]
 fn ask_for_large_pages<E>(_: *const E, _: usize) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(workspace: &Workspace) -> Vec<usize> {
+        let address = |b: &Buffer| b.elements.downcast_ref::<Vec<f32>>().unwrap().as_ptr() as usize;
+        workspace.buffers.iter().map(address).collect()
+    }
+
+    #[test]
+    fn a_workspace_keeps_what_the_last_run_used() {
+        let mut workspace = Workspace::default();
+        let run = |workspace: &mut Workspace, room, sizes: &[usize]| {
+            workspace.run(room, || {
+                let buffers: Vec<Vec<f32>> = sizes.iter().map(|&n| scratch(n)).collect();
+                buffers.into_iter().for_each(keep_buffer);
+            });
+            addresses(workspace)
+        };
+        let first = run(&mut workspace, 4000, &[100, 200]);
+        assert_eq!(first.len(), 2);
+        assert_eq!(run(&mut workspace, 4000, &[100, 200]), first);
+        assert_eq!(run(&mut workspace, 4000, &[200]), first[1..]);
+        assert_eq!(run(&mut workspace, 799, &[200]), [0usize; 0]);
+        assert_eq!(run(&mut workspace, 1000, &[150, 150, 50]).len(), 2);
+        // Nothing is kept where nothing is run.
+        keep_buffer(vec![1f32]);
+        assert!(IDLE.with_borrow(|idle| idle.buffers.is_empty()));
+    }
+
+    #[test]
+    fn a_workspace_outlives_passes_and_panics() {
+        let mut workspace = Workspace::default();
+        let map = || Tensor::from_vec(scratch::<f32>(64), 64, &Device::Cpu).unwrap();
+        let pass = || recycling(|| recycle(map(), &map()));
+        pass();
+        workspace.run(4096, || {
+            pass();
+            keep(map(), &map());
+        });
+        let kept = addresses(&workspace);
+        assert_eq!(kept.len(), 1);
+        let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            workspace.run(4096, || {
+                let taken = scratch::<f32>(64);
+                assert_eq!(taken.as_ptr() as usize, kept[0]);
+                panic!("as a kernel might");
+            })
+        }));
+        assert!(panics.is_err() && workspace.buffers.is_empty());
+        assert_eq!(IDLE.with_borrow(|idle| idle.depth), 0);
+    }
+
+    /// A map of a graph is not taken from it.
+    #[test]
+    fn tracked_maps_are_left() {
+        let mut workspace = Workspace::default();
+        let x = candle_core::Var::new(&[1f32, 2.], &Device::Cpu).unwrap();
+        let y = (x.as_tensor() * 2.).unwrap();
+        workspace.run(4096, || keep(y.clone(), &y));
+        assert!(workspace.buffers.is_empty());
+        assert_eq!(y.to_vec1::<f32>().unwrap(), [2., 4.]);
+    }
+}

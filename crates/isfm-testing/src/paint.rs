@@ -5,7 +5,7 @@
 //! sign's text and the leaves are seen by the visible camera only, the walkers outside the
 //! headlights and the warm engine by the infrared one only.
 
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::{GrayImage, ImageBuffer, Luma, Rgb, RgbImage};
 use rayon::prelude::*;
 
 use crate::text;
@@ -24,35 +24,82 @@ type Colour = [f32; 3];
 
 /// Paints the pair: visible in colour, infrared in grey. The same picture on every run.
 pub fn night_road() -> (RgbImage, GrayImage) {
-    let (width, height) = SIZE;
+    let (visible, heat) = paint(&Scene { walkers: WALKERS, frame: 0 }, SIZE);
+    let infrared = GrayImage::from_fn(SIZE.0, SIZE.1, |x, y| Luma([to_byte(heat[[x, y]])]));
+    (visible, infrared)
+}
+
+/// The same road while people walk, frame `frame` of 25 in a second, `width` pixels wide. The infrared
+/// picture has counts of 16 bits as an uncooled camera gives them: some 1500 between the coldest and the
+/// warmest thing, from 7000 on.
+pub fn walking_road(frame: u32, width: u32) -> (RgbImage, ImageBuffer<Luma<u16>, Vec<u16>>) {
+    let seconds = frame as f32 / 25.;
+    let mut walkers = WALKERS;
+    for who in &mut walkers {
+        let (longest, direction) = (0.30, who.stride.signum());
+        // From the stride that the still picture has.
+        let phase = (who.stride.abs() / longest).clamp(0., 1.).asin();
+        who.x += direction * 1.2 * seconds;
+        // The nearer leg goes to the front and back: twice that is a pair of steps.
+        who.stride = direction * longest * (phase + 5.5 * seconds).sin().abs().max(0.04);
+    }
+    let size = (width, width * SIZE.1 / SIZE.0);
+    let (visible, heat) = paint(&Scene { walkers, frame }, size);
+    let counts = |x, y| Luma([(7000. + 1500. * heat[[x, y]]).round() as u16]);
+    (visible, ImageBuffer::from_fn(size.0, size.1, counts))
+}
+
+/// What moves, and the number that the noise depends on.
+struct Scene {
+    walkers: [Walker; 4],
+    frame: u32,
+}
+
+/// Warmth row by row, with the noise of a sensor.
+struct Heat {
+    width: u32,
+    values: Vec<f32>,
+}
+
+impl std::ops::Index<[u32; 2]> for Heat {
+    type Output = f32;
+
+    fn index(&self, [x, y]: [u32; 2]) -> &f32 {
+        &self.values[(y * self.width + x) as usize]
+    }
+}
+
+fn paint(scene: &Scene, (width, height): (u32, u32)) -> (RgbImage, Heat) {
+    let edge = SIZE.0 as f32 / width as f32;
     let pixels = (0..width * height).into_par_iter();
     let (light, heat): (Vec<Colour>, Vec<f32>) =
-        pixels.map(|i| pixel((i % width) as f32, (i / width) as f32)).unzip();
-    let heat = softened(&heat, width as usize);
+        pixels.map(|i| pixel(scene, (i % width) as f32, (i / width) as f32, edge)).unzip();
+    let mut heat = Heat { width, values: softened(&heat, width as usize) };
+    // Grain that is another one in every frame; the columns of a sensor stay as they are.
+    let grain = |x: u32, y: u32, seed: u32| gaussian(x, y + scene.frame * height, seed);
     let visible = RgbImage::from_fn(width, height, |x, y| {
         let light = light[(y * width + x) as usize];
         Rgb(std::array::from_fn(|c| {
             let exposed = (1. - (-1.55 * light[c]).exp()).powf(1. / 2.2);
-            let grain = gaussian(x, y, c as u32) * (0.014 + 0.012 * exposed);
-            to_byte(exposed + grain)
+            to_byte(exposed + grain(x, y, c as u32) * (0.014 + 0.012 * exposed))
         }))
     });
-    let infrared = GrayImage::from_fn(width, height, |x, y| {
-        let heat = heat[(y * width + x) as usize];
+    for (i, heat) in (0..).zip(&mut heat.values) {
+        let (x, y) = (i % width, i / width);
         // Uncooled sensors: a little noise, and columns that differ a little.
-        let noise = 0.009 * gaussian(x, y, 7) + 0.004 * gaussian(x, 0, 8);
-        Luma([to_byte(heat + noise)])
-    });
-    (visible, infrared)
+        *heat += 0.009 * grain(x, y, 7) + 0.004 * gaussian(x, 0, 8);
+    }
+    (visible, heat)
 }
 
-/// The light and the warmth that the pixel with the corner `x`, `y` gathers.
-fn pixel(x: f32, y: f32) -> (Colour, f32) {
+/// The light and the warmth that the pixel at `x`, `y` gathers; it has an edge of so many of the still
+/// picture's pixels.
+fn pixel(scene: &Scene, x: f32, y: f32, edge: f32) -> (Colour, f32) {
     let share = 1. / (SAMPLES * SAMPLES) as f32;
-    let (mut light, mut heat) = (glare(x + 0.5, y + 0.5), 0.);
+    let (mut light, mut heat) = (glare(edge * (x + 0.5), edge * (y + 0.5)), 0.);
     for s in 0..SAMPLES * SAMPLES {
         let at = |k: usize| (k as f32 + 0.5) / SAMPLES as f32;
-        let point = look(x + at(s % SAMPLES), y + at(s / SAMPLES));
+        let point = look(scene, edge * (x + at(s % SAMPLES)), edge * (y + at(s / SAMPLES)));
         let seen = add(mul(point.albedo, point.lit()), point.glow);
         light = add(light, scale(seen, share));
         heat += point.heat * share;
@@ -153,11 +200,11 @@ fn project([x, y, z]: [f32; 3]) -> (f32, f32) {
 // ---- the scene ------------------------------------------------------------------------------
 
 /// The nearest thing behind a place on the sensor.
-fn look(px: f32, py: f32) -> Point {
+fn look(scene: &Scene, px: f32, py: f32) -> Point {
     let ray = Ray { right: (px - CENTRE.0) / FOCAL, up: (CENTRE.1 - py) / FOCAL };
     let cars =
         [car_front(&ray, PARKED, false), car_side(&ray, PARKED), car_front(&ray, ONCOMING, true)];
-    let things = WALKERS.iter().map(|who| walker(&ray, who));
+    let things = scene.walkers.iter().map(|who| walker(&ray, who));
     let things = things.chain(TREES.iter().map(|one| tree(&ray, one)));
     let things = things.chain(LAMPS.map(|lamp| lamp_post(&ray, lamp))).chain(cars);
     let things = things.chain([sign(&ray), facade(&ray), ground(&ray)]).flatten();

@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 use isfm_model::{Checkpoint, Config, Pyramid, PyramidFusion};
 
 use crate::fuse::{Borders, Isfm};
-use crate::memory::Room;
+use crate::memory::{self, Room};
 use crate::normalize::Normalize;
 use crate::tiling::{self, Tiling};
 use crate::{Error, Result};
@@ -259,7 +259,8 @@ impl Builder {
         }
         let fusion = PyramidFusion::from_weights(&config, &weights)?;
         let room = Room::new(options.memory_limit, on_gpu);
-        Ok(Isfm { fusion, config, pool, borders, options, room })
+        let workspaces = memory::Workspaces::default();
+        Ok(Isfm { fusion, config, pool, borders, options, room, workspaces })
     }
 }
 

@@ -9,7 +9,7 @@ use isfm_model::{Config, PyramidFusion};
 
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
-use crate::memory::Room;
+use crate::memory::{Room, Workspaces};
 use crate::plane::{Channel, Plane, View, append, planes, tensor};
 use crate::pyramid::{PyramidPlan, Share};
 use crate::tiling::{Grid, MIN_AUTO_EDGE, Plan, Tiling};
@@ -32,9 +32,11 @@ pub enum Borders {
 
 impl Borders {
     /// Pixels that are seen beyond the image on every side: eight, on a pyramid four of the base's,
-    /// each 2ᴸ wide. The rim is about three wide, with fainter ripples behind it; on a pyramid these
-    /// only weigh the sources, eight scored no better than four, and of 320×256 the base would be 1.4
-    /// times as large. Even, so that the wavelet's 2×2 blocks stay the image's.
+    /// each 2ᴸ wide. The rim is about three wide, with fainter ripples behind it. On a pyramid these
+    /// only weigh the sources: four score better than eight on RoadScene and MSRS, and the base of a
+    /// 320×256 picture is 1.4 times as large with eight; but flat pictures that differ much, such as a
+    /// sky, get a slope of up to 6 grey levels at their border, with eight one of 2. Even, so that the
+    /// wavelet's 2×2 blocks stay the image's.
     fn margin(self, levels: usize) -> usize {
         match self {
             Self::Extend if levels > 0 => 4 << levels,
@@ -63,6 +65,7 @@ pub struct Isfm {
     pub(crate) borders: Borders,
     pub(crate) options: Options,
     pub(crate) room: Room,
+    pub(crate) workspaces: Workspaces,
 }
 
 impl std::fmt::Debug for Isfm {
@@ -205,18 +208,32 @@ impl Isfm {
         rows: &mut dyn FnMut(usize, View<'_>),
     ) -> Result<()> {
         let (width, height) = visible.size();
-        let plan = self.plan(width, height)?;
-        let Some((low, high)) = self.options.stretch else {
-            return self.run(&plan, visible, infrared, rows);
-        };
-        // The percentiles are known when the last row is.
-        let mut fused = Vec::with_capacity(width * height);
-        self.run(&plan, visible, infrared, &mut |y, rows| {
-            append(&mut fused, [width, height], y, rows);
-        })?;
-        normalize::stretch(&mut fused, low, high);
-        rows(0, View { width, height, data: &fused });
-        Ok(())
+        let (plan, needed) = self.plan(width, height)?;
+        let room = self.room.limit.saturating_sub(needed).min(needed);
+        self.workspaces.run(room, || {
+            let Some((low, high)) = self.options.stretch else {
+                return self.run(&plan, visible, infrared, rows);
+            };
+            // The percentiles are known when the last row is.
+            let mut fused = Vec::with_capacity(width * height);
+            self.run(&plan, visible, infrared, &mut |y, rows| {
+                append(&mut fused, [width, height], y, rows);
+            })?;
+            normalize::stretch(&mut fused, low, high);
+            rows(0, View { width, height, data: &fused });
+            Ok(())
+        })
+    }
+
+    /// Gives back the memory that this instance keeps for its next fusion.
+    ///
+    /// A fusion's feature maps and planes are kept for the next one of the same size, on however many
+    /// threads there were fusions at once: memory that is fresh from the system costs up to a third of a
+    /// fusion's time. Each of them keeps at most what [`memory_needed`](Self::memory_needed) says, and
+    /// together with what it needs no more than the [limit](Builder::memory_limit). Call this where the
+    /// next pair is long in coming.
+    pub fn release_memory(&self) {
+        self.workspaces.release();
     }
 
     fn run(
@@ -275,7 +292,8 @@ impl Isfm {
         Steps::Network(plan, bytes)
     }
 
-    fn plan(&self, width: usize, height: usize) -> Result<Steps> {
+    /// How a picture is fused, and the bytes that takes.
+    fn plan(&self, width: usize, height: usize) -> Result<(Steps, usize)> {
         let held = self.held(width, height);
         let steps = |share| {
             let steps = self.steps(width, height, share);
@@ -293,15 +311,24 @@ impl Isfm {
                 if self.options.memory_limit.is_some() && needed > limit {
                     return Err(Error::MemoryLimit { limit, needed });
                 }
-                match self.room.network.check(needed) {
+                match self.check(needed) {
                     // Less is left than when the limit was found.
                     Err(Error::Memory { left, .. }) => within(left),
                     _ => (found, needed),
                 }
             }
         };
-        self.room.network.check(needed)?;
-        Ok(steps)
+        self.check(needed)?;
+        Ok((steps, needed))
+    }
+
+    /// # Errors
+    /// [`Error::Memory`] if the system has less left, also without what is kept for other sizes.
+    fn check(&self, needed: usize) -> Result<()> {
+        self.room.network.check(needed).or_else(|_| {
+            self.release_memory();
+            self.room.network.check(needed)
+        })
     }
 
     /// What the network gives for two pictures or bases: one plane, or with gates several.

@@ -1,9 +1,11 @@
 //! How much memory a forward pass takes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image::DynamicImage;
 use isfm_model::Config;
+use isfm_ops::internal::Workspace;
 
 use crate::system::available_memory;
 use crate::{Builder, Error, Result};
@@ -25,8 +27,8 @@ pub fn memory_per_pixel(config: &Config) -> usize {
 }
 
 /// Bytes for each pixel of a picture that is taken apart and put together on a pyramid: two lumas and
-/// the result, and at most 14 planes of the finest level and a third of that below.
-pub(crate) const PYRAMID_PLANES: usize = 24 + 4 * 14 * 4 / 3;
+/// the result, and at most 6 planes of the finest level and a third of that below.
+pub(crate) const PYRAMID_PLANES: usize = 24 + 4 * 6 * 4 / 3;
 
 /// Bytes for each pixel of so many planes of a base.
 pub(crate) const fn base_planes(count: usize) -> usize {
@@ -107,6 +109,29 @@ impl Found {
                 Ok(())
             }
         }
+    }
+}
+
+/// What fusions leave for later ones, one for each that ran at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Workspaces(Mutex<Vec<Workspace>>);
+
+impl Workspaces {
+    /// Runs `f` in one that is idle, which keeps at most `room` bytes.
+    pub(crate) fn run<T>(&self, room: usize, f: impl FnOnce() -> T) -> T {
+        let mut workspace = self.idle().pop().unwrap_or_default();
+        let result = workspace.run(room, f);
+        self.idle().push(workspace);
+        result
+    }
+
+    pub(crate) fn release(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        drop(idle);
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Workspace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

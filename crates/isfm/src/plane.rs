@@ -1,6 +1,7 @@
 //! One channel of an image as floats.
 
 use candle_core::{Device, Tensor};
+use isfm_ops::internal::{into_elements, keep_buffer, scratch};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -22,7 +23,7 @@ pub(crate) trait Channel: Sync {
         let (first, last) = (inside(x, own_width), inside(x + width as isize - 1, own_width));
         let left = (first as isize - x).clamp(0, width as isize - 1) as usize;
         let count = (last - first + 1).min(width - left);
-        let mut plane = Plane::zeros(width, height);
+        let mut plane = Plane { width, height, data: scratch(width * height) };
         plane.data.par_chunks_mut(width).enumerate().for_each(|(i, row)| {
             self.read(first, inside(y + i as isize, own_height), &mut row[left..left + count]);
             let (from, to) = (row[left], row[left + count - 1]);
@@ -49,12 +50,21 @@ impl Plane {
 
     /// With every value in [0, 1].
     pub(crate) fn clamped(mut self) -> Self {
-        self.data.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
+        self.data.par_chunks_mut(1 << 16).for_each(|values| {
+            values.iter_mut().for_each(|v| *v = v.clamp(0., 1.));
+        });
         self
     }
 
     pub(crate) fn view(&self) -> View<'_> {
         View { width: self.width, height: self.height, data: &self.data }
+    }
+}
+
+/// Its memory is for the next plane of its size.
+impl Drop for Plane {
+    fn drop(&mut self) {
+        keep_buffer(std::mem::take(&mut self.data));
     }
 }
 
@@ -77,8 +87,9 @@ impl Channel for View<'_> {
 }
 
 /// A plane as 1×1×H×W.
-pub(crate) fn tensor(plane: Plane) -> Result<Tensor> {
-    Ok(Tensor::from_vec(plane.data, (1, 1, plane.height, plane.width), &Device::Cpu)?)
+pub(crate) fn tensor(mut plane: Plane) -> Result<Tensor> {
+    let data = std::mem::take(&mut plane.data);
+    Ok(Tensor::from_vec(data, (1, 1, plane.height, plane.width), &Device::Cpu)?)
 }
 
 /// The channels of 1×C×H×W.
@@ -87,6 +98,12 @@ pub(crate) fn planes(tensor: &Tensor) -> Result<Vec<Plane>> {
     let all = tensor.flatten_all()?.to_vec1::<f32>()?;
     let plane = |data: &[f32]| Plane { width, height, data: data.to_vec() };
     Ok(all.chunks_exact(width * height).map(plane).collect())
+}
+
+/// The only channel of 1×1×H×W, which shares its memory with no other tensor.
+pub(crate) fn plane(tensor: Tensor) -> Result<Plane> {
+    let (_, _, height, width) = tensor.dims4()?;
+    Ok(Plane { width, height, data: into_elements(tensor)? })
 }
 
 /// Adds what of some rows, the first of which is row `y`, lies in an image of `width`×`height`.

@@ -3,7 +3,9 @@
 use candle_core::{Device, Tensor};
 use isfm_model::Pyramid;
 
-use crate::plane::{Channel, Plane, View, append, planes, tensor};
+use isfm_ops::internal::keep;
+
+use crate::plane::{Channel, Plane, View, append, plane, planes, tensor};
 use crate::tiling::{Grid, MIN_BASE_EDGE, Pieces, Plan};
 use crate::{Result, memory};
 
@@ -50,7 +52,9 @@ impl PyramidPlan {
         // A result depends on what is less than eight pixels of the base away.
         let margin = 8 << pyramid.levels;
         let grid = Grid { width, height, margin: 0, least: MIN_BASE_EDGE, channels };
-        let pieces = |size, edge| Pieces::edge(size, edge, unit, margin);
+        // Both see the same, so that a picture's base is that of its details, up to the border.
+        let base_pieces = |edge| Pieces::edge(extended, edge, unit, margin, 0);
+        let pieces = |edge| Pieces::edge(size, edge, unit, margin, extension);
         let (bases, outputs) = (memory::base_planes(2), memory::base_planes(2 + channels));
         let [held, around] = [bases, outputs].map(|bytes| pixels.saturating_mul(bytes));
         let fit = |pieces: Pieces, limit: usize, held: usize| {
@@ -59,15 +63,15 @@ impl PyramidPlan {
         let (base, network, picture) = match share {
             Share::Whole => {
                 let network = Plan::whole(width, height, 0);
-                (pieces(extended, usize::MAX), network, pieces(size, usize::MAX))
+                (base_pieces(usize::MAX), network, pieces(usize::MAX))
             }
             Share::Edge(edge) => {
-                (pieces(extended, edge), grid.edge(edge.max(MIN_BASE_EDGE)), pieces(size, edge))
+                (base_pieces(edge), grid.edge(edge.max(MIN_BASE_EDGE)), pieces(edge))
             }
             Share::Within(limit) => (
-                fit(pieces(extended, usize::MAX), limit, held),
+                fit(base_pieces(usize::MAX), limit, held),
                 grid.within(limit.saturating_sub(around), maps),
-                fit(pieces(size, usize::MAX), limit, around),
+                fit(pieces(usize::MAX), limit, around),
             ),
         };
         let steps = [
@@ -107,7 +111,7 @@ impl PyramidPlan {
             append(&mut outputs[channel].data, [width, height], y, rows);
         })?;
         let fused = {
-            let data = outputs.into_iter().flat_map(|plane| plane.data).collect();
+            let data = outputs.iter().flat_map(|plane| plane.data.iter().copied()).collect();
             let outputs =
                 Tensor::from_vec(data, (1, self.pyramid.outputs(), height, width), &Device::Cpu)?;
             let [visible, infrared] = bases.map(tensor);
@@ -118,11 +122,13 @@ impl PyramidPlan {
             let (visible, infrared) = (picture(visible)?, picture(infrared)?);
             let [left, top] = [x, y].map(|at| (at + self.extension as isize) >> levels);
             let (width, height) = (width >> levels, height >> levels);
-            let around = fused.iter().flat_map(|p| p.view().window(left, top, width, height).data);
+            let around = fused.iter().map(|p| p.view().window(left, top, width, height));
+            let around = around.flat_map(|plane| plane.data.clone()).collect();
             let shape = (1, fused.len(), height, width);
-            let fused = Tensor::from_vec(around.collect(), shape, &Device::Cpu)?;
-            let fused = self.pyramid.fuse_details(&visible, &infrared, &fused)?;
-            Ok(planes(&fused)?.swap_remove(0).clamped())
+            let below = Tensor::from_vec(around, shape, &Device::Cpu)?;
+            let fused = self.pyramid.fuse_details(&visible, &infrared, &below)?;
+            [visible, infrared].into_iter().for_each(|picture| keep(picture, &fused));
+            Ok(plane(fused)?.clamped())
         };
         self.picture.run(0, piece, rows)
     }
@@ -135,7 +141,9 @@ impl PyramidPlan {
         let piece = |corner: [isize; 2], width, height| {
             let [x, y] = corner.map(|at| at - self.extension as isize);
             let picture = tensor(channel.window(x, y, width, height))?;
-            Ok(planes(&self.pyramid.base(&picture)?)?.swap_remove(0))
+            let base = self.pyramid.base(&picture)?;
+            keep(picture, &base);
+            plane(base)
         };
         self.base.run(levels, piece, |y, rows| append(&mut base.data, [width, height], y, rows))?;
         Ok(base)

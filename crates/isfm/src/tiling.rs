@@ -265,24 +265,31 @@ impl Grid {
 }
 
 /// An image in pieces side by side, each seen with a margin, for what depends on near neighbours
-/// alone. The last ones reach beyond the image where its size is no multiple of theirs.
+/// alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pieces {
-    /// Width and height of the image.
+    /// Width and height of the image, multiples of the pieces' unit.
     pub(crate) size: [usize; 2],
-    /// Width and height of a piece.
+    /// Width and height of a piece; the last ones may be smaller.
     piece: [usize; 2],
     /// Pixels that are seen beyond a piece on every side.
     margin: usize,
+    /// The most pixels beyond the image of them.
+    around: usize,
 }
 
 impl Pieces {
-    /// Pieces of at most `edge` pixels a side, a multiple of `unit`, and of at least `unit`; `margin`
-    /// is a multiple of it, too.
-    pub(crate) fn edge(size: [usize; 2], edge: usize, unit: usize, margin: usize) -> Self {
+    /// Pieces of at most `edge` pixels a side, a multiple of `unit`, and of at least `unit`; `size`,
+    /// `margin` and `around` are multiples of it, too.
+    pub(crate) fn edge(
+        size: [usize; 2],
+        edge: usize,
+        unit: usize,
+        margin: usize,
+        around: usize,
+    ) -> Self {
         let most = (edge - edge % unit).max(unit);
-        let piece = size.map(|n| n.next_multiple_of(unit).min(most));
-        Self { size, piece, margin }
+        Self { size, piece: size.map(|n| n.min(most)), margin, around }
     }
 
     /// The largest ones that take at most `limit` [`bytes`](Self::bytes), or the smallest.
@@ -299,9 +306,11 @@ impl Pieces {
 
     /// Bytes that [`run`](Self::run) takes if each pixel seen at once takes `per_pixel`.
     pub(crate) fn bytes(&self, per_pixel: usize) -> usize {
-        let [width, height] = self.piece.map(|n| n.saturating_add(2 * self.margin));
-        let band = self.columns().saturating_mul(self.piece[0]).saturating_mul(self.piece[1]);
-        let band = if self.columns() == 1 { 0 } else { band };
+        let [width, height] = [0, 1].map(|axis| {
+            let most = self.size[axis].saturating_add(2 * self.around);
+            self.piece[axis].saturating_add(2 * self.margin).min(most)
+        });
+        let band = if self.columns() == 1 { 0 } else { self.size[0].saturating_mul(self.piece[1]) };
         let seen = per_pixel.saturating_mul(width.saturating_mul(height));
         seen.saturating_add(band.saturating_mul(size_of::<f32>()))
     }
@@ -310,39 +319,53 @@ impl Pieces {
         self.size[0].div_ceil(self.piece[0])
     }
 
+    /// The start and the length of a piece along an axis, and of what is seen of it.
+    fn along(&self, axis: usize, number: usize) -> ([usize; 2], [isize; 2]) {
+        let (size, piece, around) = (self.size[axis], self.piece[axis], self.around as isize);
+        let start = number * piece;
+        let length = piece.min(size - start);
+        let (first, end) = (start as isize, (start + length) as isize);
+        let margin = self.margin as isize;
+        let (first, end) =
+            ((first - margin).max(-around), (end + margin).min(size as isize + around));
+        ([start, length], [first, end - first])
+    }
+
     /// Piece by piece: `make` is given the top left corner, the width and the height of one with its
     /// margin, which may reach beyond the image, and gives a plane of 1/2ˢ of its size, s being
     /// `halvings`; `rows` the number of a first row of the result and finished rows, from the top to
-    /// the bottom, which may reach beyond the image, too.
+    /// the bottom.
     pub(crate) fn run(
         &self,
         halvings: usize,
         mut make: impl FnMut([isize; 2], usize, usize) -> Result<Plane>,
         mut rows: impl FnMut(usize, View<'_>),
     ) -> Result<()> {
-        let [w, h] = self.piece;
-        let [seen_width, seen_height] = self.piece.map(|n| n + 2 * self.margin);
-        let (to_w, to_h) = (w >> halvings, h >> halvings);
         let columns = self.columns();
-        let held = if columns == 1 { 0 } else { columns * to_w };
-        let mut band = Plane::zeros(held, to_h);
-        for y in 0..self.size[1].div_ceil(h) {
+        let held = if columns == 1 { 0 } else { self.size[0] >> halvings };
+        let mut band = Plane::zeros(held, self.piece[1] >> halvings);
+        for y in 0..self.size[1].div_ceil(self.piece[1]) {
+            let ([top, height], [seen_top, seen_height]) = self.along(1, y);
+            let (y, height) = (top >> halvings, height >> halvings);
             for x in 0..columns {
-                let corner = [x * w, y * h].map(|at| at as isize - self.margin as isize);
-                let seen = make(corner, seen_width, seen_height)?;
-                let margin = (self.margin >> halvings) as isize;
-                let piece = seen.view().window(margin, margin, to_w, to_h);
+                let ([left, width], [seen_left, seen_width]) = self.along(0, x);
+                let corner = [seen_left, seen_top];
+                let seen = make(corner, seen_width as usize, seen_height as usize)?;
+                let inside = |start: usize, seen: isize| (start as isize - seen) >> halvings;
+                let (x, width) = (left >> halvings, width >> halvings);
+                let at = [inside(left, seen_left), inside(top, seen_top)];
+                let piece = seen.view().window(at[0], at[1], width, height);
                 if columns == 1 {
-                    rows(y * to_h, piece.view());
+                    rows(y, piece.view());
                     continue;
                 }
                 let lines = band.data.chunks_exact_mut(held);
-                for (to, from) in lines.zip(piece.data.chunks_exact(to_w)) {
-                    to[x * to_w..][..to_w].copy_from_slice(from);
+                for (to, from) in lines.zip(piece.data.chunks_exact(width)) {
+                    to[x..x + width].copy_from_slice(from);
                 }
             }
             if columns > 1 {
-                rows(y * to_h, band.view());
+                rows(y, View { width: held, height, data: &band.data[..held * height] });
             }
         }
         Ok(())
@@ -451,19 +474,30 @@ mod tests {
             levels in 1usize..5,
             edge in Tiling::MIN_EDGE..700,
             limit in 1_000usize..100_000_000,
+            around in 0usize..6,
         ) {
             let (unit, margin) = (2 << levels, 8 << levels);
             let size = [w, h].map(|n| n.next_multiple_of(unit));
-            let whole = Pieces::edge(size, usize::MAX, unit, margin);
+            let around = around * unit;
+            let whole = Pieces::edge(size, usize::MAX, unit, margin, around);
             let within = whole.within(limit, 100, unit);
             if within.bytes(100) > limit {
                 prop_assert!(within.piece.iter().all(|&n| n <= 64));
             }
             let picture = gradient(w, h);
-            for pieces in [whole, within, Pieces::edge(size, edge, unit, margin)] {
+            for pieces in [whole, within, Pieces::edge(size, edge, unit, margin, around)] {
                 prop_assert!(pieces.piece.iter().all(|n| n.is_multiple_of(unit)));
                 let mut back = Vec::new();
-                let see = |[x, y]: [isize; 2], w, h| Ok(picture.view().window(x, y, w, h));
+                let see = |[x, y]: [isize; 2], w: usize, h: usize| {
+                    let ends = [(x, w, size[0]), (y, h, size[1])];
+                    for (start, length, size) in ends {
+                        let end = start + length as isize;
+                        assert!(start >= -(around as isize) && end <= (size + around) as isize);
+                        assert_eq!([start.unsigned_abs() % unit, length % unit], [0, 0]);
+                    }
+                    assert!(100 * w * h <= pieces.bytes(100), "{pieces:?}");
+                    Ok(picture.view().window(x, y, w, h))
+                };
                 pieces.run(0, see, |y, rows| append(&mut back, [w, h], y, rows)).unwrap();
                 prop_assert_eq!(&back, &picture.data);
             }

@@ -9,7 +9,11 @@ use crate::common::{builder, colour_image, config, grey_image};
 
 /// Random weights with gates that go far in every direction.
 fn gated() -> Builder {
-    let pyramid = Pyramid { levels: 2, gates: true, deeper: 2 };
+    gated_on(2)
+}
+
+fn gated_on(levels: usize) -> Builder {
+    let pyramid = Pyramid { levels, gates: true, deeper: 2 };
     let config = Config { pyramid, ..config() };
     let mut weights = initial_weights(&config, 3, &candle_core::Device::Cpu).unwrap();
     let last = "conv_final_fuse.2.weight".to_string();
@@ -121,13 +125,15 @@ fn tiles_of_the_base_differ_little_from_the_whole() {
 #[test]
 fn a_memory_limit_cuts_the_picture_before_the_base() {
     let (visible, infrared) = (colour_image(640, 480, 1), grey_image(640, 480, 2));
+    // On three levels the network takes far less than the picture's planes.
+    let gated = || gated_on(3);
     let fuse = |limit| gated().memory_limit(limit).build().unwrap().fuse(&visible, &infrared);
     let needed = gated().build().unwrap().memory_needed(640, 480);
     let whole = fuse(needed).unwrap();
     let mut limit = needed;
     let refused = loop {
         match fuse(limit) {
-            Ok(fused) if 2 * limit > needed => assert_eq!(fused, whole, "{limit}"),
+            Ok(fused) if 2 * limit > needed => assert!(fused == whole, "{limit}"),
             Ok(_) => {}
             Err(error) => break error,
         }
