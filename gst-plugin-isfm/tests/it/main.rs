@@ -1,0 +1,7 @@
+//! The element in pipelines, in process.
+
+mod common;
+mod ends;
+mod equality;
+mod live;
+mod refusals;
