@@ -14,8 +14,9 @@ use image::{DynamicImage, GenericImage, RgbImage, imageops};
 use isfm::{Frame, FrameMut, Isfm, Stream, VideoFormat, VideoLayout};
 use isfm_testing::paint;
 
-const FRAMES: u32 = 56;
-const PER_SECOND: u16 = 12;
+const FRAMES: u32 = 40;
+/// Every third frame of 25 in a second.
+const STEP: u32 = 3;
 const WIDTH: u32 = 320;
 
 fn main() -> Result<()> {
@@ -24,10 +25,9 @@ fn main() -> Result<()> {
     std::fs::create_dir_all("out")?;
     let mut film = None;
     for number in 0..FRAMES {
-        // Every second frame of 25.
-        let (mut colour, mut heat) = paint::walking_road(2 * number, WIDTH);
-        let closed = (24..28).contains(&number);
-        let offset = 8 * number + if number >= 28 { 400 } else { 0 };
+        let (mut colour, mut heat) = paint::walking_road(STEP * number, WIDTH);
+        let closed = (16..19).contains(&number);
+        let offset = 12 * number + if number >= 19 { 400 } else { 0 };
         heat.pixels_mut().for_each(|p| p.0[0] = offset as u16 + if closed { 7400 } else { p.0[0] });
         let seen = colour.clone();
 
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         let visible = VideoLayout::new(VideoFormat::Rgb, width, height)?;
         let infrared = VideoLayout::new(VideoFormat::Gray16Le, width, height)?;
         let counts: Vec<u8> = heat.iter().flat_map(|count| count.to_le_bytes()).collect();
-        let time = Duration::from_secs(1) * number / u32::from(PER_SECOND);
+        let time = Duration::from_secs(1) * STEP * number / 25;
         let start = Instant::now();
         stream.fuse_in_place(
             FrameMut { layout: &visible, data: &mut colour },
@@ -58,7 +58,10 @@ fn main() -> Result<()> {
         for (i, panel) in [seen, DynamicImage::from(shown).into(), colour].iter().enumerate() {
             sheet.copy_from(panel, i as u32 * (width + 4), 0)?;
         }
-        let sheet = imageops::thumbnail(&sheet, 3 * width * 3 / 4, height * 3 / 4);
+        let mut sheet =
+            imageops::thumbnail(&sheet, 2 * width, height * 2 * width / (3 * width + 8));
+        // Grain is what makes such files large: five bits of a colour are enough to look at.
+        sheet.iter_mut().for_each(|v| *v = *v & 0xf8 | 4);
         let size = (sheet.width() as u16, sheet.height() as u16);
         if film.is_none() {
             let file = BufWriter::new(File::create("out/live.gif")?);
@@ -67,7 +70,7 @@ fn main() -> Result<()> {
             film = Some(encoder);
         }
         let mut frame = gif::Frame::from_rgb_speed(size.0, size.1, &sheet, 10);
-        frame.delay = 100 / PER_SECOND;
+        frame.delay = 4 * STEP as u16;
         film.as_mut().expect("made above").write_frame(&frame)?;
     }
     let mean = sum / (FRAMES - 1);
