@@ -3,7 +3,7 @@
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
 use isfm_ops::Epilogue;
-use isfm_ops::internal::keep;
+use isfm_ops::internal::{keep, replace};
 use isfm_ops::nn::{Conv2d, conv2d};
 use isfm_ssm::{Ss2dConfig, VssBlock, vss_block};
 
@@ -99,11 +99,8 @@ impl ModalitySpecificExtractor {
         let mut deep = shallow.clone();
         for (i, block) in self.blocks.iter().enumerate() {
             let next = block.forward(&deep)?;
-            let last = std::mem::replace(&mut deep, next);
             // The first one reads the shallow features.
-            if i > 0 {
-                keep(last, &deep);
-            }
+            replace(&mut deep, next, i > 0);
         }
         Ok(Features { shallow, deep })
     }

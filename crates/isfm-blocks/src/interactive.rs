@@ -4,7 +4,7 @@
 use candle_core::{Error, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use isfm_ops::chain::{Chain, Value};
-use isfm_ops::internal::{keep, recycle};
+use isfm_ops::internal::{keep, recycle, replace};
 use isfm_ops::nn::{LayerNorm, Linear, layer_norm, linear, linear_no_bias};
 use isfm_ssm::{
     ScanInput, SelectiveScan2d, Ss2dConfig, scan_input, scan_input_without_gate, selective_scan_2d,
@@ -377,11 +377,8 @@ impl IsfLayer {
                 Block::CrossAttention(block) => block.forward(&fused, infrared)?,
                 Block::ConcatLinear(block) => block.forward(&fused, infrared)?,
             };
-            let last = std::mem::replace(&mut fused, next);
             // The first one reads the visible features.
-            if i > 0 {
-                keep(last, &fused);
-            }
+            replace(&mut fused, next, i > 0);
         }
         Ok(fused)
     }

@@ -1,7 +1,7 @@
 //! The network on the base of a Laplacian pyramid: an extension of the paper.
 
 use candle_core::{DType, Device, Tensor};
-use isfm_ops::internal::keep;
+use isfm_ops::internal::{keep, replace};
 use isfm_ops::{PyramidLevel, merge_details, merge_level, pyr_down, pyr_up};
 
 use crate::weights::Weights;
@@ -35,11 +35,8 @@ impl Pyramid {
         let mut base = picture.clone();
         for level in 0..self.levels {
             let next = pyr_down(&base)?;
-            let last = std::mem::replace(&mut base, next);
             // The first one is the caller's.
-            if level > 0 {
-                keep(last, &base);
-            }
+            replace(&mut base, next, level > 0);
         }
         Ok(base)
     }
@@ -122,11 +119,8 @@ impl Pyramid {
                 sharpness: SHARPNESS,
                 limit: (self.gates && level == 0).then_some((1.25, 1. / 255.)),
             })?;
-            let last = std::mem::replace(&mut fused, next);
             // The first one is part of the caller's bases.
-            if level + 1 < self.levels {
-                keep(last, &fused);
-            }
+            replace(&mut fused, next, level + 1 < self.levels);
             controls = match controls {
                 Some(controls) if level > 0 => {
                     let (_, _, height, width) = pictures[0].dims4()?;

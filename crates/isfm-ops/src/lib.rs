@@ -44,8 +44,8 @@ pub mod internal {
         pub use crate::cuda::*;
     }
     pub use crate::memory::{
-        Workspace, into_elements, keep, keep_buffer, recycle, recycling, scratch, with_capacity,
-        zeros,
+        Workspace, into_elements, keep, keep_buffer, recycle, recycling, replace, scratch,
+        with_capacity, zeros,
     };
     pub use crate::ops::activation::silu_in_place;
     pub use crate::ops::conv::conv2d_accumulate;

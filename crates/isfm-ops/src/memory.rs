@@ -89,40 +89,49 @@ pub fn into_elements<E: Real>(map: Tensor) -> Result<Vec<E>> {
 /// [`recycling`]; drops it otherwise. No other tensor may share it. What was made of the map is
 /// `result`: if a gradient may be asked of that, its graph holds the map.
 pub fn recycle(map: Tensor, result: &Tensor) {
-    if IDLE.with_borrow(|idle| idle.depth > 0) {
-        retire(map, result, |_, _| true);
-    }
+    let room = IDLE.with_borrow(|idle| (idle.depth > 0).then_some(usize::MAX));
+    retire(map, result, room);
 }
 
-/// [`recycle`] where this thread is inside [`Workspace::run`]; drops the map otherwise, since memory
-/// that waits for another map of its size may be more than a single pass has at its peak.
+/// [`recycle`] where this thread is inside [`Workspace::run`] and there is room; drops the map
+/// otherwise, since memory that waits for another map of its size may be more than a single pass has
+/// at its peak.
 pub fn keep(map: Tensor, result: &Tensor) {
-    if IDLE.with_borrow(|idle| idle.room.is_some()) {
-        retire(map, result, Idle::has_room);
-    }
+    retire(map, result, IDLE.with_borrow(|idle| idle.room));
 }
 
-fn retire(map: Tensor, result: &Tensor, if_fits: fn(&Idle, usize) -> bool) {
-    fn retire<E: Real>(map: Tensor, if_fits: fn(&Idle, usize) -> bool) {
-        if let Ok(buffer) = into_elements::<E>(map) {
-            retire_buffer(buffer, if_fits);
-        }
-    }
-    let held = map.track_op() || result.track_op();
-    if map.device().is_cpu() && !held {
-        with_float!(map.dtype(), E => retire::<E>(map, if_fits), else ());
+/// Puts `next`, which was made of `map`, in its place, and [`keep`]s the memory of what was there if
+/// it is `owned`: a loop over layers owns what it made, not what it began with.
+pub fn replace(map: &mut Tensor, next: Tensor, owned: bool) {
+    let last = std::mem::replace(map, next);
+    if owned {
+        keep(last, map);
     }
 }
 
 /// [`keep`] of a buffer.
 pub fn keep_buffer<E: WithDType>(buffer: Vec<E>) {
-    retire_buffer(buffer, Idle::has_room);
+    if let Some(room) = IDLE.with_borrow(|idle| idle.room) {
+        retire_buffer(buffer, room);
+    }
 }
 
-fn retire_buffer<E: WithDType>(buffer: Vec<E>, if_fits: fn(&Idle, usize) -> bool) {
+fn retire(map: Tensor, result: &Tensor, room: Option<usize>) {
+    fn elements<E: Real>(map: Tensor, room: usize) {
+        if let Ok(buffer) = into_elements::<E>(map) {
+            retire_buffer(buffer, room);
+        }
+    }
+    let held = map.track_op() || result.track_op();
+    if let Some(room) = room.filter(|_| map.device().is_cpu() && !held) {
+        with_float!(map.dtype(), E => elements::<E>(map, room), else ());
+    }
+}
+
+fn retire_buffer<E: WithDType>(buffer: Vec<E>, room: usize) {
     IDLE.with_borrow_mut(|idle| {
         let bytes = size_of_val(&buffer[..]);
-        if if_fits(idle, bytes) {
+        if idle.bytes + bytes <= room {
             idle.bytes += bytes;
             idle.buffers.push(Buffer { elements: Box::new(buffer), bytes, fresh: true });
         }
@@ -206,12 +215,6 @@ struct Idle {
     room: Option<usize>,
     bytes: usize,
     buffers: Vec<Buffer>,
-}
-
-impl Idle {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.room.is_some_and(|room| self.bytes + bytes <= room)
-    }
 }
 
 thread_local! {

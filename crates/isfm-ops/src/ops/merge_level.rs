@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::merge_details::{Level, MergeLine, REACH, merge_details, padded};
 use super::pointwise::TASK;
@@ -60,20 +60,17 @@ pub fn merge_level(level: &PyramidLevel<'_>) -> Result<Tensor> {
         let pictures = level.pictures.into_iter().chain(level.smaller);
         pictures.chain([level.fused]).chain(level.control)
     };
-    let dtype = visible.dtype();
-    let in_one_pass = visible.elem_count() > 0
-        && untracked(tensors())
-        && tensors().all(|t| t.device().is_cpu() && t.dtype() == dtype);
-    if in_one_pass && matches!(dtype, DType::F32 | DType::F64) {
-        let contiguous = tensors().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
-        let all: Vec<&Tensor> = contiguous.iter().collect();
-        let dims = visible.dims();
-        return with_float!(dtype, E => {
-            let fused = with_slices::<E, _>(&all, |all| Ok(level.in_lines(all, [height, width])))?;
-            Tensor::from_vec(fused, dims, &Device::Cpu)
-        }, else unreachable!("one of the two types"));
+    let size = [height, width];
+    let alike = |t: &Tensor| t.device().is_cpu() && t.dtype() == visible.dtype();
+    if visible.elem_count() == 0 || !untracked(tensors()) || !tensors().all(alike) {
+        return level.op_by_op(size);
     }
-    level.op_by_op([height, width])
+    let contiguous = tensors().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    let all: Vec<&Tensor> = contiguous.iter().collect();
+    with_float!(visible.dtype(), E => {
+        let fused = with_slices::<E, _>(&all, |all| Ok(level.in_lines(all, size)))?;
+        Tensor::from_vec(fused, visible.shape(), &Device::Cpu)
+    }, else level.op_by_op(size))
 }
 
 impl PyramidLevel<'_> {
