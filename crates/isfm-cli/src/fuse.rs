@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub manifest: Option<PathBuf>,
     /// Pairs at the same time, so that some are read and written while another is in the network; by
-    /// default one more than there are threads, up to 8
+    /// default one more than there are threads, up to 8. Those of one size go to a GPU as one tensor
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: Option<u16>,
     /// Weights, .safetensors or released .pth; the embedded ones if none are named
@@ -205,6 +205,7 @@ impl Args {
         let mut builder = Isfm::builder()
             .device(self.device.open()?)
             .dtype(self.dtype.into())
+            .batch(jobs)
             .normalize_visible(self.normalize(Side::Visible))
             .normalize_infrared(self.normalize(Side::Infrared))
             .resize_infrared(self.resize_infrared);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 use isfm_model::{Checkpoint, Config, Pyramid, PyramidFusion};
 
+use crate::batch::Batches;
 use crate::fuse::{Borders, Isfm};
 use crate::memory::{self, Room};
 use crate::normalize::Normalize;
@@ -52,6 +53,7 @@ pub(crate) struct Options {
     pub(crate) normalize_infrared: Normalize,
     pub(crate) resize_infrared: bool,
     pub(crate) stretch: Option<(f64, f64)>,
+    pub(crate) batch: Option<usize>,
 }
 
 impl Default for Builder {
@@ -116,6 +118,18 @@ impl Builder {
     /// stay what they are.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// The most pictures that go to a GPU as one tensor, at least 1; by default 8. Those are joined that are of
+    /// one size and are fused at the same time: on several threads, or as the B planes of
+    /// [`Isfm::fuse_luma`]. No picture waits for others: what comes while the GPU is busy is its next
+    /// batch. Together they take no more of the GPU's memory than the
+    /// [`memory_limit`](Self::memory_limit), and if they cannot be fused together, each is alone.
+    ///
+    /// On the CPU, which a single picture keeps busy, nothing is joined.
+    pub fn batch(mut self, most: usize) -> Self {
+        self.options.batch = Some(most);
         self
     }
 
@@ -227,6 +241,10 @@ impl Builder {
         if let Some((low, high)) = options.stretch {
             Normalize::Percentile { low, high }.validate("the stretch of the fused luma")?;
         }
+        if options.batch == Some(0) {
+            let (got, needed) = ("0".to_string(), "at least 1".to_string());
+            return Err(Error::Option { what: "the pictures in a batch", got, needed });
+        }
         let pool = threads.map(pool).transpose()?;
         let Checkpoint { mut config, mut weights, self_contained, .. } = match source {
             Source::Embedded => embedded(config.as_ref())?,
@@ -260,7 +278,8 @@ impl Builder {
         let fusion = PyramidFusion::from_weights(&config, &weights)?;
         let room = Room::new(options.memory_limit, on_gpu);
         let workspaces = memory::Workspaces::default();
-        Ok(Isfm { fusion, config, pool, borders, options, room, workspaces })
+        let batches = on_gpu.then(Batches::default);
+        Ok(Isfm { fusion, config, pool, borders, options, room, workspaces, batches })
     }
 }
 

@@ -6,7 +6,9 @@ use candle_core::{Device, Tensor};
 use fast_image_resize::Resizer;
 use image::DynamicImage;
 use isfm_model::{Config, PyramidFusion};
+use rayon::prelude::*;
 
+use crate::batch::Batches;
 use crate::builder::{Builder, Options};
 use crate::colour::Samples;
 use crate::memory::{Room, Workspaces};
@@ -66,7 +68,12 @@ pub struct Isfm {
     pub(crate) options: Options,
     pub(crate) room: Room,
     pub(crate) workspaces: Workspaces,
+    /// Joins pictures; none on the CPU.
+    pub(crate) batches: Option<Batches<[Tensor; 2], Result<Vec<Plane>>>>,
 }
+
+/// The most pictures that go to a GPU at once where nothing else is said.
+const BATCH: usize = 8;
 
 impl std::fmt::Debug for Isfm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -178,13 +185,24 @@ impl Isfm {
             let (i, i_layout) = infrared.storage_and_layout();
             let visible = luma::values(&v, v_layout, Side::Visible)?;
             let infrared = luma::values(&i, i_layout, Side::Infrared)?;
-            let view = |data| View { width, height, data };
             let size = width * height;
-            let mut fused = Vec::with_capacity(visible.len());
-            for (visible, infrared) in visible.chunks_exact(size).zip(infrared.chunks_exact(size)) {
-                self.fuse_channels(&view(visible), &view(infrared), &mut |y, rows| {
-                    append(&mut fused, [width, height], y, rows);
-                })?;
+            let mut fused = vec![0.; visible.len()];
+            let fuse = |(fused, (visible, infrared)): (&mut [f32], (&[f32], &[f32]))| {
+                let [visible, infrared] =
+                    [visible, infrared].map(|data| View { width, height, data });
+                self.fuse_channels(&visible, &infrared, &mut |y, rows| {
+                    let lines = fused[y.min(height) * width..].chunks_exact_mut(width);
+                    for (to, from) in lines.zip(rows.data.chunks_exact(rows.width)) {
+                        to.copy_from_slice(&from[..width]);
+                    }
+                })
+            };
+            if self.batches.is_some() {
+                let sources = visible.par_chunks_exact(size).zip(infrared.par_chunks_exact(size));
+                fused.par_chunks_exact_mut(size).zip(sources).try_for_each(fuse)?;
+            } else {
+                let sources = visible.chunks_exact(size).zip(infrared.chunks_exact(size));
+                fused.chunks_exact_mut(size).zip(sources).try_for_each(fuse)?;
             }
             Ok(Tensor::from_vec(fused, shape, &Device::Cpu)?)
         })
@@ -334,13 +352,45 @@ impl Isfm {
     /// What the network gives for two pictures or bases: one plane, or with gates several.
     fn network(&self, visible: Plane, infrared: Plane) -> Result<Vec<Plane>> {
         let [visible, infrared] = [visible, infrared].map(|plane| tensor(plane.clamped()));
-        let outputs = self.fusion.outputs(&visible?, &infrared?)?;
-        let outputs = planes(&outputs)?;
-        if outputs.iter().any(|plane| plane.data.iter().any(|v| !v.is_finite())) {
-            return Err(Error::NotFiniteOutput);
-        }
-        Ok(outputs)
+        let pair = [visible?, infrared?];
+        let Some(batches) = &self.batches else { return self.outputs(&pair) };
+        let most = |[picture, _]: &[Tensor; 2]| {
+            let bytes = memory::per_pixel(&self.config).saturating_mul(picture.elem_count());
+            self.options.batch.unwrap_or(BATCH).min(self.room.limit / bytes.max(1)).max(1)
+        };
+        let alike = |a: &[Tensor; 2], b: &[Tensor; 2]| a[0].dims() == b[0].dims();
+        batches.run(pair, most, alike, |pairs| {
+            // A batch may be too much where a single picture is not, and each has an error of its own.
+            let alone = || pairs.iter().map(|pair| self.outputs(pair)).collect();
+            if pairs.len() == 1 {
+                alone()
+            } else {
+                self.together(pairs).unwrap_or_else(|_| alone())
+            }
+        })
     }
+
+    /// What the network gives for a pair.
+    fn outputs(&self, [visible, infrared]: &[Tensor; 2]) -> Result<Vec<Plane>> {
+        finite(planes(&self.fusion.outputs(visible, infrared)?)?)
+    }
+
+    /// What it gives for each of several pairs of one size.
+    fn together(&self, pairs: &[[Tensor; 2]]) -> Result<Vec<Result<Vec<Plane>>>> {
+        let side =
+            |side: usize| Tensor::cat(&pairs.iter().map(|pair| &pair[side]).collect::<Vec<_>>(), 0);
+        let outputs = self.fusion.outputs(&side(0)?, &side(1)?)?;
+        (0..pairs.len()).map(|i| Ok(finite(planes(&outputs.narrow(0, i, 1)?)?))).collect()
+    }
+}
+
+/// # Errors
+/// [`Error::NotFiniteOutput`]
+fn finite(outputs: Vec<Plane>) -> Result<Vec<Plane>> {
+    if outputs.iter().any(|plane| plane.data.iter().any(|v| !v.is_finite())) {
+        return Err(Error::NotFiniteOutput);
+    }
+    Ok(outputs)
 }
 
 /// How a picture is fused.
@@ -367,4 +417,60 @@ fn resized(channel: &dyn Channel, (width, height): (usize, usize)) -> Result<Pla
     let into = &mut resized.data;
     placement::resize(&mut Resizer::new(), &plane.data, from, into, (width, height))?;
     Ok(resized)
+}
+
+#[cfg(all(test, feature = "embedded-weights"))]
+mod tests {
+    use image::GrayImage;
+
+    use super::*;
+
+    fn lumas(count: u64, width: usize, height: usize) -> Vec<[Plane; 2]> {
+        let plane = |seed: u64| {
+            let value = |i: usize| {
+                let wave = ((i % width) as f32 / 3. + seed as f32).sin();
+                0.5 + 0.3 * wave + 0.2 * ((i / width) as f32 / (5. + seed as f32)).cos()
+            };
+            Plane { width, height, data: (0..width * height).map(value).collect() }
+        };
+        (0..count).map(|i| [plane(2 * i), plane(2 * i + 1)]).collect()
+    }
+
+    /// As a GPU runs them, by the CPU's operations.
+    #[test]
+    fn what_is_fused_together_gives_what_it_gives_alone() {
+        let isfm = Isfm::embedded().unwrap();
+        let pairs: Vec<[Tensor; 2]> = lumas(3, 26, 18)
+            .into_iter()
+            .map(|pair| pair.map(|plane| tensor(plane).unwrap()))
+            .collect();
+        let together = isfm.together(&pairs).unwrap();
+        for (pair, together) in pairs.iter().zip(together) {
+            assert_eq!(together.unwrap(), isfm.outputs(pair).unwrap());
+        }
+    }
+
+    #[test]
+    fn threads_whose_pictures_are_joined_get_their_own() {
+        let alone = Isfm::embedded().unwrap();
+        let mut joined = Isfm::builder().batch(3).build().unwrap();
+        joined.batches = Some(Batches::default());
+        let pairs = [lumas(3, 80, 64), lumas(2, 48, 96)].concat();
+        let image = |plane: &Plane| -> DynamicImage {
+            let levels = plane.data.iter().map(|v| (255. * v) as u8).collect();
+            GrayImage::from_vec(plane.width as u32, plane.height as u32, levels).unwrap().into()
+        };
+        std::thread::scope(|scope| {
+            for pair in &pairs {
+                let (alone, joined) = (&alone, &joined);
+                scope.spawn(move || {
+                    let [visible, infrared] = pair.each_ref().map(image);
+                    let want = alone.fuse(&visible, &infrared).unwrap();
+                    for _ in 0..3 {
+                        assert_eq!(joined.fuse(&visible, &infrared).unwrap(), want);
+                    }
+                });
+            }
+        });
+    }
 }

@@ -163,6 +163,8 @@ fn from(mut source: impl BufRead + Seek, side: Side) -> ImageResult<Picture> {
                     let decoder = other(Cursor::new(&bytes[..]))?;
                     // Before it is decoded: a few bytes may name a picture that takes seconds.
                     jpeg::complete(&bytes).map_err(wrong)?;
+                    let pictures = jpeg::pictures(&bytes);
+                    notes.extend((pictures > 1).then_some(Note::Pages(pictures)));
                     pixels(decoder)?
                 }
             }
@@ -172,7 +174,11 @@ fn from(mut source: impl BufRead + Seek, side: Side) -> ImageResult<Picture> {
                 notes.push(Note::Animation);
             }
             source.rewind()?;
-            pixels(other(source)?)?
+            let picture = pixels(other(&mut source)?)?;
+            if format == ImageFormat::Pnm && begins_a_pnm(&mut source)? {
+                notes.push(Note::Pages(2));
+            }
+            picture
         }
     };
     image.apply_orientation(orientation);
@@ -202,6 +208,13 @@ fn is_animation(format: ImageFormat, source: &mut (impl BufRead + Seek)) -> bool
         ImageFormat::WebP => WebPDecoder::new(source).is_ok_and(|d| d.has_animation()),
         _ => false,
     }
+}
+
+/// Whether another picture follows the one that was read, as netpbm's programs write them one after the other.
+fn begins_a_pnm(source: &mut impl BufRead) -> ImageResult<bool> {
+    let mut next = Vec::new();
+    source.take(64).read_to_end(&mut next)?;
+    Ok(matches!(next.trim_ascii_start(), [b'P', b'1'..=b'7', ..]))
 }
 
 /// What a file is, by its first bytes.

@@ -1,6 +1,8 @@
 //! The networks of the paper's ablations.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::thread::available_parallelism;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use isfm_blocks::{Frequencies, GateSource};
@@ -40,26 +42,39 @@ fn pictures(batch: usize, height: usize, width: usize) -> [Tensor; 2] {
 
 #[test]
 fn every_parameter_of_every_network_gets_its_gradient() {
-    for Row { name, config } in every_row() {
-        let variable = |(name, t): (String, Tensor)| (name, Var::from_tensor(&t).unwrap());
-        let variables: Vec<_> = wild(&config).into_iter().map(variable).collect();
-        let tracked = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
-        let network = Network::from_weights(&config, &tracked).unwrap();
-        // An odd size: the wavelet's map is interpolated.
-        let [visible, infrared] = pictures(2, 5, 6);
-        // K = 8 has eight times the same layer.
-        let some = variables.iter().filter(|(name, _)| {
-            config.layers() < 3 || !name.contains("_layers.") || name.contains("_layers.1.")
-        });
-        let some: Vec<_> = some.cloned().collect();
-        println!("{name}: {} of {} tensors", some.len(), variables.len());
-        // Norms over four channels that hardly differ bend sharply (third derivatives of 1e6): a smaller
-        // step keeps the truncation below 1e-7, at which rounding then also is.
-        let how = Differences { step: 5e-7, tolerance: 2e-7, one_by_one: 1 };
-        check_variables(&some, how, || {
-            network.forward(&visible, &infrared).map_err(candle_core::Error::wrap)
-        });
-    }
+    // Networks this small keep one thread busy, and there are many.
+    let rows = Mutex::new(every_row().into_iter());
+    let next = || rows.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(row) = next() {
+                    every_parameter_gets_its_gradient(&row);
+                }
+            });
+        }
+    });
+}
+
+fn every_parameter_gets_its_gradient(Row { name, config }: &Row) {
+    let variable = |(name, t): (String, Tensor)| (name, Var::from_tensor(&t).unwrap());
+    let variables: Vec<_> = wild(config).into_iter().map(variable).collect();
+    let tracked = variables.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
+    let network = Network::from_weights(config, &tracked).unwrap();
+    // An odd size: the wavelet's map is interpolated.
+    let [visible, infrared] = pictures(2, 5, 6);
+    // K = 8 has eight times the same layer.
+    let some = variables.iter().filter(|(name, _)| {
+        config.layers() < 3 || !name.contains("_layers.") || name.contains("_layers.1.")
+    });
+    let some: Vec<_> = some.cloned().collect();
+    println!("{name}: {} of {} tensors", some.len(), variables.len());
+    // Norms over four channels that hardly differ bend sharply (third derivatives of 1e6): a smaller
+    // step keeps the truncation below 1e-7, at which rounding then also is.
+    let how = Differences { step: 5e-7, tolerance: 2e-7, one_by_one: 1 };
+    check_variables(&some, how, || {
+        network.forward(&visible, &infrared).map_err(candle_core::Error::wrap)
+    });
 }
 
 /// Pictures of a batch do not see each other, and the same happens on one without a graph.

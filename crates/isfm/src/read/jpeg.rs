@@ -11,6 +11,7 @@ use std::ops::Range;
 const SOI: u8 = 0xd8;
 const EOI: u8 = 0xd9;
 const SOS: u8 = 0xda;
+const APP2: u8 = 0xe2;
 
 /// More units than any encoder's scans have in a picture of the largest size that is read; a small file
 /// with many scans over a large picture would take hours.
@@ -42,6 +43,44 @@ pub(super) fn segment(bytes: &[u8], at: &mut usize) -> Option<Segment> {
             }
         }
     }
+}
+
+/// Pictures in a file, as its index lists them (CIPA DC-007, Multi-Picture Format), small copies left out; 1
+/// where there is no index.
+pub(super) fn pictures(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some((marker, range)) = segment(bytes, &mut at).filter(|segment| segment.0 != SOS) {
+        if let (APP2, Some(index)) = (marker, bytes[range].strip_prefix(b"MPF\0")) {
+            return listed(index).unwrap_or(1);
+        }
+    }
+    1
+}
+
+/// Pictures of an index, which is laid out as a TIFF file's directory.
+fn listed(index: &[u8]) -> Option<usize> {
+    const ENTRIES: u16 = 0xb002;
+    let big_endian = match index.get(..4)? {
+        b"II*\0" => false,
+        b"MM\0*" => true,
+        _ => return None,
+    };
+    let short = |at: usize| {
+        let bytes = index.get(at..)?.first_chunk()?;
+        Some(if big_endian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+    };
+    let long = |at: usize| {
+        let bytes = index.get(at..)?.first_chunk()?;
+        Some(if big_endian { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
+    };
+    let directory = long(4)? as usize;
+    let mut tags = (0..usize::from(short(directory)?)).map(|i| directory + 2 + 12 * i);
+    let entry = tags.find(|&at| short(at) == Some(ENTRIES))?;
+    let (length, start) = (long(entry + 4)? as usize, long(entry + 8)? as usize);
+    index.get(start..start.checked_add(length)?)?;
+    // Of the 16 bytes of an entry the first four hold its type: 1 in the third is a small copy.
+    let kinds = (start..start + length).step_by(16).filter_map(long);
+    Some(kinds.filter(|kind| kind >> 16 & 0xff != 1).count())
 }
 
 /// Walks a file's data. What this does not know (arithmetic coding, lossless frames), and what is

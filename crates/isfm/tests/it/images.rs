@@ -307,6 +307,8 @@ fn nonsense_options_are_refused() {
     }
     let error = builder().threads(0).build().unwrap_err();
     assert!(error.to_string().contains("threads"), "{error}");
+    let error = builder().batch(0).build().unwrap_err();
+    assert!(error.to_string().contains("batch"), "{error}");
     let error = builder().tiling(Tiling::Edge(7)).build().unwrap_err();
     assert!(error.to_string().contains('7') && error.to_string().contains("32"), "{error}");
     let error = builder().dtype(candle_core::DType::F16).build().unwrap_err();

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use crate::common::{colour_image, grey_image, value};
-use image::{ColorType, DynamicImage, ImageBuffer, ImageFormat, Luma};
+use image::{ColorType, DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma};
 use isfm::{Note, Picture, Side, read_image, read_image_size, write_image};
 use isfm_testing::chain;
 
@@ -229,6 +229,49 @@ fn more_than_one_page_is_said() {
     let mut bytes = tiff(false, vec![page(0), page(0)]);
     bytes.truncate(bytes.len() - 30);
     assert_eq!(stored(&decode(&bytes).unwrap().image), [1., 2., 3., 4.]);
+}
+
+#[test]
+fn more_pictures_after_the_first_are_said() {
+    let notes = |bytes: &[u8]| decode(bytes).unwrap().notes;
+    for (kind, raster) in [("P5", &b"abcdef"[..]), ("P2", b"1 2 3\n4 5 6\n"), ("P4", b"\xa0\x40")] {
+        let most = if kind == "P4" { "" } else { "255\n" };
+        let one = [format!("{kind}\n3 2\n{most}").as_bytes(), raster].concat();
+        assert_eq!(notes(&one), [], "{kind}");
+        assert_eq!(notes(&[&one[..], b"\n"].concat()), [], "{kind} and a line's end");
+        assert_eq!(notes(&[&one[..], &one].concat()), [Note::Pages(2)], "{kind} twice");
+    }
+
+    let mut jpeg = Vec::new();
+    GrayImage::new(9, 7).write_to(&mut Cursor::new(&mut jpeg), ImageFormat::Jpeg).unwrap();
+    // An index of two pictures and a small copy of the first.
+    let index = |big_endian: bool| {
+        let short = |v: u16| if big_endian { v.to_be_bytes() } else { v.to_le_bytes() };
+        let long = |v: u32| if big_endian { v.to_be_bytes() } else { v.to_le_bytes() };
+        let mut index = if big_endian { b"MM\0*" } else { b"II*\0" }.to_vec();
+        index.extend(long(8));
+        index.extend(short(1));
+        index.extend([short(0xb002), short(7)].concat());
+        index.extend([long(48), long(26), long(0)].concat());
+        for kind in [0x2003_0000, 0x0001_0001, 0] {
+            index.extend([long(kind), long(0), long(0), long(0)].concat());
+        }
+        index
+    };
+    let with = |index: &[u8]| {
+        let length = (index.len() + 6) as u16;
+        let segment = [&[0xff, 0xe2][..], &length.to_be_bytes(), b"MPF\0", index].concat();
+        [&jpeg[..2], &segment, &jpeg[2..]].concat()
+    };
+    assert_eq!(notes(&jpeg), []);
+    for big_endian in [false, true] {
+        let index = index(big_endian);
+        assert_eq!(notes(&with(&index)), [Note::Pages(2)]);
+        // One that is cut off says nothing.
+        for length in 0..index.len() {
+            assert_eq!(notes(&with(&index[..length])), []);
+        }
+    }
 }
 
 #[test]
