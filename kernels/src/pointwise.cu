@@ -1,4 +1,4 @@
-// Element by element: SiLU, gates, scaled sums, and their gradients. Memory bandwidth bounds them, so a
+// Element by element: SiLU, gates, scaled sums and their gradients, and Adam. Memory bandwidth bounds them, so a
 // thread takes 16 bytes of each map at a time where all of them start on 16 bytes.
 #include "portable.cuh"
 
@@ -126,6 +126,28 @@ ISFM_INLINE void scale_add(const T *x, const T *scale, const T *y, T *out, u32 c
       product[0] = v[0] * factor(i);
     });
 }
+
+// One step of Adam: weights, then the running means of the gradient and of its square. `state` is both
+// means, `out` all three.
+ISFM_INLINE void adam(const float *weights, const float *gradient, const float *state, float *out,
+                      float gain, float mean_rest, float square_keep, float square_rest, float keep,
+                      float rate, float root, float eps, u32 n) {
+  for_elements<4, 3>({weights, gradient, state, state + n}, {out, out + n, out + 2 * (size_t)n}, n,
+                     [=](const float (&v)[4], float (&next)[3], u32) {
+                       const float g = v[1] * gain;
+                       const float mean = v[2] + (g - v[2]) * mean_rest;
+                       const float square = v[3] * square_keep + g * g * square_rest;
+                       next[0] = v[0] * keep - rate * (mean / (sqrtf(square) / root + eps));
+                       next[1] = mean;
+                       next[2] = square;
+                     });
+}
+ISFM_KERNEL(adam_f32, ISFM_THREADS,
+            (const float *weights, const float *gradient, const float *state, float *out, float gain,
+             float mean_rest, float square_keep, float square_rest, float keep, float rate,
+             float root, float eps, u32 n),
+            adam(weights, gradient, state, out, gain, mean_rest, square_keep, square_rest, keep,
+                 rate, root, eps, n))
 
 #define INSTANCE(S, T)                                                                            \
   ISFM_KERNEL(silu_##S, ISFM_THREADS, (const T *x, T *y, u32 n), silu(x, y, n))                   \

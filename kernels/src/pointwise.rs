@@ -108,6 +108,45 @@ pub fn scale_add(
     Ok(p)
 }
 
+/// What a step of [`adam`] multiplies by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// What the gradient is multiplied by, 1 unless it is clipped.
+    pub gain: f32,
+    /// 1 − β₁.
+    pub mean_rest: f32,
+    /// β₂.
+    pub square_keep: f32,
+    /// 1 − β₂.
+    pub square_rest: f32,
+    /// What of the weights decay leaves, 1 without.
+    pub keep: f32,
+    /// The learning rate over 1 − β₁ᵗ.
+    pub rate: f32,
+    /// √(1 − β₂ᵗ).
+    pub root: f32,
+    /// Added to the denominator.
+    pub eps: f32,
+}
+
+/// One step of Adam (Kingma & Ba, 2015) in PyTorch's formula, with g = gain · gradient:
+/// mean ← mean + mean_rest (g − mean), square ← square_keep · square + square_rest · g²,
+/// weights ← keep · weights − rate · mean / (√square / root + eps). Inputs weights (`n`), gradient (`n`),
+/// mean and square one after the other (2`n`); output weights, mean and square one after the other.
+///
+/// # Errors
+/// For 2³¹ / 3 elements or more.
+pub fn adam(n: usize, step: &AdamStep) -> Result<Plan, Limit> {
+    let size = count("adam", "the number of elements", &[n, 3])? / 3;
+    let mut p = Plan::new();
+    let t = Type::F32;
+    let buffers = [p.input(t, n), p.input(t, n), p.input(t, 2 * n), p.output(t, 3 * n)];
+    let &AdamStep { gain, mean_rest, square_keep, square_rest, keep, rate, root, eps } = step;
+    let numbers = [gain, mean_rest, square_keep, square_rest, keep, rate, root, eps].map(Arg::F32);
+    p.each(Module::Pointwise, t.kernel("adam"), size, &[&buffers, &numbers, &[Arg::U32(size)]]);
+    Ok(p)
+}
+
 /// x + bias, with `silu` SiLU of that. Inputs x (`rows`×`columns`), bias; output as x.
 ///
 /// # Errors

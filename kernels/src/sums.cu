@@ -32,6 +32,37 @@ ISFM_INLINE void add_parts(const float *parts, T *out, u32 n, u32 count, u32 gro
   }
 }
 
+// Elements of a part of `magnitudes`.
+#define ISFM_PART 4096
+
+// Of each part of `a`, by a block: the sum of the squares, and the largest magnitude of those that are
+// numbers.
+ISFM_INLINE void magnitudes(const float *a, float *out, u32 n) {
+  __shared__ float sums[ISFM_THREADS], largest[ISFM_THREADS];
+  const u32 first = blockIdx.x * ISFM_PART;
+  const u32 end = n - first < ISFM_PART ? n : first + ISFM_PART;
+  float sum = 0.0f, most = 0.0f;
+  for (u32 i = first + threadIdx.x; i < end; i += ISFM_THREADS) {
+    sum += a[i] * a[i];
+    most = fmaxf(most, fabsf(a[i]));
+  }
+  sums[threadIdx.x] = sum;
+  largest[threadIdx.x] = most;
+  for (u32 half = ISFM_THREADS / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) {
+      sums[threadIdx.x] += sums[threadIdx.x + half];
+      largest[threadIdx.x] = fmaxf(largest[threadIdx.x], largest[threadIdx.x + half]);
+    }
+  }
+  if (threadIdx.x == 0) {
+    out[2 * blockIdx.x] = sums[0];
+    out[2 * blockIdx.x + 1] = largest[0];
+  }
+}
+ISFM_KERNEL(magnitudes_f32, ISFM_THREADS, (const float *a, float *out, u32 n),
+            magnitudes(a, out, n))
+
 #define INSTANCE(S, T)                                                                            \
   ISFM_KERNEL(column_sums_##S, ISFM_THREADS,                                                      \
               (const T *a, const T *b, float *parts, u32 all_rows, u32 columns, u32 rows,         \

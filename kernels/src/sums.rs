@@ -36,6 +36,29 @@ pub fn column_sums(t: Type, rows: usize, columns: usize) -> Result<Plan, Limit> 
     Ok(p)
 }
 
+/// Elements of a part of [`magnitudes`] (`ISFM_PART`).
+pub const MAGNITUDE_PART: usize = 4096;
+
+/// Of each [part](magnitude_parts) of consecutive elements the sum of the squares and the largest magnitude, in
+/// pairs; what is not a number is in the sum alone. Input `n`, output two for each part.
+///
+/// # Errors
+/// For 2³¹ elements or more.
+pub fn magnitudes(n: usize) -> Result<Plan, Limit> {
+    let size = count("magnitudes", "the number of elements", &[n])?;
+    let mut p = Plan::new();
+    let t = Type::F32;
+    let (from, to) = (p.input(t, n), p.output(t, 2 * magnitude_parts(n)));
+    let grid = [magnitude_parts(n) as u32, 256];
+    p.blocks(Module::Sums, t.kernel("magnitudes"), grid, &[&[from, to, Arg::U32(size)]]);
+    Ok(p)
+}
+
+/// The parts that [`magnitudes`] of `n` elements has.
+pub fn magnitude_parts(n: usize) -> usize {
+    n.div_ceil(MAGNITUDE_PART)
+}
+
 /// How many rows each part has, and how many parts, that sums over `rows` rows of `columns` values
 /// are cut into: a function of the sizes alone, so that results are the same on every GPU.
 fn cut(rows: u32, columns: u32) -> (u32, u32) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use isfm_kernels::haar::{self, Bands};
-use isfm_kernels::pointwise::{self, Gate};
+use isfm_kernels::pointwise::{self, AdamStep, Gate};
 use isfm_kernels::scan::Scan;
 use isfm_kernels::window::{self, Depthwise};
 use isfm_kernels::{Map, Module, Plan, Type, conv, norm, resize, sums};
@@ -69,6 +69,17 @@ fn nvcc_compiles_without_a_warning_or_a_spill() {
     }
 }
 
+const ADAM: AdamStep = AdamStep {
+    gain: 1.,
+    mean_rest: 1.,
+    square_keep: 1.,
+    square_rest: 1.,
+    keep: 1.,
+    rate: 1.,
+    root: 1.,
+    eps: 1.,
+};
+
 /// Plans that launch every kernel.
 fn plans() -> Vec<Plan> {
     let map = Map { batch: 1, height: 4, width: 4, channels: 2 };
@@ -81,6 +92,8 @@ fn plans() -> Vec<Plan> {
             pointwise::silu(t, 4),
             pointwise::silu_backward(t, 4),
             pointwise::weighted_sum(t, 1., 1., 4),
+            pointwise::adam(4, &ADAM),
+            sums::magnitudes(4),
             pointwise::scale_add(t, [1, 2, 2], false, true),
             sums::product_sums(t, [1, 2, 2]),
             pointwise::add_bias(t, 2, 2, false),

@@ -121,6 +121,16 @@ fn compare(name: &str, dtypes: &[DType], lost: f64, inputs: &[Input], tracked: b
 
 const ALL: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 const SUM: f64 = 4e-6;
+const STEP: ops::AdamStep = ops::AdamStep {
+    gain: 0.5,
+    mean_rest: 0.1,
+    square_keep: 0.999,
+    square_rest: 0.001,
+    keep: 0.99,
+    rate: 0.01,
+    root: 0.25,
+    eps: 1e-8,
+};
 
 /// [`agrees`] in every type, where nothing is lost but in sums.
 fn agree(name: &str, inputs: &[Input], f: Operation) {
@@ -137,6 +147,12 @@ fn operations_agree_with_the_cpu() {
         agree("silu_gate", &two(), &|v| ops::silu_gate(&v[0], &v[1]));
         agree("sigmoid_gate", &two(), &|v| ops::sigmoid_gate(&v[0], &v[1]));
         agree("weighted_sum", &two(), &|v| ops::weighted_sum(&v[0], 0.5, &v[1], -0.25));
+        let moments = input(&[2, b * h * w * c], 0., 2.);
+        let adam = [x(), x(), moments];
+        compare("adam_step", &ALL[..1], SUM, &adam, false, &|v| {
+            ops::adam_step(&v[0], &v[1], &v[2], STEP)
+        });
+        compare("magnitudes", &ALL[..1], SUM, &[x()], false, &|v| ops::magnitudes(&v[0]));
         for scale in [vec![c], vec![b, c]] {
             let inputs = [x(), input(&scale, -1., 1.), x()];
             agree("scale_add", &inputs, &|v| ops::scale_add(&v[0], &v[1], &v[2]));

@@ -20,6 +20,7 @@ pub mod simd;
 pub use epilogue::Epilogue;
 pub use memory::{keep_freed_device_memory, keep_freed_memory};
 pub use ops::activation::{sigmoid_gate, silu, silu_gate};
+pub use ops::adam::{AdamStep, adam_step, magnitudes};
 pub use ops::causal_conv1d::causal_conv1d;
 pub use ops::conv::conv2d;
 pub use ops::depthwise::depthwise_conv2d;

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::Optimizer;
-use rayon::prelude::*;
+use isfm_ops::{AdamStep, adam_step, magnitudes};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -53,6 +53,9 @@ pub enum Update {
 /// Adam in PyTorch's formula, whose state can be stored and restored; without weight decay and
 /// clipping unless given ([`Adam::with_weight_decay`], [`Adam::with_clip`]).
 ///
+/// Parameters are `F32` and on one device, on which they and the state stay: on a GPU a step brings two
+/// numbers for each 4096 gradients to the host.
+///
 /// As a [`candle_nn::Optimizer`] it names its parameters by their places, "0", "1" and so on.
 #[derive(Clone, Debug)]
 pub struct Adam {
@@ -60,7 +63,8 @@ pub struct Adam {
     rate: f64,
     step: usize,
     vars: BTreeMap<String, Var>,
-    moments: BTreeMap<String, Moments>,
+    /// Of each parameter 2×N: both running means.
+    moments: BTreeMap<String, Tensor>,
     weight_decay: f64,
     clip: Option<f64>,
     norm: Option<f64>,
@@ -68,13 +72,16 @@ pub struct Adam {
 
 impl Adam {
     /// A fresh optimiser for these parameters.
-    pub fn named(vars: BTreeMap<String, Var>, config: AdamConfig) -> Self {
-        let zeros = |var: &Var| {
-            let zeros = vec![0.; var.elem_count()];
-            Moments { mean: zeros.clone(), square: zeros }
+    ///
+    /// # Errors
+    /// If the device has no memory for its state.
+    pub fn named(vars: BTreeMap<String, Var>, config: AdamConfig) -> Result<Self> {
+        let zeros = |(name, var): (&String, &Var)| {
+            let zeros = Tensor::zeros((2, var.elem_count()), DType::F32, var.device())?;
+            Ok((name.clone(), zeros))
         };
-        let moments = vars.iter().map(|(name, var)| (name.clone(), zeros(var))).collect();
-        Self::assemble(vars, config, 0, moments)
+        let moments = vars.iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Self::assemble(vars, config, 0, moments))
     }
 
     /// An optimiser that goes on after `step` steps with stored state.
@@ -90,11 +97,14 @@ impl Adam {
         if !vars.keys().eq(moments.keys()) {
             return Err(Error::Optimiser("parameters and state have different names".into()));
         }
-        for ((name, var), Moments { mean, square }) in vars.iter().zip(moments.values()) {
-            if [mean.len(), square.len()] != [var.elem_count(); 2] {
+        let both = |((name, Moments { mean, square }), var): ((String, Moments), &Var)| {
+            let n = var.elem_count();
+            if [mean.len(), square.len()] != [n; 2] {
                 return Err(Error::Optimiser(format!("{name} and its state differ in size")));
             }
-        }
+            Ok((name, Tensor::from_vec([mean, square].concat(), (2, n), var.device())?))
+        };
+        let moments = moments.into_iter().zip(vars.values()).map(both).collect::<Result<_>>()?;
         Ok(Self::assemble(vars, config, step, moments))
     }
 
@@ -102,7 +112,7 @@ impl Adam {
         vars: BTreeMap<String, Var>,
         config: AdamConfig,
         step: usize,
-        moments: BTreeMap<String, Moments>,
+        moments: BTreeMap<String, Tensor>,
     ) -> Self {
         let (weight_decay, clip, norm) = (0., None, None);
         Self { config, rate: RATE, step, vars, moments, weight_decay, clip, norm }
@@ -130,12 +140,6 @@ impl Adam {
         self.norm
     }
 
-    /// The elements of every parameter, in the order of their names.
-    pub(crate) fn values(&self) -> Result<Vec<Vec<f32>>> {
-        let all = self.vars.values().map(|var| Some(var.as_tensor())).collect();
-        Ok(fetch(all)?.into_iter().flatten().collect())
-    }
-
     /// Steps taken.
     pub fn steps(&self) -> usize {
         self.step
@@ -147,75 +151,78 @@ impl Adam {
     }
 
     /// The state by parameter name.
-    pub fn moments(&self) -> &BTreeMap<String, Moments> {
-        &self.moments
+    ///
+    /// # Errors
+    /// If it cannot be brought from a GPU.
+    pub fn moments(&self) -> Result<BTreeMap<String, Moments>> {
+        let moments = fetch(self.moments.values())?.into_iter().map(|mut mean| {
+            let square = mean.split_off(mean.len() / 2);
+            Moments { mean, square }
+        });
+        Ok(self.moments.keys().cloned().zip(moments).collect())
     }
 
     /// Updates every parameter that has a gradient; one without (an unused parameter) keeps its
-    /// value and state. Nothing is changed when a gradient is not finite.
+    /// value and state. Nothing is changed when a gradient is not finite, or its square is beyond `f32`.
     ///
     /// # Errors
     /// If no parameter has a gradient, or a gradient has another shape than its parameter.
     pub fn update(&mut self, grads: &GradStore) -> Result<Update> {
-        let gradient = |(name, var): (&String, &Var)| match grads.get(var) {
-            Some(g) if g.dims() != var.dims() => Err(Error::Optimiser(format!(
-                "{name} is {:?}, its gradient {:?}",
-                var.dims(),
-                g.dims()
-            ))),
-            found => Ok(found),
-        };
-        let mut gradients = fetch(self.vars.iter().map(gradient).collect::<Result<_>>()?)?;
-        if gradients.iter().all(Option::is_none) {
+        let guided = self.vars.iter().zip(self.moments.values_mut());
+        let guided =
+            guided.filter_map(|((name, var), moments)| Some((name, var, grads.get(var)?, moments)));
+        let guided: Vec<_> = guided.collect();
+        if guided.is_empty() {
             return Err(Error::Optimiser("no parameter has a gradient".into()));
         }
-        for (name, gradient) in self.vars.keys().zip(&gradients) {
-            if gradient.as_ref().is_some_and(|g| g.iter().any(|v| !v.is_finite())) {
-                return Ok(Update::NonFinite(name.clone()));
+        let mut sizes = Vec::with_capacity(guided.len());
+        for (name, var, gradient, _) in &guided {
+            if gradient.dims() != var.dims() {
+                let (of, to) = (gradient.dims(), var.dims());
+                return Err(Error::Optimiser(format!("{name} is {to:?}, its gradient {of:?}")));
             }
+            sizes.push(magnitudes(gradient)?);
         }
-
-        let unguided = gradients.iter().flatten().flatten().all(|&g| g == 0.);
-
-        if let Some(clip) = self.clip {
-            // Each tensor summed in order, so that the norm does not depend on the threads.
-            let square = |g: &Vec<f32>| g.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-            let squares: Vec<f64> = gradients.par_iter().flatten().map(square).collect();
-            let norm = squares.iter().sum::<f64>().sqrt();
-            let scale = (clip / (norm + 1e-6)).min(1.) as f32;
-            if scale < 1. {
-                gradients
-                    .par_iter_mut()
-                    .flatten()
-                    .for_each(|g| g.iter_mut().for_each(|v| *v *= scale));
+        // Added up in the order of their places, so that the norm does not depend on the threads.
+        let (mut squares, mut unguided) = (0., true);
+        for ((name, ..), parts) in guided.iter().zip(fetch(&sizes)?) {
+            let sums = parts.iter().step_by(2).map(|&sum| f64::from(sum));
+            let sum: f64 = sums.sum();
+            if !sum.is_finite() {
+                return Ok(Update::NonFinite((*name).clone()));
             }
+            squares += sum;
+            unguided &= parts.iter().all(|&magnitude| magnitude == 0.);
+        }
+        let mut gain = 1.;
+        if let Some(clip) = self.clip {
+            let norm = f64::sqrt(squares);
+            gain = (clip / (norm + 1e-6)).min(1.);
             self.norm = Some(norm);
         }
 
         let step = i32::try_from(self.step + 1).unwrap_or(i32::MAX);
         let AdamConfig { beta1, beta2, eps } = self.config;
-        let scale = (self.rate / (1. - beta1.powi(step))) as f32;
-        let root = (1. - beta2.powi(step)).sqrt() as f32;
-        let (b1, b2, eps) = ((1. - beta1) as f32, beta2 as f32, eps as f32);
-        let b2_rest = (1. - beta2) as f32;
         let decayed = (1. - self.rate * self.weight_decay) as f32;
-        let guided = |(var, gradient): (_, &Option<Vec<f32>>)| gradient.as_ref().map(|_| var);
-        let weights = self.vars.values().map(Var::as_tensor).zip(&gradients).map(guided);
-        let weights = fetch(weights.collect())?;
-        let state = self.vars.values().zip(self.moments.values_mut());
-        let work: Vec<_> = state.zip(gradients.into_iter().zip(weights)).collect();
-        let updated = work.into_par_iter().filter_map(|((var, moments), new)| {
-            let (Some(gradient), Some(mut weights)) = new else { return None };
-            let state = moments.mean.iter_mut().zip(&mut moments.square);
-            let keep = if var.rank() > 1 { decayed } else { 1. };
-            for ((w, g), (m, v)) in weights.iter_mut().zip(gradient).zip(state) {
-                *m += (g - *m) * b1;
-                *v = *v * b2 + g * g * b2_rest;
-                *w = *w * keep - scale * (*m / (v.sqrt() / root + eps));
-            }
-            Some((var, weights))
+        let step = AdamStep {
+            gain: gain as f32,
+            mean_rest: (1. - beta1) as f32,
+            square_keep: beta2 as f32,
+            square_rest: (1. - beta2) as f32,
+            keep: 1.,
+            rate: (self.rate / (1. - beta1.powi(step))) as f32,
+            root: (1. - beta2.powi(step)).sqrt() as f32,
+            eps: eps as f32,
+        };
+        // All before the first is changed.
+        let next = guided.into_iter().map(|(_, var, gradient, moments)| {
+            let step = AdamStep { keep: if var.rank() > 1 { decayed } else { 1. }, ..step };
+            Ok((var, adam_step(var, gradient, moments, step)?, moments))
         });
-        store(updated.collect())?;
+        for (var, next, moments) in next.collect::<Result<Vec<_>>>()? {
+            var.set(&next.get(0)?.reshape(var.shape())?)?;
+            *moments = next.narrow(0, 1, 2)?;
+        }
         self.step += 1;
         Ok(if unguided { Update::Unguided } else { Update::Done })
     }
@@ -226,7 +233,7 @@ impl Optimizer for Adam {
 
     fn new(vars: Vec<Var>, config: AdamConfig) -> candle_core::Result<Self> {
         let named = vars.into_iter().enumerate().map(|(at, var)| (at.to_string(), var));
-        Ok(Self::named(named.collect(), config))
+        Self::named(named.collect(), config).map_err(candle_error)
     }
 
     fn step(&mut self, grads: &GradStore) -> candle_core::Result<()> {
@@ -235,8 +242,7 @@ impl Optimizer for Adam {
             Ok(Update::NonFinite(name)) => {
                 candle_core::bail!("the gradient of parameter {name} is not finite")
             }
-            Err(Error::Candle(e)) => Err(e),
-            Err(e) => Err(candle_core::Error::wrap(e)),
+            Err(error) => Err(candle_error(error)),
         }
     }
 
@@ -249,44 +255,27 @@ impl Optimizer for Adam {
     }
 }
 
-/// The elements of each tensor. From a GPU all come in one transfer: hundreds of small ones would
-/// take longer than the update itself.
-fn fetch(tensors: Vec<Option<&Tensor>>) -> Result<Vec<Option<Vec<f32>>>> {
-    if tensors.iter().flatten().all(|t| t.device().is_cpu()) {
-        return tensors.into_par_iter().map(|t| t.map(values).transpose()).collect();
+fn candle_error(error: Error) -> candle_core::Error {
+    match error {
+        Error::Candle(error) => error,
+        error => candle_core::Error::wrap(error),
     }
-    let flat = |t: &&Tensor| t.to_dtype(DType::F32)?.flatten_all();
-    let flat = tensors.iter().flatten().map(flat).collect::<candle_core::Result<Vec<_>>>()?;
+}
+
+/// The elements of each of some `F32` tensors on one device. From a GPU all come in one transfer: hundreds
+/// of small ones would take longer than the step.
+pub(crate) fn fetch<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Vec<Vec<f32>>> {
+    let flat = tensors.into_iter().map(Tensor::flatten_all);
+    let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
+    if flat.iter().all(|tensor| tensor.device().is_cpu()) {
+        return Ok(flat.iter().map(Tensor::to_vec1).collect::<candle_core::Result<_>>()?);
+    }
     let all = Tensor::cat(&flat, 0)?.to_vec1::<f32>()?;
     let mut rest = &all[..];
-    let mut take = |t: &Tensor| {
-        let (these, after) = rest.split_at(t.elem_count());
+    let take = |tensor: &Tensor| {
+        let (these, after) = rest.split_at(tensor.elem_count());
         rest = after;
         these.to_vec()
     };
-    Ok(tensors.into_iter().map(|t| t.map(&mut take)).collect())
-}
-
-/// Writes new elements to variables, to a GPU in one transfer.
-fn store(updated: Vec<(&Var, Vec<f32>)>) -> Result<()> {
-    let Some(device) = updated.first().map(|(var, _)| var.device().clone()) else { return Ok(()) };
-    if device.is_cpu() {
-        return updated.into_par_iter().try_for_each(|(var, weights)| {
-            Ok(var.set(&Tensor::from_vec(weights, var.shape(), &device)?)?)
-        });
-    }
-    let all: Vec<f32> = updated.iter().flat_map(|(_, weights)| weights).copied().collect();
-    let len = all.len();
-    let all = Tensor::from_vec(all, len, &device)?;
-    let mut at = 0;
-    for (var, weights) in updated {
-        var.set(&all.narrow(0, at, weights.len())?.reshape(var.shape())?)?;
-        at += weights.len();
-    }
-    Ok(())
-}
-
-/// A tensor's elements in row-major order.
-pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    Ok(flat.iter().map(take).collect())
 }

@@ -8,7 +8,7 @@ use isfm_model::Config;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
-use crate::adam::{Moments, values};
+use crate::adam::Moments;
 use crate::{Error, Result, TrainConfig};
 
 /// The newest checkpoint and the one before it.
@@ -115,7 +115,7 @@ impl State {
             };
             let average = average.map(|values| (AVERAGE, Cow::Borrowed(values.as_slice())));
             let parts = [
-                (WEIGHT, Cow::Owned(values(tensor)?)),
+                (WEIGHT, Cow::Owned(tensor.flatten_all()?.to_vec1()?)),
                 (MEAN, Cow::Borrowed(moments.mean.as_slice())),
                 (SQUARE, Cow::Borrowed(moments.square.as_slice())),
             ];

@@ -98,7 +98,7 @@ impl TrainerBuilder {
                 variables(&initial_weights(&self.model, seed, &self.device)?, &self.device)?
             }
         };
-        let adam = Adam::named(vars, self.train.adam.clone());
+        let adam = Adam::named(vars, self.train.adam.clone())?;
         let average = self.train.ema.map(|decay| Average::start(decay, &adam)).transpose()?;
         let mut trainer = Trainer::assemble(self, adam, average, dir)?;
         trainer.save()?;
@@ -238,7 +238,6 @@ pub struct Trainer {
     /// Of the last step, if it was followed by one.
     validated: Option<ValidationReport>,
     run: Option<String>,
-    device: Device,
     dir: PathBuf,
     log: Log<StepReport>,
     seconds: f64,
@@ -308,7 +307,6 @@ impl Trainer {
             validator,
             validated: None,
             run,
-            device,
             dir,
             log,
             seconds: 0.,
@@ -399,12 +397,10 @@ impl Trainer {
     /// # Errors
     /// If a tensor cannot be copied.
     pub fn averaged(&self) -> Result<BTreeMap<String, Tensor>> {
-        let Some(average) = &self.average else { return self.weights() };
-        let tensor = |(name, var): (&String, &Var)| {
-            let values = average.values().get(name).cloned().unwrap_or_default();
-            Ok((name.clone(), Tensor::from_vec(values, var.shape(), &self.device)?))
-        };
-        self.adam.vars().iter().map(tensor).collect()
+        match &self.average {
+            Some(average) => Ok(average.tensors().clone()),
+            None => self.weights(),
+        }
     }
 
     /// Does one step, the validation that is due after it, and writes their lines to the logs, but
@@ -545,8 +541,8 @@ impl Trainer {
             best: self.validator.as_ref().and_then(|v| v.best),
             run: self.run.clone(),
             weights: tensors(&self.adam),
-            moments: self.adam.moments().clone(),
-            average: self.average.as_ref().map(|average| average.values().clone()),
+            moments: self.adam.moments()?,
+            average: self.average.as_ref().map(Average::values).transpose()?,
         };
         let last = self.dir.join(LAST);
         state.write(&last, Some(&self.dir.join(PREVIOUS)))?;

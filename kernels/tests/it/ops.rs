@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use isfm_kernels::conv::{self, Start};
 use isfm_kernels::haar::{self, Bands};
-use isfm_kernels::pointwise::{self, Gate};
+use isfm_kernels::pointwise::{self, AdamStep, Gate};
 use isfm_kernels::window::{self, Depthwise};
 use isfm_kernels::{Arg, Map, Type, norm, resize, sums};
 use isfm_ops::Epilogue;
@@ -100,6 +100,61 @@ fn bias_and_its_gradient_agree_with_plain_sums() {
             close(t, &host.first(sums::column_sums(t, rows, c), &[&x]), &want, SUM, "column sums");
         }
     }
+}
+
+#[test]
+fn adam_and_magnitudes_agree_with_plain_loops() {
+    let Some(host) = host() else { return };
+    let t = Type::F32;
+    let step = AdamStep {
+        gain: 0.5,
+        mean_rest: 0.25,
+        square_keep: 0.75,
+        square_rest: 0.125,
+        keep: 0.875,
+        rate: 0.0625,
+        root: 0.5,
+        eps: 1e-3,
+    };
+    let wide = |v: f32| f64::from(v);
+    for n in [0, 1, 3, 4, 256, 1000, 4096, 4097, 9001] {
+        let (w, g) = (numbers(t, n, 1, -2., 2.), numbers(t, n, 2, -3., 3.));
+        let (mean, square) = (numbers(t, n, 3, -1., 1.), numbers(t, n, 4, 0., 2.));
+        let g_of = |i: usize| g[i] * wide(step.gain);
+        let means: Vec<f64> =
+            (0..n).map(|i| mean[i] + (g_of(i) - mean[i]) * wide(step.mean_rest)).collect();
+        let squares: Vec<f64> = (0..n)
+            .map(|i| square[i] * wide(step.square_keep) + g_of(i).powi(2) * wide(step.square_rest))
+            .collect();
+        let weights: Vec<f64> = (0..n)
+            .map(|i| {
+                let root = squares[i].sqrt() / wide(step.root) + wide(step.eps);
+                w[i] * wide(step.keep) - wide(step.rate) * means[i] / root
+            })
+            .collect();
+        let state = [mean, square].concat();
+        let all = host.first(pointwise::adam(n, &step), &[&w, &g, &state]);
+        close(t, &all[..n], &weights, FEW, "adam's weights");
+        close(t, &all[n..2 * n], &means, FEW, "adam's means");
+        close(t, &all[2 * n..], &squares, FEW, "adam's squares");
+
+        let magnitudes = host.first(sums::magnitudes(n), &[&g]);
+        let part = |i: usize| &g[4096 * i..n.min(4096 * (i + 1))];
+        let parts = sums::magnitude_parts(n);
+        assert_eq!((magnitudes.len(), parts), (2 * parts, n.div_ceil(4096)));
+        let want: Vec<f64> = (0..parts)
+            .flat_map(|i| {
+                let largest = part(i).iter().fold(0f64, |most, g| most.max(g.abs()));
+                [part(i).iter().map(|g| g * g).sum(), largest]
+            })
+            .collect();
+        close(t, &magnitudes, &want, SUM, "magnitudes");
+    }
+    let odd = [f64::NAN, 1., f64::INFINITY, -3.];
+    let [sum, most] = host.first(sums::magnitudes(4), &[&odd])[..] else { panic!("one part") };
+    assert!(sum.is_nan() && most == f64::INFINITY, "{sum} {most}");
+    let [sum, most] = host.first(sums::magnitudes(2), &[&[f64::NAN, -1.]])[..] else { panic!() };
+    assert!(sum.is_nan() && most == 1., "{sum} {most}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The operations: public functions that check their arguments, and their [`Op`](crate::op::Op)s.
 
 pub(crate) mod activation;
+pub(crate) mod adam;
 pub(crate) mod causal_conv1d;
 pub(crate) mod conv;
 pub(crate) mod depthwise;

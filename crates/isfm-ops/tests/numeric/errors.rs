@@ -104,6 +104,21 @@ fn wrong_shapes_are_named() {
     refused(add(&[1, 4, 5, 3]), &["conv2d", "the map added", "[1, 4, 5, 3]", "[1, 4, 5, 2]"]);
     refused(isfm_ops::weighted_sum(&x, 1., &zeros(&[3]), 1.), &["weighted_sum", "y", "[3]"]);
     refused(isfm_ops::scale_add(&zeros(&[]), &zeros(&[1]), &zeros(&[])), &["axis"]);
+    let step = isfm_ops::AdamStep {
+        gain: 1.,
+        mean_rest: 0.1,
+        square_keep: 0.999,
+        square_rest: 0.001,
+        keep: 1.,
+        rate: 0.1,
+        root: 1.,
+        eps: 1e-8,
+    };
+    let adam = |gradient: &[usize], moments: &[usize]| {
+        isfm_ops::adam_step(&x, &zeros(gradient), &zeros(moments), step)
+    };
+    refused(adam(&[3], &[2, 60]), &["adam_step", "gradient", "[3]", "[1, 4, 5, 3]"]);
+    refused(adam(&[1, 4, 5, 3], &[3, 60]), &["adam_step", "moments", "[3, 60]", "[2, 60]"]);
 
     refused(isfm_ops::pyr_down(&zeros(&[3])), &["pyr_down", "[3]", "[…, height, width]"]);
     refused(isfm_ops::pyr_up(&zeros(&[]), 1, 1), &["pyr_up", "x", "[]", "[…, height, width]"]);

@@ -1,8 +1,8 @@
 //! Every operation against plain loops in f64.
 
 use crate::oracle::{self, cases, to_f32};
-use candle_core::{DType, Tensor};
-use isfm_ops::Epilogue;
+use candle_core::{DType, Device, Tensor};
+use isfm_ops::{AdamStep, Epilogue};
 use isfm_testing::{assert_close, random, tensor, values};
 
 /// Sizes with and without an interior, one pixel, channels around the widths of a vector and of a
@@ -107,6 +107,53 @@ fn large_windows() {
     let weight = random(&[3, 2, 21, 21], 6);
     let got = isfm_ops::conv2d(&x, &weight, None, Epilogue::None).unwrap();
     assert_close(&got, &oracle::conv2d(&x, &weight, None), 1e-12, "conv");
+}
+
+/// The bits do not depend on the task that an element is in, and a part's sum is that of its elements in
+/// order.
+#[test]
+fn a_step_of_adam_and_the_magnitudes_of_gradients() {
+    let step = AdamStep {
+        gain: 0.5,
+        mean_rest: 0.1,
+        square_keep: 0.999,
+        square_rest: 0.001,
+        keep: 0.99,
+        rate: 0.01,
+        root: 0.25,
+        eps: 1e-8,
+    };
+    let adam = |w: f32, g: f32, mean: f32, square: f32| {
+        let g = g * step.gain;
+        let mean = mean + (g - mean) * step.mean_rest;
+        let square = square * step.square_keep + g * g * step.square_rest;
+        let root = square.sqrt() / step.root + step.eps;
+        [w * step.keep - step.rate * (mean / root), mean, square]
+    };
+    for n in [0usize, 1, 5, 4096, 4097, 40_000] {
+        let [w, g] = [1, 2].map(|seed| random(&[n], seed).to_dtype(DType::F32).unwrap());
+        let moments = to_f32(&random(&[2, n], 3).abs().unwrap());
+        let next = isfm_ops::adam_step(&w, &g, &moments, step).unwrap();
+        assert_eq!(next.dims(), [3, n]);
+        let [rows_w, rows_g] = [&w, &g].map(|t| t.to_vec1::<f32>().unwrap());
+        let (state, next) = (moments.to_vec2::<f32>().unwrap(), next.to_vec2::<f32>().unwrap());
+        for i in 0..n {
+            let want = adam(rows_w[i], rows_g[i], state[0][i], state[1][i]);
+            assert_eq!([next[0][i], next[1][i], next[2][i]], want, "{i} of {n}");
+        }
+        let parts = isfm_ops::magnitudes(&g).unwrap();
+        assert_eq!(parts.dims(), [n.div_ceil(4096), 2]);
+        let want = rows_g.chunks(4096).map(|part| {
+            let largest = part.iter().fold(0f32, |most, g| most.max(g.abs()));
+            vec![part.iter().map(|g| g * g).sum(), largest]
+        });
+        assert_eq!(parts.to_vec2::<f32>().unwrap(), want.collect::<Vec<_>>());
+    }
+    let odd = Tensor::new(&[f32::NAN, -2.], &Device::Cpu).unwrap();
+    let [part] = &isfm_ops::magnitudes(&odd).unwrap().to_vec2::<f32>().unwrap()[..] else {
+        panic!("one part");
+    };
+    assert!(part[0].is_nan() && part[1] == 2., "{part:?}");
 }
 
 fn vector(values: &[f64]) -> Tensor {
