@@ -90,7 +90,7 @@ impl Picture {
     pub fn read(path: impl AsRef<Path>, side: Side) -> Result<Self> {
         let path = path.as_ref();
         let read = || from(BufReader::new(File::open(path)?), side);
-        read().map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
+        read().map_err(|problem| unreadable(path, problem))
     }
 
     /// The same of a file that is in memory; `name` is what errors call it.
@@ -98,8 +98,7 @@ impl Picture {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub fn decode(bytes: &[u8], name: impl AsRef<Path>, side: Side) -> Result<Self> {
-        from(Cursor::new(bytes), side)
-            .map_err(|problem| Error::Read { path: name.as_ref().to_path_buf(), problem })
+        from(Cursor::new(bytes), side).map_err(|problem| unreadable(name.as_ref(), problem))
     }
 
     /// Width and height of what [`read`](Self::read) gives, from the file's headers alone.
@@ -131,8 +130,18 @@ impl Picture {
                 _ => (width, height),
             })
         };
-        size().map_err(|problem| Error::Read { path: path.to_path_buf(), problem })
+        size().map_err(|problem| unreadable(path, problem))
     }
+}
+
+fn unreadable(path: &Path, problem: ImageError) -> Error {
+    let problem = match problem {
+        ImageError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            wrong("it is cut off: its data end too early")
+        }
+        problem => problem,
+    };
+    Error::Read { path: path.to_path_buf(), problem }
 }
 
 /// What a file's header says of its picture, as stored.
@@ -222,6 +231,12 @@ fn format(source: &mut (impl BufRead + Seek)) -> ImageResult<ImageFormat> {
     let mut first = Vec::new();
     (&mut *source).take(64).read_to_end(&mut first)?;
     source.rewind()?;
+    if first.is_empty() {
+        return Err(wrong("the file is empty"));
+    }
+    if first.starts_with(b"version https://git-lfs") {
+        return Err(wrong("it is a Git LFS pointer: `git lfs pull` fetches the picture"));
+    }
     // BigTIFF, which the guess does not know.
     if first.starts_with(b"II\x2b\0\x08\0") || first.starts_with(b"MM\0\x2b\0\x08") {
         return Ok(ImageFormat::Tiff);

@@ -275,6 +275,20 @@ fn more_pictures_after_the_first_are_said() {
 }
 
 #[test]
+fn what_is_no_picture_is_said() {
+    let cut_off = b"P5 4 4 65535\n0123456789";
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for (bytes, words) in [
+        (&b""[..], "the file is empty"),
+        (cut_off, "cut off"),
+        (pointer, "git lfs pull"),
+        (b"hello", "format"),
+    ] {
+        isfm_testing::refused(decode(bytes).map_err(|error| chain(&error)), &["picture", words]);
+    }
+}
+
+#[test]
 fn tiff_is_turned_as_it_says() {
     let page = Page::new([3, 2], 16, 3, 1, [0x3c00u16; 6].map(u16::to_le_bytes).concat());
     let bytes = tiff(false, vec![page.with(274, vec![6])]);
