@@ -14,6 +14,8 @@ mod error;
 mod loader;
 mod log;
 mod mixture;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod random;
 mod run;
 mod trainer;
@@ -29,6 +31,9 @@ pub use data::{Pair, PairFolder};
 pub use error::{Error, Result};
 pub use log::StepReport;
 pub use mixture::DataSet;
+#[cfg(feature = "nccl")]
+#[cfg_attr(docsrs, doc(cfg(feature = "nccl")))]
+pub use nccl::Nccl;
 pub use run::{RunData, RunFile};
 pub use trainer::{Outcome, RunOptions, Trainer, TrainerBuilder};
 pub use validate::ValidationReport;
