@@ -67,10 +67,10 @@ def step(run):
 
 
 def spoil(source, target):
-    """Makes the first weight of all no number."""
+    """Makes the first weight of all so large that what is computed with it is no number."""
     header, values = tensors(source)
     header = json.dumps(header).encode()
-    values = struct.pack("<f", float("nan")) + values[4:]
+    values = struct.pack("<f", 3e38) + values[4:]
     target.write_bytes(struct.pack("<Q", len(header)) + header + values)
 
 

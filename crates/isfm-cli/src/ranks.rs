@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use candle_core::Device;
-use isfm_train::{Alone, Collective};
+use isfm_train::{Alone, Collective, Error};
 
 use crate::{Failures, Usage, end};
 
@@ -86,8 +86,12 @@ impl Ranks {
             return mine;
         }
         let told = mine.as_ref().map(drop).map_err(|error| format!("{error:#}"));
-        isfm_train::gather(&mut group, told).map_err(Usage::of)?;
-        mine
+        match isfm_train::gather(&mut group, told) {
+            // Its own error, which rank 0 needs not be told where it is.
+            Err(Error::OnRank { rank, .. }) if rank == group.rank() => mine,
+            Err(error) => Err(Usage::of(error)),
+            Ok(_) => mine,
+        }
     }
 
     /// How the program ends: rank 0 tells for all, who have the same to tell. No rank goes before it has,

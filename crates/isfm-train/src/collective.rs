@@ -299,13 +299,18 @@ pub fn gather<T: Serialize + DeserializeOwned>(
     group: &mut dyn Collective,
     mine: std::result::Result<T, String>,
 ) -> Result<Vec<T>> {
-    let mine = serde_json::to_vec(&mine).map_err(|e| Error::Collective(e.to_string()))?;
-    let all = group.all_gather(&mine)?.into_iter().enumerate().map(|(rank, bytes)| {
-        serde_json::from_slice::<std::result::Result<T, String>>(&bytes)
-            .map_err(|_| out_of_step())?
-            .map_err(|problem| Error::OnRank { rank, problem })
-    });
-    all.collect()
+    let all = exchange(group, &mine)?.into_iter().enumerate();
+    all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
+}
+
+/// What each rank gives, on all of them.
+fn exchange<T: Serialize + DeserializeOwned>(
+    group: &mut dyn Collective,
+    mine: &std::result::Result<T, String>,
+) -> Result<Vec<std::result::Result<T, String>>> {
+    let mine = serde_json::to_vec(mine).map_err(|e| Error::Collective(e.to_string()))?;
+    let all = group.all_gather(&mine)?.into_iter();
+    all.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| out_of_step())).collect()
 }
 
 /// The group of a [`Trainer`](crate::Trainer), and whether all of it knows how the run ends.
@@ -333,7 +338,7 @@ impl Group {
         self.rank() == 0
     }
 
-    /// As the public [`gather`]; a process alone keeps its own error.
+    /// As the public [`gather`]; an error that all have, as a process alone has its own, stays what it is.
     pub(crate) fn gather<T: Serialize + DeserializeOwned>(
         &mut self,
         mine: Result<T>,
@@ -341,7 +346,19 @@ impl Group {
         if self.size() == 1 {
             return Ok(vec![mine?]);
         }
-        let all = gather(&mut self.inner, mine.map_err(|e| e.chain()));
+        let (mine, error) = match mine {
+            Ok(mine) => (Ok(mine), None),
+            Err(error) => (Err(error.chain()), Some(error)),
+        };
+        let all = exchange(&mut self.inner, &mine).and_then(|all| {
+            let same =
+                |of: &std::result::Result<T, String>| of.as_ref().err() == mine.as_ref().err();
+            if let Some(error) = error.filter(|_| all.iter().all(same)) {
+                return Err(error);
+            }
+            let all = all.into_iter().enumerate();
+            all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
+        });
         self.told |= all.is_err();
         all
     }
