@@ -18,6 +18,8 @@ use isfm_train::{Collective, Result};
 const NUMBERS: [usize; 4] = [64, 132_825, 1_203_629, 9_147_905];
 
 fn main() -> Result<()> {
+    // As the program `isfm` does.
+    isfm::keep_freed_memory();
     let mut world = World::join()?;
     let (rank, size) = (world.rank(), world.size());
     if rank == 0 {
