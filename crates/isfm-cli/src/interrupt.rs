@@ -39,18 +39,20 @@ pub fn on_interrupt(answer: impl Fn(i32) + Send + 'static) -> Result<()> {
 }
 
 /// What becomes true when the process is asked to end, for work that ends after its step; asked a second time
-/// the process ends at once.
+/// the process ends at once. It is said if `say`.
 ///
 /// # Errors
 /// The system's.
-pub fn stop_after_step() -> Result<Arc<AtomicBool>> {
+pub fn stop_after_step(say: bool) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     on_interrupt(move |code| {
         if asked.swap(true, Ordering::Relaxed) {
             isfm_files::exit(code);
         }
-        eprintln!("stopping after this step; again to stop at once");
+        if say {
+            eprintln!("stopping after this step; again to stop at once");
+        }
     })?;
     Ok(stop)
 }

@@ -14,6 +14,7 @@ pub mod merge;
 pub mod options;
 pub mod pairs;
 pub mod paper;
+pub mod ranks;
 pub mod shard;
 pub mod train;
 
@@ -77,7 +78,13 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Fuse(args) => end(fuse::run(&args), "failed"),
         Command::Evaluate(args) => end(evaluate::run(&args), "problems; everything else is scored"),
         Command::Live(args) => end(live::run(&args), ""),
-        Command::Train(args) => end(train::run(*args), ""),
+        Command::Train(args) => match ranks::Ranks::join() {
+            Ok(ranks) => {
+                let failed = train::run(*args, &ranks);
+                ranks.end(failed)
+            }
+            Err(error) => end(Failures::<String>::Err(error), ""),
+        },
         Command::Convert(args) => end(convert::run(*args), ""),
         Command::Merge(args) => {
             end(merge::run(&args), "failed in one of the shards or are in none")

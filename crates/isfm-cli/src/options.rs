@@ -20,14 +20,14 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
-/// `cpu`, `cuda` or `cuda:N`.
+/// `cpu`, `cuda` (this process's own, [`own_gpu`]) or `cuda:N`.
 impl FromStr for DeviceName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
         let number = match name.strip_prefix("cuda") {
             None if name == "cpu" => return Ok(Self::Cpu),
-            Some("") => Some(0),
+            Some("") => Some(own_gpu()),
             Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<usize>().ok()),
             None => None,
         };
@@ -37,6 +37,20 @@ impl FromStr for DeviceName {
         }
         Ok(Self::Cuda(number))
     }
+}
+
+/// The GPU of this process: the first, or where a launcher has started several processes on this machine,
+/// one each in turn.
+fn own_gpu() -> usize {
+    let names = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"];
+    let own = names.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok());
+    let own: usize = own.unwrap_or(0);
+    #[cfg(feature = "cuda")]
+    let own = {
+        let count = candle_core::cuda::cudarc::driver::CudaContext::device_count();
+        own % count.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(1).max(1)
+    };
+    own
 }
 
 impl DeviceName {

@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use candle_core::Device;
 use clap::Parser;
 use isfm_model::{Checkpoint, Config, Preset};
 use isfm_train::{
     Corrupt, DataSet, Outcome, PairFolder, RunFile, RunOptions, State, TrainConfig, Trainer,
+    TrainerBuilder,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::options::{DeviceName, preset, threads};
+use crate::ranks::Ranks;
 use crate::{Console, ConsoleArgs, Usage, stop_after_step};
 
 /// Train a network on pairs of visible and infrared pictures.
@@ -22,13 +26,17 @@ use crate::{Console, ConsoleArgs, Usage, stop_after_step};
 ///
 /// A run can be stopped at any moment, `kill -9` included, and goes on with --resume as if it had not
 /// been. Ctrl-C finishes the step, writes a checkpoint and ends; a second one ends at once.
+///
+/// Built with the feature `mpi`, it trains on as many processes as `mpirun` or `srun` start, with the same
+/// result whatever their number: each computes some of a step's micro-batches (--micro-batch).
 #[derive(Parser, Debug)]
 #[command(
     name = "train",
     after_help = "Examples:\n  \
         isfm train --data DIR --preset live -o runs/live\n  \
         isfm train --run run.toml -o runs/live\n  \
-        isfm train -o runs/live --resume"
+        isfm train -o runs/live --resume\n  \
+        mpirun -n 4 isfm train --data DIR --preset live --batch 8 --micro-batch 1 -o runs/live"
 )]
 pub struct Args {
     /// A whole run as a TOML or JSON file: sections model, train, data and validation
@@ -61,6 +69,10 @@ pub struct Args {
     /// Pairs per step [default: 4]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
+    /// Pairs whose gradient is computed at once, a divisor of the batch; smaller ones need less memory, and
+    /// several ranks need at least one each [default: the batch]
+    #[arg(long, value_name = "N")]
+    pub micro_batch: Option<usize>,
     /// Side of the square samples [default: 128]
     #[arg(long, value_name = "N")]
     pub patch: Option<usize>,
@@ -73,7 +85,7 @@ pub struct Args {
     /// Start from these weights (.safetensors or .pth) instead of random ones
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub weights: Option<PathBuf>,
-    /// cpu, cuda or cuda:N
+    /// cpu, cuda or cuda:N; of several ranks on a machine each takes a GPU of its own for `cuda`
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: DeviceName,
     /// Threads to use, at most as many as the machine has; all by default
@@ -104,12 +116,19 @@ fn minutes(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| "needs a number of minutes, from 0 to 3e17".to_owned())
 }
 
-/// Does what the arguments ask.
-pub fn run(args: Args) -> Result<Vec<String>> {
+/// Does what the arguments ask, as one of `ranks`.
+pub fn run(mut args: Args, ranks: &Ranks) -> Result<Vec<String>> {
+    if !ranks.is_first() {
+        args.console = ConsoleArgs { quiet: true, json: false };
+    }
     let console = Console::new(args.console, []);
-    let (mut trainer, pairs) = begin(&args, console).map_err(Usage::of)?;
+    let (mut trainer, pairs) = begin(&args, console, ranks)?;
+    let of_ranks = match ranks.collective().size() {
+        1 => String::new(),
+        size => format!(", {size} ranks"),
+    };
     console.note(format_args!(
-        "{pairs} pairs, {} of them held back, {} steps, {} an epoch, {} done; files in {}",
+        "{pairs} pairs, {} of them held back, {} steps, {} an epoch, {} done{of_ranks}; files in {}",
         trainer.held_back().len(),
         trainer.total_steps(),
         trainer.steps_per_epoch(),
@@ -117,10 +136,11 @@ pub fn run(args: Args) -> Result<Vec<String>> {
         args.output.display()
     ));
 
+    let stop = ranks.agree(stop_after_step(ranks.is_first()).map_err(Into::into))?;
     let options = RunOptions {
         checkpoint_every: args.checkpoint_minutes,
         stop_after: args.steps.map(|steps| usize::try_from(steps).unwrap_or(usize::MAX)),
-        stop: Some(stop_after_step()?),
+        stop: Some(stop),
         threads: args.threads,
         progress: !args.console.quiet,
         ..RunOptions::default()
@@ -128,7 +148,7 @@ pub fn run(args: Args) -> Result<Vec<String>> {
     let outcome = trainer.run(&options)?;
     let weights = args.output.join("weights.safetensors");
     let left_out = trainer.left_out().len();
-    if left_out > 0 {
+    if left_out > 0 && ranks.is_first() {
         eprintln!("{left_out} of {pairs} pairs were left out");
     }
     let (done, total) = (trainer.steps_done(), trainer.total_steps());
@@ -148,8 +168,54 @@ pub fn run(args: Args) -> Result<Vec<String>> {
 }
 
 /// The run that the arguments ask for, begun or gone on with, and how many pairs it has.
-fn begin(args: &Args, console: Console) -> Result<(Trainer, usize)> {
-    let stored = if args.resume { Some(State::latest(&args.output)?.0) } else { None };
+fn begin(args: &Args, console: Console, ranks: &Ranks) -> Result<(Trainer, usize)> {
+    let stored = ranks.agree(stored(args, ranks).map_err(Usage::of))?;
+    let prepared = ranks.agree(prepare(args, stored, console).map_err(Usage::of))?;
+    let (builder, device, pairs) = prepared;
+    let group = ranks.collective_on(&device).map_err(Usage::of)?;
+    let builder = builder.device(device).collective(group);
+    let trainer =
+        if args.resume { builder.resume(&args.output) } else { builder.create(&args.output) };
+    let trainer = trainer.map_err(Usage::of)?;
+    for warning in trainer.warnings() {
+        console.note(format_args!("warning: {warning}"));
+    }
+    for problem in trainer.left_out() {
+        console.note(format_args!("warning: left out: {problem}"));
+    }
+    Ok((trainer, pairs))
+}
+
+/// What a checkpoint says of its run.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    run: Option<String>,
+    model: Config,
+    train: TrainConfig,
+}
+
+/// That of the run to go on with, which rank 0 reads for all.
+fn stored(args: &Args, ranks: &Ranks) -> Result<Option<Stored>> {
+    let read = || {
+        let state = State::latest(&args.output)?.0;
+        let State { run, model, train, .. } = state;
+        Ok(Some(Stored { run, model, train }))
+    };
+    let own = if args.resume && ranks.is_first() { read() } else { Ok(None) };
+    let own = ranks.agree(own)?;
+    let mut text = serde_json::to_vec(&own)?;
+    ranks.collective().broadcast(&mut text)?;
+    let first: Option<Stored> = serde_json::from_slice(&text)?;
+    // One that was not asked to go on is refused by the trainer.
+    Ok(first.filter(|_| args.resume))
+}
+
+/// The trainer to be, where it is to compute, and how many pairs it has.
+fn prepare(
+    args: &Args,
+    stored: Option<Stored>,
+    console: Console,
+) -> Result<(TrainerBuilder, Device, usize)> {
     let file = match (&args.run, stored.as_ref().and_then(|state| state.run.as_ref())) {
         (Some(path), _) => Some(RunFile::read(path)?),
         (None, Some(text)) => Some(RunFile::parse("of the checkpoint", text)?),
@@ -197,28 +263,21 @@ fn begin(args: &Args, console: Console) -> Result<(Trainer, usize)> {
     };
     train.epochs = args.epochs.unwrap_or(train.epochs);
     train.batch = args.batch.unwrap_or(train.batch);
+    train.micro_batch = args.micro_batch.or(train.micro_batch);
     train.patch = args.patch.unwrap_or(train.patch);
     train.seed = args.seed.unwrap_or(train.seed);
     train.schedule.peak = args.lr.unwrap_or(train.schedule.peak);
 
     let device = args.device.open()?;
-    let mut builder = Trainer::builder(model.clone(), data).config(train).device(device);
+    let mut builder = Trainer::builder(model.clone(), data).config(train);
     if let Some(file) = &file {
         builder = builder.run_file(file);
     }
     let corrupt = args.corrupt.or_else(|| file.as_ref().and_then(|file| file.corrupt));
     builder = builder.corrupt(corrupt.unwrap_or_default());
     if let Some(path) = &args.weights {
-        let file = Checkpoint::read(path, Some(&model), &candle_core::Device::Cpu)?;
+        let file = Checkpoint::read(path, Some(&model), &Device::Cpu)?;
         builder = builder.weights(file.weights);
     }
-    let trainer =
-        if args.resume { builder.resume(&args.output)? } else { builder.create(&args.output)? };
-    for warning in trainer.warnings() {
-        console.note(format_args!("warning: {warning}"));
-    }
-    for problem in trainer.left_out() {
-        console.note(format_args!("warning: left out: {problem}"));
-    }
-    Ok((trainer, pairs))
+    Ok((builder, device, pairs))
 }

@@ -100,7 +100,7 @@ impl View for Plane<'_> {
 
 impl State {
     /// The file's content.
-    fn bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
         let mut checksum = Fnv::default();
         let mut planes = Vec::with_capacity(3 * self.weights.len());
         for (name, tensor) in &self.weights {
@@ -171,10 +171,14 @@ impl State {
     /// # Errors
     /// If it cannot be read, is cut short or otherwise damaged, or is not a training checkpoint.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::parse(path, &std::fs::read(path).map_err(Error::io(path))?)
+    }
+
+    /// Understands a file's content; `path` names it in errors.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let wrong = |problem: String| Error::Checkpoint { path: path.to_path_buf(), problem };
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| wrong(e.to_string()))?;
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| wrong(e.to_string()))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(KEY)).ok_or_else(|| {
             wrong(format!("no `{KEY}` in its metadata (a file of weights alone cannot be resumed)"))
         })?;

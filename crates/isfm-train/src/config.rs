@@ -48,6 +48,13 @@ impl Schedule {
 pub struct TrainConfig {
     /// Pairs per step. The last partial batch of an epoch is dropped.
     pub batch: usize,
+    /// Pairs whose gradient is computed at once, a divisor of `batch`, all of which it is unless given. The
+    /// gradients of a step's micro-batches are added in the order of a fixed tree
+    /// ([`Collective::sum`](crate::Collective::sum)). Smaller ones need less memory; several ranks need
+    /// at least one each, and how many ranks there are then changes no bit of the run. Another size
+    /// rounds differently.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batch: Option<usize>,
     /// Passes over the data.
     pub epochs: usize,
     /// Steps of the whole run, instead of epochs; the schedule then goes by steps.
@@ -113,6 +120,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             batch: 4,
+            micro_batch: None,
             epochs: 100,
             steps: None,
             seed: 3407,
@@ -139,6 +147,10 @@ impl TrainConfig {
             if fits { Ok(()) } else { Err(Error::setting(setting, got.to_string(), needed)) }
         };
         check("batch", &self.batch, self.batch > 0, "at least 1")?;
+        let micro = self.micro_batch.unwrap_or(self.batch);
+        let divides = micro > 0 && self.batch.is_multiple_of(micro);
+        let divisor = format!("a divisor of batch = {}", self.batch);
+        check("micro_batch", &micro, divides, &divisor)?;
         check("epochs", &self.epochs, self.epochs > 0, "at least 1")?;
         let steps = self.steps.unwrap_or(1);
         check("steps", &steps, steps > 0, "at least 1")?;
@@ -189,6 +201,11 @@ impl TrainConfig {
         check("validation.every", every, *every > 0, "at least 1")?;
         check("validation.share", share, *share > 0. && *share < 1., "above 0 and below 1")?;
         check("validation.pairs", pairs, *pairs > 0, "at least 1")
+    }
+
+    /// How many micro-batches a step has.
+    pub fn micro_batches(&self) -> usize {
+        self.batch / self.micro_batch.unwrap_or(self.batch).max(1)
     }
 
     /// The learning rate of an epoch, from 0.

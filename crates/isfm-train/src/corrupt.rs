@@ -60,6 +60,13 @@ pub(crate) struct LeftOut {
     found: Mutex<Vec<(Place, String)>>,
 }
 
+impl Clone for LeftOut {
+    fn clone(&self) -> Self {
+        let Self { most, pairs, .. } = *self;
+        Self { most, pairs, found: Mutex::new(self.found().clone()) }
+    }
+}
+
 impl LeftOut {
     pub(crate) fn new(corrupt: Corrupt, pairs: usize) -> Self {
         let most = match corrupt {
@@ -106,6 +113,11 @@ impl LeftOut {
         found.sort();
         let problems = found.into_iter().map(|(_, problem)| problem).collect();
         Error::Corrupt { problems, pairs: self.pairs, most: self.most }
+    }
+
+    /// Leaves out what other ranks have found; whether it is too much is for all of them to say.
+    pub(crate) fn hear(&self, problems: Vec<(Place, String)>) {
+        _ = self.extend(problems);
     }
 
     /// What is wrong with each, but for the first so many.

@@ -154,6 +154,32 @@ pub enum Error {
     /// A thread pool or loading thread that failed.
     #[error("threads: {0}")]
     Threads(String),
+    /// A group of processes that cannot work together any more.
+    #[error("ranks: {0}")]
+    Collective(String),
+    /// What one rank of a group could not do, as all of them report it.
+    #[error("rank {rank}: {problem}")]
+    OnRank {
+        /// The rank.
+        rank: usize,
+        /// Its error, with all causes.
+        problem: String,
+    },
+    /// A rank that would not do the same as rank 0.
+    #[error(
+        "rank {rank} has `{setting}` = {given}, but rank 0 has {first}; all ranks of a run need the same \
+         program, settings and data"
+    )]
+    World {
+        /// The first rank that differs.
+        rank: usize,
+        /// What differs first.
+        setting: String,
+        /// Its value on rank 0.
+        first: String,
+        /// Its value on that rank.
+        given: String,
+    },
     /// A run file that cannot be understood.
     #[error("run file {origin}: {problem}")]
     RunFile {
@@ -187,6 +213,11 @@ impl Error {
     pub(crate) fn chain(&self) -> String {
         let chain = std::iter::successors(Some(self as &dyn std::error::Error), |e| e.source());
         chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
+
+    /// Where another rank's error has been returned already; never seen.
+    pub(crate) fn ended() -> Self {
+        Self::Collective("the ranks disagree about how the step ended".into())
     }
 
     pub(crate) fn setting(setting: &'static str, got: impl ToString, needed: &str) -> Self {
@@ -250,6 +281,9 @@ mod tests {
             Error::Optimiser(text("no state")),
             Error::Resize { width: 1, height: 2, problem: text("no rows") },
             Error::Threads(text("none left")),
+            Error::Collective(text("gone")),
+            Error::OnRank { rank: 1, problem: text("disk full") },
+            Error::World { rank: 1, setting: text("seed"), first: text("1"), given: text("2") },
             Error::RunFile { origin: text("run.toml"), problem: text("unknown key") },
             Error::Metrics(isfm_metrics::Error::Empty { width: 0, height: 3 }),
             Error::Model(isfm_model::Error::UnknownPreset(text("huge"))),
@@ -275,7 +309,8 @@ mod tests {
                 | Error::OutputNotEmpty(_) | Error::OutputInUse(_) | Error::NoCheckpoint { .. }
                 | Error::Checkpoint { .. } | Error::Differs { .. } | Error::NonFinite { .. }
                 | Error::Stuck { .. } | Error::Optimiser(_) | Error::Resize { .. }
-                | Error::Threads(_) | Error::RunFile { .. } => &error.to_string(),
+                | Error::Threads(_) | Error::RunFile { .. } | Error::Collective(_)
+                | Error::OnRank { .. } | Error::World { .. } => &error.to_string(),
             };
             isfm_testing::says_once(&error, cause);
             assert_eq!(isfm_testing::chain(&error), error.chain());

@@ -1,18 +1,21 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::corrupt::{LeftOut, is_of_a_pair};
+use crate::corrupt::{LeftOut, Place, is_of_a_pair};
 use crate::mixture::Split;
 use crate::random::{Purpose, below, between, shuffle, stream};
 use crate::{Corrupt, DataSet, Pair, Result, Sample, TrainConfig};
 
-/// The samples of one step.
+/// A rank's samples of one step.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) names: Vec<String>,
     pub(crate) visible: Vec<f32>,
     pub(crate) infrared: Vec<f32>,
+    /// The damaged pairs that others have taken the place of.
+    pub(crate) left_out: Vec<(Place, String)>,
 }
 
 /// Makes any step's batch from its number alone.
@@ -22,6 +25,8 @@ pub(crate) struct Loader {
     pub(crate) split: Arc<Split>,
     pub(crate) left_out: Arc<LeftOut>,
     train: TrainConfig,
+    /// Which samples of each step are made: those of this rank.
+    own: Range<usize>,
 }
 
 /// One sample of a step: its pair, and the number that its augmentation is drawn by.
@@ -35,7 +40,12 @@ impl Loader {
     /// # Errors
     /// [`Error::Corrupt`](crate::Error::Corrupt) for what of the pairs is known to be damaged, which
     /// is all of it if damaged pairs are refused.
-    pub(crate) fn new(data: DataSet, train: TrainConfig, corrupt: Corrupt) -> Result<Self> {
+    pub(crate) fn new(
+        data: DataSet,
+        train: TrainConfig,
+        corrupt: Corrupt,
+        own: Range<usize>,
+    ) -> Result<Self> {
         let split = Arc::new(Split::of(&data, train.validation.as_ref())?);
         let left_out = LeftOut::new(corrupt, data.len());
         let folders = data.folders().iter().enumerate();
@@ -60,7 +70,7 @@ impl Loader {
             });
             left_out.extend(problems)?;
         }
-        Ok(Self { data: Arc::new(data), split, left_out: Arc::new(left_out), train })
+        Ok(Self { data: Arc::new(data), split, left_out: Arc::new(left_out), train, own })
     }
 
     pub(crate) fn steps_per_epoch(&self) -> usize {
@@ -103,12 +113,22 @@ impl Loader {
         self.picks(step).iter().map(|p| self.data.name(p.folder, p.pair)).collect()
     }
 
-    /// A pick's pair, or another one of its folder if that is damaged, and its name.
-    fn sound_pair(&self, epoch: usize, pick: &Pick) -> Result<(String, Arc<Pair>)> {
+    /// A pick's pair, or another one of its folder if that is damaged, and its name; what is damaged is
+    /// added to `left_out`.
+    fn sound_pair(
+        &self,
+        epoch: usize,
+        pick: &Pick,
+        left_out: &mut Vec<(Place, String)>,
+    ) -> Result<(String, Arc<Pair>)> {
         let folder = &self.data.folders()[pick.folder].0;
-        let decode = |pair: usize| match folder.pair(pair) {
+        let mut decode = |pair: usize| match folder.pair(pair) {
             Ok(decoded) => Ok(Some((self.data.name(pick.folder, pair), decoded))),
-            Err(problem) => self.left_out.add((pick.folder, pair), problem).map(|()| None),
+            Err(problem) => {
+                let place = (pick.folder, pair);
+                left_out.push((place, problem.chain()));
+                self.left_out.add(place, problem).map(|()| None)
+            }
         };
         if let Some(sound) = decode(pick.pair)? {
             return Ok(sound);
@@ -124,20 +144,22 @@ impl Loader {
         Err(self.left_out.all())
     }
 
-    /// Draws a step's samples on rayon's current pool.
+    /// Draws this rank's samples of a step on rayon's current pool.
     pub(crate) fn batch(&self, step: usize) -> Result<Batch> {
         let TrainConfig { patch, seed, augment, .. } = &self.train;
         let (epoch, picks) = (self.epoch(step), self.picks(step));
         let draw = |pick: &Pick| {
-            let (name, pair) = self.sound_pair(epoch, pick)?;
-            Ok((name, augment.draw(&pair, *patch, *seed, epoch, pick.index)?))
+            let mut left_out = Vec::new();
+            let (name, pair) = self.sound_pair(epoch, pick, &mut left_out)?;
+            Ok((name, augment.draw(&pair, *patch, *seed, epoch, pick.index)?, left_out))
         };
         // All first: which of several errors is reported must not depend on the threads.
-        let samples: Vec<Result<(String, Sample)>> = picks.par_iter().map(draw).collect();
+        let samples: Vec<Result<_>> = picks[self.own.clone()].par_iter().map(draw).collect();
         let mut batch = Batch::default();
         for sample in samples {
-            let (name, sample) = sample?;
+            let (name, sample, left_out): (_, Sample, Vec<_>) = sample?;
             batch.names.push(name);
+            batch.left_out.extend(left_out);
             batch.visible.extend(sample.visible);
             batch.infrared.extend(sample.infrared);
         }

@@ -1,26 +1,31 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::Optimizer;
 use indicatif::{ProgressBar, ProgressStyle};
 use isfm_losses::{FusionLoss, LossWeights, clamp_unit, fusion_loss};
 use isfm_model::{Checkpoint, Config, Network, PyramidFusion, initial_weights};
+use serde::{Deserialize, Serialize};
 
 use crate::average::Average;
 use crate::checkpoint::{LAST, PREVIOUS, write};
+use crate::collective::{Group, fold, nodes, share};
+use crate::corrupt::{LeftOut, Place};
 use crate::loader::{Batch, Loader};
 use crate::log::Log;
 use crate::mixture::Split;
 use crate::validate::{VALIDATIONS, Validator};
 use crate::{
-    Adam, Corrupt, DataSet, Error, Result, RunFile, State, StepReport, TrainConfig, Update,
-    ValidationReport, curve,
+    Adam, Alone, Collective, Corrupt, DataSet, Error, Result, RunFile, State, StepReport,
+    TrainConfig, Update, ValidationReport, curve,
 };
 
 /// So many steps without a slope, and a run is given up: the optimiser's memory, which decays by
@@ -40,6 +45,32 @@ pub struct TrainerBuilder {
     weights: Option<BTreeMap<String, Tensor>>,
     run: Option<String>,
     corrupt: Corrupt,
+    group: Box<dyn Collective>,
+}
+
+/// Where a run begins or goes on.
+struct Start {
+    adam: Adam,
+    average: Option<Average>,
+    seconds: f64,
+    best: Option<f64>,
+    /// The checkpoint that it is in.
+    saved: PathBuf,
+    /// Whether there is a newer one, which is damaged.
+    damaged: bool,
+    warnings: Vec<String>,
+}
+
+impl Start {
+    fn of(state: State, train: &TrainConfig, device: &Device, saved: PathBuf) -> Result<Self> {
+        let vars = variables(&state.weights, device)?;
+        let adam = Adam::restore(vars, train.adam.clone(), state.step, state.moments)?;
+        let average = train.ema.zip(state.average);
+        let average =
+            average.map(|(decay, values)| Average::restore(decay, &adam, values)).transpose()?;
+        let (seconds, best, warnings) = (state.seconds, state.best, Vec::new());
+        Ok(Self { adam, average, seconds, best, saved, damaged: false, warnings })
+    }
 }
 
 impl TrainerBuilder {
@@ -76,19 +107,155 @@ impl TrainerBuilder {
         self
     }
 
+    /// The group of processes that trains the network together; this process alone unless given.
+    ///
+    /// All ranks build their trainer with the same settings and data and then call the same methods in the
+    /// same order. Each takes its share of a step's micro-batches ([`TrainConfig::micro_batch`]). Rank 0
+    /// alone touches the output folder and validates; the others need not even see it. The weights are rank
+    /// 0's.
+    pub fn collective(mut self, group: impl Collective + 'static) -> Self {
+        self.group = Box::new(group);
+        self
+    }
+
     /// Starts a run whose files go to the folder `output`, which is made, or must be empty but for what
     /// a run killed before its first checkpoint leaves. A first checkpoint, of step 0, is written at once.
     ///
     /// # Errors
     /// [`Error::OutputNotEmpty`]; [`Error::Setting`] for settings out of range or a batch larger
-    /// than the data set or than memory; [`Error::Corrupt`]; weights that do not fit the model; a folder that cannot be written.
+    /// than the data set or than memory; [`Error::Corrupt`]; weights that do not fit the model; a folder that
+    /// cannot be written. Of a group, [`Error::World`] if a rank has other settings or data, and
+    /// [`Error::OnRank`] for what only some of them cannot do.
     pub fn create(self, output: impl AsRef<Path>) -> Result<Trainer> {
+        self.build(output.as_ref(), false)
+    }
+
+    /// Goes on with the run in the folder `output` from its newest whole checkpoint, on any number of ranks; a
+    /// damaged one is put aside as `damaged.safetensors` and told of by [`Trainer::warnings`]. So is it if
+    /// pictures were replaced under their names, which the run goes on with.
+    ///
+    /// # Errors
+    /// [`Error::NoCheckpoint`]; [`Error::Differs`] if model, settings or data are not the run's
+    /// own; [`Error::OutputInUse`]; of a group as [`TrainerBuilder::create`].
+    pub fn resume(self, output: impl AsRef<Path>) -> Result<Trainer> {
+        self.build(output.as_ref(), true)
+    }
+
+    fn build(mut self, dir: &Path, resume: bool) -> Result<Trainer> {
+        let mut group = Group::new(std::mem::replace(&mut self.group, Box::new(Alone)));
+        let own = self.own_micro_batches(&group);
+        let own = group.agree(own)?;
+        self.compare(&mut group, resume)?;
+
+        // The folder is rank 0's.
+        let start = match (group.is_first(), resume) {
+            (false, _) => Ok(None),
+            (true, false) => self.fresh(dir).map(Some),
+            (true, true) => self.stored(dir).map(Some),
+        };
+        let start = group.agree(start)?;
+        let Self { model, train, data, device, run, corrupt, .. } = self;
+        let micro_batch = train.batch / train.micro_batches();
+        let samples = own.start * micro_batch..own.end * micro_batch;
+        let loader = Loader::new(data, train.clone(), corrupt, samples);
+        let loader = loader.and_then(|loader| {
+            let pairs = loader.split.pairs();
+            if pairs < train.batch {
+                let needed = format!("at most the {pairs} pairs there are");
+                return Err(Error::setting("batch", train.batch, &needed));
+            }
+            if device.is_cpu() {
+                fits(&model, &train)?;
+            }
+            Ok(loader)
+        });
+        let loader = group.agree(loader)?;
+        let dir = dir.to_path_buf();
+        let parts = Parts { model, train, loader, run, dir, own };
+
+        // The others begin where rank 0 does.
+        let (alone, last) = (group.size() == 1, parts.dir.join(LAST));
+        let begun = match start {
+            Some(start) => parts.assemble(start, true).and_then(|trainer| {
+                let state = if alone { Vec::new() } else { trainer.state()?.bytes()? };
+                Ok((state, Ok(trainer)))
+            }),
+            None => Ok((Vec::new(), Err(parts))),
+        };
+        let (mut state, begun) = group.agree(begun)?;
+        if !alone {
+            group.broadcast(&mut state)?;
+        }
+        let trainer = begun.or_else(|parts: Parts| {
+            let state = State::parse(&last, &state)?;
+            let start = Start::of(state, &parts.train, &device, last)?;
+            parts.assemble(start, false)
+        });
+        let mut trainer = group.agree(trainer)?;
+        trainer.group = group;
+        if !resume {
+            let saved = trainer.save();
+            trainer.group.agree(saved)?;
+        }
+        Ok(trainer)
+    }
+
+    /// This rank's of a step's micro-batches.
+    fn own_micro_batches(&self, group: &Group) -> Result<Range<usize>> {
         self.train.validate()?;
-        let dir = output.as_ref().to_path_buf();
-        std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        for entry in std::fs::read_dir(&dir).map_err(Error::io(&dir))? {
-            if !is_of_no_run(&entry.map_err(Error::io(&dir))?.path()) {
-                return Err(Error::OutputNotEmpty(dir));
+        let (count, size) = (self.train.micro_batches(), group.size());
+        if count < size {
+            let batch = self.train.batch;
+            let got = self.train.micro_batch.unwrap_or(batch);
+            let needed = format!(
+                "a smaller divisor of batch = {batch}: {size} ranks need at least one micro-batch each, and \
+                 there are {count}"
+            );
+            return Err(Error::setting("micro_batch", got, &needed));
+        }
+        Ok(share(count, group.rank(), size))
+    }
+
+    /// Whether all ranks are about to do the same.
+    fn compare(&self, group: &mut Group, resume: bool) -> Result<()> {
+        if group.size() == 1 {
+            return Ok(());
+        }
+        let pairs =
+            Split::of(&self.data, self.train.validation.as_ref()).map(|split| split.pairs());
+        let pairs = group.agree(pairs)?;
+        let print = ("fingerprint", self.data.fingerprint());
+        let names = format!("{:016x}", self.data.names_fingerprint());
+        let device = if self.device.is_cpu() { "cpu" } else { "gpu" };
+        // What says most first.
+        let mut own: Vec<(String, String)> = vec![
+            ("program".into(), format!("isfm-train {}", env!("CARGO_PKG_VERSION"))),
+            ("resume".into(), resume.to_string()),
+            ("device".into(), device.into()),
+            ("corrupt".into(), format!("{:?}", self.corrupt)),
+            ("data.pairs".into(), self.data.len().to_string()),
+            ("data.names".into(), names),
+        ];
+        own.extend(settings(&self.model, &self.train, pairs, print));
+        let text = |of: &[(String, String)]| serde_json::to_vec(of).unwrap_or_default();
+        let mut first = text(&own);
+        group.broadcast(&mut first)?;
+        let first = serde_json::from_slice::<Vec<(String, String)>>(&first).unwrap_or_default();
+        let differs = group.gather(Ok(difference(&first, &own)))?;
+        for (rank, differs) in differs.into_iter().enumerate() {
+            if let Some((setting, first, given)) = differs {
+                return Err(Error::World { rank, setting, first, given });
+            }
+        }
+        Ok(())
+    }
+
+    /// A run's beginning, in a folder that has none.
+    fn fresh(&self, dir: &Path) -> Result<Start> {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+            if !is_of_no_run(&entry.map_err(Error::io(dir))?.path()) {
+                return Err(Error::OutputNotEmpty(dir.to_path_buf()));
             }
         }
         let vars = match &self.weights {
@@ -100,22 +267,13 @@ impl TrainerBuilder {
         };
         let adam = Adam::named(vars, self.train.adam.clone())?;
         let average = self.train.ema.map(|decay| Average::start(decay, &adam)).transpose()?;
-        let mut trainer = Trainer::assemble(self, adam, average, dir)?;
-        trainer.save()?;
-        Ok(trainer)
+        let (saved, warnings) = (dir.join(LAST), Vec::new());
+        Ok(Start { adam, average, seconds: 0., best: None, saved, damaged: false, warnings })
     }
 
-    /// Goes on with the run in the folder `output` from its newest whole checkpoint; a damaged one
-    /// is put aside as `damaged.safetensors` and told of by [`Trainer::warnings`]. So is it if pictures
-    /// were replaced under their names, which the run goes on with.
-    ///
-    /// # Errors
-    /// [`Error::NoCheckpoint`]; [`Error::Differs`] if model, settings or data are not the run's
-    /// own; [`Error::OutputInUse`].
-    pub fn resume(mut self, output: impl AsRef<Path>) -> Result<Trainer> {
-        self.train.validate()?;
-        let dir = output.as_ref().to_path_buf();
-        let (state, path, newer) = State::latest(&dir)?;
+    /// Where the run in a folder was.
+    fn stored(&mut self, dir: &Path) -> Result<Start> {
+        let (state, path, newer) = State::latest(dir)?;
         let pairs = Split::of(&self.data, self.train.validation.as_ref())?.pairs();
         // A picture that was repaired is another, but the run's own all the same.
         let prints = (self.data.names_fingerprint(), self.data.fingerprint());
@@ -123,52 +281,105 @@ impl TrainerBuilder {
             Some(names) => (("names", prints.0), ("names", names)),
             None => (("fingerprint", prints.1), ("fingerprint", state.fingerprint)),
         };
-        let given = settings(&self.model, &self.train, pairs, now);
-        let there = settings(&state.model, &state.train, state.pairs, then);
-        // One that either side lacks is among the other's.
-        for setting in there.keys().chain(given.keys()) {
-            let value = |of: &BTreeMap<String, String>| {
-                of.get(setting).map_or("nothing", String::as_str).to_string()
-            };
-            let (there, given, setting) = (value(&there), value(&given), setting.clone());
-            if given != there {
-                return Err(Error::Differs { path, setting, there, given });
-            }
+        let given: Vec<_> = settings(&self.model, &self.train, pairs, now).into_iter().collect();
+        let there: Vec<_> =
+            settings(&state.model, &state.train, state.pairs, then).into_iter().collect();
+        if let Some((setting, there, given)) = difference(&there, &given) {
+            return Err(Error::Differs { path, setting, there, given });
         }
 
-        let vars = variables(&state.weights, &self.device)?;
-        let adam = Adam::restore(vars, self.train.adam.clone(), state.step, state.moments)?;
-        let average = self.train.ema.zip(state.average);
-        let average =
-            average.map(|(decay, values)| Average::restore(decay, &adam, values)).transpose()?;
-        self.run = self.run.or(state.run);
-        let mut trainer = Trainer::assemble(self, adam, average, dir)?;
-        trainer.seconds = state.seconds;
-        if state.fingerprint != prints.1 {
+        self.run = self.run.take().or(state.run.clone());
+        let (step, fingerprint) = (state.step, state.fingerprint);
+        let mut start = Start::of(state, &self.train, &self.device, path.clone())?;
+        if fingerprint != prints.1 {
             let told =
                 "pictures were replaced since the checkpoint was written; going on with them";
-            trainer.warnings.push(told.into());
+            start.warnings.push(told.into());
         }
-        if let Some(validator) = &mut trainer.validator {
-            validator.best = state.best;
-        }
-        trainer.saved = (path.clone(), state.step);
         if let Some(newer) = newer {
-            trainer.warnings.push(format!(
-                "{}; going on from {} (step {})",
-                newer.chain(),
-                path.display(),
-                state.step
-            ));
-            // Out of the way, or the next checkpoint would push it over the whole one.
-            let last = trainer.dir.join(LAST);
-            if last.exists() {
-                let aside = trainer.dir.join("damaged.safetensors");
+            let newer = newer.chain();
+            start.warnings.push(format!("{newer}; going on from {} (step {step})", path.display()));
+            start.damaged = true;
+        }
+        Ok(start)
+    }
+}
+
+/// What a [`Trainer`] is made of besides where it starts.
+struct Parts {
+    model: Config,
+    train: TrainConfig,
+    loader: Loader,
+    run: Option<String>,
+    dir: PathBuf,
+    /// This rank's of a step's micro-batches.
+    own: Range<usize>,
+}
+
+impl Parts {
+    /// The trainer, as if it were alone; the first rank's with the folder's files.
+    fn assemble(self, start: Start, first: bool) -> Result<Trainer> {
+        let Self { model, train, loader, run, dir, own } = self;
+        let Start { adam, average, seconds, best, saved, damaged, warnings } = start;
+        let adam = adam.with_clip(train.clip).with_weight_decay(train.weight_decay);
+        // Gradients flow to the variables through the network's tensors, which are the same ones.
+        let fusion = PyramidFusion::from_weights(&model, &tensors(&adam))?;
+        let mut files = None;
+        if first {
+            let lock = lock(&dir)?;
+            sweep(&dir)?;
+            let log = Log::open(dir.join(LOG), adam.steps())?;
+            let validator = train.validation.as_ref();
+            let validator =
+                validator.map(|settings| Validator::new(settings, &loader, &dir, adam.steps()));
+            let mut validator = validator.transpose()?;
+            if let Some(validator) = &mut validator {
+                validator.best = best;
+            }
+            let last = dir.join(LAST);
+            if damaged && last.exists() {
+                // Out of the way, or the next checkpoint would push it over the whole one.
+                let aside = dir.join("damaged.safetensors");
                 std::fs::rename(&last, &aside).map_err(Error::io(&aside))?;
             }
+            files = Some(Files { log, validator, _lock: lock });
         }
-        Ok(trainer)
+        let saved = (saved, adam.steps());
+        let left_out = loader.left_out.as_ref().clone();
+        Ok(Trainer {
+            model,
+            train,
+            loader,
+            fusion,
+            adam,
+            average,
+            files,
+            validated: None,
+            run,
+            dir,
+            seconds,
+            saved,
+            warnings,
+            unguided: 0,
+            own,
+            left_out,
+            group: Group::new(Box::new(Alone)),
+        })
     }
+}
+
+/// The first setting that two lists have differently, with both values; what one lacks is told as "nothing".
+fn difference(
+    first: &[(String, String)],
+    other: &[(String, String)],
+) -> Option<(String, String, String)> {
+    let value = |of: &[(String, String)], setting: &String| {
+        let found = of.iter().find(|(name, _)| name == setting);
+        found.map_or_else(|| "nothing".to_string(), |(_, value)| value.clone())
+    };
+    let settings = first.iter().chain(other).map(|(setting, _)| setting);
+    let both = settings.map(|name| (name.clone(), value(first, name), value(other, name)));
+    both.into_iter().find(|(_, first, other)| first != other)
 }
 
 /// How [`Trainer::run`] behaves; nothing here changes what is computed.
@@ -234,20 +445,53 @@ pub struct Trainer {
     fusion: PyramidFusion,
     adam: Adam,
     average: Option<Average>,
-    validator: Option<Validator>,
+    /// Those of rank 0.
+    files: Option<Files>,
     /// Of the last step, if it was followed by one.
     validated: Option<ValidationReport>,
     run: Option<String>,
     dir: PathBuf,
-    log: Log<StepReport>,
     seconds: f64,
     /// The last checkpoint and its step.
     saved: (PathBuf, usize),
     warnings: Vec<String>,
     /// For how many steps every gradient has been 0.
     unguided: usize,
+    /// This rank's of a step's micro-batches.
+    own: Range<usize>,
+    group: Group,
+    /// What all ranks of a group know to be left out.
+    left_out: LeftOut,
+}
+
+/// The files of a run that are open while it lasts.
+struct Files {
+    log: Log<StepReport>,
+    validator: Option<Validator>,
     /// Held, not read: the system releases it however the process ends.
     _lock: File,
+}
+
+/// What a rank tells the others of its share of a step.
+#[derive(Serialize, Deserialize)]
+struct Share {
+    /// The losses of each of its micro-batches, as the bits of their values.
+    losses: Vec<Vec<u32>>,
+    /// Whether it was asked to stop after this step.
+    stop: bool,
+    /// Damaged pairs among those it was to train on.
+    left_out: Vec<(Place, String)>,
+}
+
+/// What a rank computes in a step.
+struct Work {
+    losses: Vec<Vec<f32>>,
+    /// The last micro-batch's gradients; none if a loss is not finite.
+    grads: Option<GradStore>,
+    /// Their sums over the nodes of the tree that are this rank's, if there is more than one micro-batch.
+    sums: Vec<Tensor>,
+    names: Vec<String>,
+    left_out: Vec<(Place, String)>,
 }
 
 impl std::fmt::Debug for Trainer {
@@ -266,55 +510,8 @@ impl Trainer {
     pub fn builder(model: Config, data: impl Into<DataSet>) -> TrainerBuilder {
         let (data, train) = (data.into(), TrainConfig::default());
         let (device, corrupt) = (Device::Cpu, Corrupt::default());
-        TrainerBuilder { model, data, train, device, weights: None, run: None, corrupt }
-    }
-
-    fn assemble(
-        parts: TrainerBuilder,
-        adam: Adam,
-        average: Option<Average>,
-        dir: PathBuf,
-    ) -> Result<Self> {
-        let TrainerBuilder { model, train, data, device, run, corrupt, .. } = parts;
-        let loader = Loader::new(data, train.clone(), corrupt)?;
-        let pairs = loader.split.pairs();
-        if pairs < train.batch {
-            let needed = format!("at most the {pairs} pairs there are");
-            return Err(Error::setting("batch", train.batch, &needed));
-        }
-        if device.is_cpu() {
-            fits(&model, &train)?;
-        }
-        let adam = adam.with_clip(train.clip).with_weight_decay(train.weight_decay);
-        // Gradients flow to the variables through the network's tensors, which are the same ones.
-        let fusion = PyramidFusion::from_weights(&model, &tensors(&adam))?;
-        let lock = lock(&dir)?;
-        sweep(&dir)?;
-        let log = Log::open(dir.join(LOG), adam.steps())?;
-        let validator = train
-            .validation
-            .as_ref()
-            .map(|settings| Validator::new(settings, &loader, &dir, adam.steps()));
-        let validator = validator.transpose()?;
-        let saved = (dir.join(LAST), adam.steps());
-        Ok(Self {
-            model,
-            train,
-            loader,
-            fusion,
-            adam,
-            average,
-            validator,
-            validated: None,
-            run,
-            dir,
-            log,
-            seconds: 0.,
-            saved,
-            warnings: Vec::new(),
-            unguided: 0,
-            _lock: lock,
-        })
+        let group = Box::new(Alone);
+        TrainerBuilder { model, data, train, device, weights: None, run: None, corrupt, group }
     }
 
     /// Steps done.
@@ -354,12 +551,13 @@ impl Trainer {
         folders.flat_map(names).collect()
     }
 
-    /// All validations so far, as `validation.jsonl` has them.
+    /// All validations so far, as `validation.jsonl` has them; none on other ranks than 0.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn validations(&self) -> Result<Vec<ValidationReport>> {
-        self.validator.as_ref().map_or(Ok(Vec::new()), |v| v.log.reports())
+        let validator = self.files.as_ref().and_then(|files| files.validator.as_ref());
+        validator.map_or(Ok(Vec::new()), |v| v.log.reports())
     }
 
     /// Time spent in steps so far, earlier runs included.
@@ -408,8 +606,15 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::NonFinite`], with weights and state as before the step; [`Error::Stuck`]; a file that cannot be read
-    /// or written; all steps done already.
+    /// or written; all steps done already. Of a group every rank has the error of the first that failed, this
+    /// step's or, for what another did after its step, at the next.
     pub fn step(&mut self) -> Result<StepReport> {
+        self.group.begin();
+        let done = self.next_step();
+        done.map_err(|error| self.group.fail(error))
+    }
+
+    fn next_step(&mut self) -> Result<StepReport> {
         if self.adam.steps() >= self.total_steps() {
             let (setting, value) = match self.train.steps {
                 Some(steps) => ("steps", steps),
@@ -417,54 +622,59 @@ impl Trainer {
             };
             return Err(Error::setting(setting, value, "more than are done"));
         }
-        let batch = self.loader.batch(self.adam.steps())?;
-        self.step_on(batch)
+        let batch = self.loader.batch(self.adam.steps());
+        Ok(self.step_on(batch, || false)?.0)
     }
 
-    fn step_on(&mut self, batch: Batch) -> Result<StepReport> {
+    /// A step, and whether any rank was asked to `stop` after it.
+    fn step_on(
+        &mut self,
+        batch: Result<Batch>,
+        stop: impl Fn() -> bool,
+    ) -> Result<(StepReport, bool)> {
         let started = Instant::now();
         let step = self.adam.steps() + 1;
-        let epoch = self.adam.steps() / self.steps_per_epoch();
-        let rate = self.train.rate_of_step(self.adam.steps(), self.steps_per_epoch());
-        let patch = self.train.patch;
-        let shape = (batch.names.len(), 1, patch, patch);
-        let visible = Tensor::from_vec(batch.visible, shape, &Device::Cpu)?;
-        let infrared = Tensor::from_vec(batch.infrared, shape, &Device::Cpu)?;
-        let fused = self.fusion.forward(&visible, &infrared)?;
-        let loss = losses(&fused, &visible, &infrared, &self.train.loss)?;
-        let value = |t: &Tensor| t.to_dtype(DType::F32)?.to_scalar::<f32>();
-        let mut report = StepReport {
-            step,
-            epoch,
-            rate,
-            total: value(&loss.total)?,
-            content: value(&loss.content)?,
-            intensity: value(&loss.intensity)?,
-            gradient: value(&loss.gradient)?,
-            ssim: value(&loss.ssim)?,
-            scd: loss.scd.as_ref().map(value).transpose()?,
-            vif: loss.vif.as_ref().map(value).transpose()?,
-            norm: None,
-            seconds: 0.,
+        let work = batch.and_then(|batch| self.work(batch));
+        let (work, own) = match work {
+            Ok(mut work) => {
+                let left_out = std::mem::take(&mut work.left_out);
+                let bits = |losses: &Vec<f32>| losses.iter().map(|v| v.to_bits()).collect();
+                let losses = work.losses.iter().map(bits).collect();
+                (Some(work), Ok(Share { losses, stop: stop(), left_out }))
+            }
+            Err(error) => (None, Err(error)),
         };
-        let failed = |what: String| {
-            let (samples, (checkpoint, checkpoint_step)) =
-                (batch.names.clone(), self.saved.clone());
-            Error::NonFinite { step, what, samples, checkpoint, checkpoint_step }
-        };
+        let shares = self.group.gather(own)?;
+        let Some(Work { grads, sums, names, .. }) = work else { return Err(Error::ended()) };
+        let stop = shares.iter().any(|share| share.stop);
+        let mut losses = Vec::with_capacity(self.train.micro_batches());
+        let mut left_out = Vec::new();
+        for share in shares {
+            let value = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect();
+            losses.extend(share.losses.into_iter().map(value));
+            left_out.extend(share.left_out);
+        }
+        if self.group.size() > 1 {
+            self.loader.left_out.hear(left_out.clone());
+            let enough = self.left_out.extend(left_out);
+            enough.map_err(|error| self.group.common(error))?;
+        }
+        let mut report = self.report(losses)?;
+
         // The terms first: the total would only say that one of them failed.
         let bad = report.all_losses().into_iter().rev().find(|(_, v)| !v.is_finite());
         if let Some((name, value)) = bad {
-            return Err(failed(format!("loss `{name}` = {value}")));
+            return Err(self.not_finite(format!("loss `{name}` = {value}"), names)?);
         }
-        let grads = loss.total.backward()?;
-        // The graph and all it holds is let go before the update makes its own copies.
-        drop((loss, fused));
-        self.adam.set_learning_rate(rate);
+        let Some(mut grads) = grads else { return Err(Error::ended()) };
+        self.reduce(&mut grads, sums)?;
+        self.adam.set_learning_rate(report.rate);
         match self.adam.update(&grads)? {
             Update::Done => self.unguided = 0,
             Update::Unguided => self.unguided += 1,
-            Update::NonFinite(name) => return Err(failed(format!("the gradient of `{name}`"))),
+            Update::NonFinite(name) => {
+                return Err(self.not_finite(format!("the gradient of `{name}`"), names)?);
+            }
         }
         report.norm = self.adam.norm().map(|norm| norm as f32);
         if let Some(average) = &mut self.average {
@@ -473,26 +683,150 @@ impl Trainer {
         let seconds = started.elapsed().as_secs_f64();
         report.seconds = seconds as f32;
         self.seconds += seconds;
-        self.log.append(&report)?;
+        if let Some(files) = &mut self.files {
+            files.log.append(&report)?;
+        }
         if self.unguided >= STUCK {
-            return Err(Error::Stuck { step, steps: self.unguided });
+            let error = Error::Stuck { step, steps: self.unguided };
+            return Err(self.group.common(error));
         }
         self.validate(step)?;
-        Ok(report)
+        Ok((report, stop))
     }
 
-    /// Validates if it is due. Before any checkpoint of this step, so that a resumed run has no
+    /// This rank's share of a step: losses and gradients of its micro-batches, the gradients added up to the
+    /// nodes of the tree that are its own.
+    fn work(&self, batch: Batch) -> Result<Work> {
+        let Batch { names, visible, infrared, left_out } = batch;
+        let patch = self.train.patch;
+        let count = self.train.micro_batches();
+        let size = self.train.batch / count;
+        let shape = (size, 1, patch, patch);
+        let (mut losses, mut last, mut finite) = (Vec::new(), None, true);
+        let mut leaf = |node: &Range<usize>| {
+            if node.len() > 1 {
+                return Ok(None);
+            }
+            let at = (node.start - self.own.start) * size * patch * patch;
+            let samples = |of: &[f32]| {
+                let these = &of[at..at + size * patch * patch];
+                Tensor::from_slice(these, shape, &Device::Cpu)
+            };
+            let (visible, infrared) = (samples(&visible)?, samples(&infrared)?);
+            let fused = self.fusion.forward(&visible, &infrared)?;
+            let loss = self::losses(&fused, &visible, &infrared, &self.train.loss)?;
+            let FusionLoss { total, content, intensity, gradient, ssim, scd, vif } = &loss;
+            let always = [total, content, intensity, gradient, ssim];
+            let values = always.into_iter().chain(scd).chain(vif);
+            let values = values.map(|t| t.to_dtype(DType::F32)?.to_scalar::<f32>());
+            let values = values.collect::<candle_core::Result<Vec<_>>>()?;
+            finite &= values.iter().all(|value| value.is_finite());
+            losses.push(values);
+            if !finite {
+                // The step will end with an error, and sums of the others are of no use.
+                return Ok(Some(None));
+            }
+            let grads = loss.total.backward()?;
+            let flat = if count > 1 { Some(self.flat(&grads)?) } else { None };
+            last = Some(grads);
+            Ok(Some(flat))
+        };
+        let add = |a: Option<Tensor>, b: Option<Tensor>| match a.zip(b) {
+            Some((a, b)) => Ok(Some((a + b)?)),
+            None => Ok(None),
+        };
+        let nodes = nodes(0..count, &self.own).into_iter();
+        let sums: Vec<_> = nodes.map(|node| fold(node, &mut leaf, &add)).collect::<Result<_>>()?;
+        let sums = sums.into_iter().flatten().collect();
+        let grads = last.filter(|_| finite);
+        Ok(Work { losses, grads, sums, names, left_out })
+    }
+
+    /// All gradients one after the other, in the order of the parameters' names.
+    fn flat(&self, grads: &GradStore) -> Result<Tensor> {
+        let found = self.adam.vars().values().filter_map(|var| grads.get(var));
+        let flat = found.map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?;
+        if flat.is_empty() {
+            return Err(Error::Optimiser("no parameter has a gradient".into()));
+        }
+        Ok(Tensor::cat(&flat, 0)?)
+    }
+
+    /// Puts the means over all micro-batches of all ranks in the place of one's gradients.
+    fn reduce(&mut self, grads: &mut GradStore, sums: Vec<Tensor>) -> Result<()> {
+        let count = self.train.micro_batches();
+        if count == 1 {
+            return Ok(());
+        }
+        let mean = self.group.sum(sums, count)?.affine(1. / count as f64, 0.)?;
+        let mut at = 0;
+        for var in self.adam.vars().values() {
+            if grads.get(var).is_some() {
+                let of_var = mean.narrow(0, at, var.elem_count())?.reshape(var.shape())?;
+                at += var.elem_count();
+                grads.insert(var, of_var);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of a step before its update, from the losses of all micro-batches.
+    fn report(&self, losses: Vec<Vec<f32>>) -> Result<StepReport> {
+        let count = losses.len();
+        let mut losses: Vec<_> = losses.into_iter().map(Some).collect();
+        let mut leaf = |node: &Range<usize>| match losses.get_mut(node.start) {
+            Some(losses) if node.len() == 1 => Ok(losses.take()),
+            _ => Ok(None),
+        };
+        let add = |a: Vec<f32>, b: Vec<f32>| Ok(a.iter().zip(&b).map(|(a, b)| a + b).collect());
+        let sums = fold(0..count, &mut leaf, &add)?;
+        let mut means = sums.into_iter().map(|sum| sum * (1. / count as f64) as f32);
+        let mut next = || means.next().unwrap_or(f32::NAN);
+        let weights = &self.train.loss;
+        Ok(StepReport {
+            step: self.adam.steps() + 1,
+            epoch: self.adam.steps() / self.steps_per_epoch(),
+            rate: self.train.rate_of_step(self.adam.steps(), self.steps_per_epoch()),
+            total: next(),
+            content: next(),
+            intensity: next(),
+            gradient: next(),
+            ssim: next(),
+            scd: (weights.scd != 0.).then(&mut next),
+            vif: (weights.vif != 0.).then(&mut next),
+            norm: None,
+            seconds: 0.,
+        })
+    }
+
+    /// The error of all ranks, with the names of the whole batch and rank 0's checkpoint.
+    fn not_finite(&mut self, what: String, names: Vec<String>) -> Result<Error> {
+        let saved = (self.saved.0.to_string_lossy().into_owned(), self.saved.1);
+        let all = self.group.gather(Ok((names, saved)))?;
+        let (mut samples, mut checkpoints) = (Vec::new(), Vec::new());
+        for (names, saved) in all {
+            samples.extend(names);
+            checkpoints.push(saved);
+        }
+        let (checkpoint, checkpoint_step) = checkpoints.swap_remove(0);
+        let (step, checkpoint) = (self.adam.steps() + 1, checkpoint.into());
+        Ok(self.group.common(Error::NonFinite { step, what, samples, checkpoint, checkpoint_step }))
+    }
+
+    /// Validates if it is due, on rank 0. Before any checkpoint of this step, so that a resumed run has no
     /// validation to make up for.
     fn validate(&mut self, step: usize) -> Result<()> {
         self.validated = None;
         let last = self.total_steps();
-        if !self.validator.as_ref().is_some_and(|v| v.is_due(step, last)) {
+        let validator = self.files.as_ref().and_then(|files| files.validator.as_ref());
+        if !validator.is_some_and(|v| v.is_due(step, last)) {
             return Ok(());
         }
         let weights = self.averaged()?;
         // Plain tensors: this network builds no graph.
         let fusion = PyramidFusion::from_weights(&self.model, &weights)?;
-        let Some(validator) = &mut self.validator else { return Ok(()) };
+        let validator = self.files.as_mut().and_then(|files| files.validator.as_mut());
+        let Some(validator) = validator else { return Ok(()) };
         let report = validator.run(&fusion, step)?;
         if report.best {
             validator.best = Some(report.criterion);
@@ -521,16 +855,9 @@ impl Trainer {
         Ok(file.write(self.dir.join(name), DType::F32)?)
     }
 
-    /// Writes a checkpoint; the one before it is kept.
-    ///
-    /// # Errors
-    /// If it cannot be written; the earlier ones are then untouched.
-    pub fn save(&mut self) -> Result<()> {
-        self.log.sync()?;
-        if let Some(validator) = &self.validator {
-            validator.log.sync()?;
-        }
-        let state = State {
+    fn state(&self) -> Result<State> {
+        let validator = self.files.as_ref().and_then(|files| files.validator.as_ref());
+        Ok(State {
             model: self.model.clone(),
             train: self.train.clone(),
             pairs: self.loader.split.pairs(),
@@ -538,25 +865,39 @@ impl Trainer {
             names: Some(self.loader.data.names_fingerprint()),
             step: self.adam.steps(),
             seconds: self.seconds,
-            best: self.validator.as_ref().and_then(|v| v.best),
+            best: validator.and_then(|v| v.best),
             run: self.run.clone(),
             weights: tensors(&self.adam),
             moments: self.adam.moments()?,
             average: self.average.as_ref().map(Average::values).transpose()?,
-        };
+        })
+    }
+
+    /// Writes a checkpoint; the one before it is kept. Nothing on other ranks than 0.
+    ///
+    /// # Errors
+    /// If it cannot be written; the earlier ones are then untouched.
+    pub fn save(&mut self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        files.log.sync()?;
+        if let Some(validator) = &files.validator {
+            validator.log.sync()?;
+        }
+        let state = self.state()?;
         let last = self.dir.join(LAST);
         state.write(&last, Some(&self.dir.join(PREVIOUS)))?;
         self.saved = (last, state.step);
         Ok(())
     }
 
-    /// Writes `weights.safetensors` and `curve.svg`.
+    /// Writes `weights.safetensors` and `curve.svg`. Nothing on other ranks than 0.
     ///
     /// # Errors
     /// If one of them cannot be written.
     pub fn export(&self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
         self.write_weights("weights.safetensors", self.averaged()?, None)?;
-        let curve = curve::svg(&self.log.reports()?, &self.validations()?);
+        let curve = curve::svg(&files.log.reports()?, &self.validations()?);
         write(&self.dir.join("curve.svg"), curve.as_bytes())
     }
 
@@ -564,9 +905,20 @@ impl Trainer {
     /// threads of their own, as many as compute. Checkpoints are written on the way, and with the weights and the curve at
     /// the end of every epoch and when stopping.
     ///
+    /// Of a group, all ranks stop if one is told to, and none returns before all have come to the end.
+    ///
     /// # Errors
-    /// As [`Trainer::step`] and [`Trainer::save`]; the run can be resumed from the last checkpoint.
+    /// As [`Trainer::step`] and [`Trainer::save`]; the run can be resumed from the last checkpoint. Of a group
+    /// every rank has the error of the first that failed.
     pub fn run(&mut self, options: &RunOptions) -> Result<Outcome> {
+        self.group.begin();
+        let outcome = self.run_on_threads(options);
+        let outcome = outcome.map_err(|error| self.group.fail(error))?;
+        // Rank 0 may have failed to write after the last step.
+        self.group.agree(Ok(outcome))
+    }
+
+    fn run_on_threads(&mut self, options: &RunOptions) -> Result<Outcome> {
         if options.stop_after == Some(0) {
             return Err(Error::setting("stop_after", 0, "at least 1"));
         }
@@ -613,16 +965,18 @@ impl Trainer {
         options: &RunOptions,
     ) -> Result<Outcome> {
         let (first, total) = (self.adam.steps(), self.total_steps());
-        let progress = Progress::new(options.progress, first, total);
+        let progress = Progress::new(options.progress && self.group.is_first(), first, total);
         let epochs = total.div_ceil(self.steps_per_epoch());
         let mut checkpointed = Instant::now();
         let mut means = Means::default();
         let mut told = self.left_out().len();
         while self.adam.steps() < total {
-            let batch = batches
-                .recv()
-                .map_err(|_| Error::Threads("the loading thread ended early".into()))??;
-            let report = self.step_on(batch)?;
+            let ended = |_| Error::Threads("the loading thread ended early".into());
+            let batch = batches.recv().map_err(ended).and_then(|batch| batch);
+            let last = options.stop_after.is_some_and(|n| self.adam.steps() + 1 - first >= n);
+            let asked = options.stop.as_ref();
+            let stop = || last || asked.is_some_and(|stop| stop.load(Ordering::Relaxed));
+            let (report, stop) = self.step_on(batch, stop)?;
             means.add(&report);
             progress.step(&report, epochs, &means);
             if let Some(report) = &self.validated {
@@ -635,8 +989,6 @@ impl Trainer {
 
             let done = report.step;
             let epoch_ends = done % self.steps_per_epoch() == 0;
-            let stop = options.stop.as_ref().is_some_and(|s| s.load(Ordering::Relaxed))
-                || options.stop_after.is_some_and(|n| done - first >= n);
             let ends = epoch_ends || stop || done == total;
             let due = ends
                 || checkpointed.elapsed() >= options.checkpoint_every
@@ -809,15 +1161,17 @@ fn settings(
 /// more, takes at least half of what is estimated for fusing as many pixels.
 fn fits(model: &Config, train: &TrainConfig) -> Result<()> {
     let Some(left) = isfm::available_memory() else { return Ok(()) };
-    let pixels = train.batch.saturating_mul(train.patch * train.patch);
+    let at_once = train.batch / train.micro_batches();
+    let pixels = at_once.saturating_mul(train.patch * train.patch);
     let needed = pixels.saturating_mul(isfm::memory_per_pixel(model)) / 2;
     if needed <= left {
         return Ok(());
     }
-    let got = format!("{} samples of {patch}x{patch}", train.batch, patch = train.patch);
+    let got = format!("{at_once} samples of {patch}x{patch}", patch = train.patch);
     let needed =
         format!("fewer or smaller ones: {needed} bytes at least, of which {left} are left");
-    Err(Error::setting("batch", got, &needed))
+    let setting = if train.micro_batch.is_some() { "micro_batch" } else { "batch" };
+    Err(Error::setting(setting, got, &needed))
 }
 
 fn lock(dir: &Path) -> Result<File> {

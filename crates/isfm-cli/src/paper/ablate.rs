@@ -183,7 +183,7 @@ fn ablate(args: &Args) -> Result<Vec<Problem>> {
             networks.push(Network { config: row.config, slug, name: row.name });
         }
     }
-    let stop = stop_after_step()?;
+    let stop = stop_after_step(true)?;
 
     let seeds = 0..args.seeds;
     let runs: Vec<_> = seeds.flat_map(|seed| networks.iter().map(move |n| (n, seed))).collect();

@@ -7,6 +7,7 @@ mod data;
 mod kill;
 mod mixture;
 mod optimiser;
+mod ranks;
 mod run;
 mod run_file;
 mod validation;

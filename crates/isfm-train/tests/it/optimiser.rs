@@ -37,8 +37,11 @@ fn the_schedule_is_the_authors() {
 fn settings_out_of_range_are_refused_by_name() {
     TrainConfig::default().validate().unwrap();
     type Change = fn(&mut TrainConfig);
-    let change: [(&str, Change); 17] = [
+    let change: [(&str, Change); 20] = [
         ("batch", |c| c.batch = 0),
+        ("micro_batch", |c| c.micro_batch = Some(0)),
+        ("micro_batch", |c| c.micro_batch = Some(3)),
+        ("micro_batch", |c| c.micro_batch = Some(8)),
         ("epochs", |c| c.epochs = 0),
         ("patch", |c| c.patch = 3),
         ("patch", |c| c.patch = 1 << 40),
