@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -299,18 +300,26 @@ pub fn gather<T: Serialize + DeserializeOwned>(
     group: &mut dyn Collective,
     mine: std::result::Result<T, String>,
 ) -> Result<Vec<T>> {
-    let all = exchange(group, &mine)?.into_iter().enumerate();
-    all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
+    all_values(exchange(group, &mine)?)
 }
 
-/// What each rank gives, on all of them.
-fn exchange<T: Serialize + DeserializeOwned>(
+/// What each rank gives, on all of them: values, of whatever kind, or why there are none.
+fn exchange<T: Serialize>(
     group: &mut dyn Collective,
     mine: &std::result::Result<T, String>,
-) -> Result<Vec<std::result::Result<T, String>>> {
+) -> Result<Vec<std::result::Result<Value, String>>> {
     let mine = serde_json::to_vec(mine).map_err(|e| Error::Collective(e.to_string()))?;
     let all = group.all_gather(&mine)?.into_iter();
     all.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| out_of_step())).collect()
+}
+
+/// The values, if each rank has one. The error of one that failed comes first: it may have been told where others
+/// were at another place of the program, whose values are of another kind.
+fn all_values<T: DeserializeOwned>(all: Vec<std::result::Result<Value, String>>) -> Result<Vec<T>> {
+    let all = all.into_iter().enumerate();
+    let all = all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem }));
+    let all = all.collect::<Result<Vec<Value>>>()?.into_iter();
+    all.map(|value| serde_json::from_value(value).map_err(|_| out_of_step())).collect()
 }
 
 /// The group of a [`Trainer`](crate::Trainer), and whether all of it knows how the run ends.
@@ -352,12 +361,11 @@ impl Group {
         };
         let all = exchange(&mut self.inner, &mine).and_then(|all| {
             let same =
-                |of: &std::result::Result<T, String>| of.as_ref().err() == mine.as_ref().err();
-            if let Some(error) = error.filter(|_| all.iter().all(same)) {
-                return Err(error);
+                |of: &std::result::Result<Value, String>| of.as_ref().err() == mine.as_ref().err();
+            match error.filter(|_| all.iter().all(same)) {
+                Some(error) => Err(error),
+                None => all_values(all),
             }
-            let all = all.into_iter().enumerate();
-            all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
         });
         self.told |= all.is_err();
         all
