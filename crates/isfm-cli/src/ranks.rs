@@ -1,6 +1,12 @@
 //! The processes that a launcher of MPI has started together to train one network.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+#[cfg(feature = "mpi")]
+use std::sync::atomic::Ordering;
+#[cfg(feature = "mpi")]
+use std::time::Duration;
 
 use anyhow::Result;
 use candle_core::Device;
@@ -69,6 +75,31 @@ impl Ranks {
         }
         _ = device;
         Ok(self.collective())
+    }
+
+    /// Ends this process if it was asked to `stop` and other ranks do not answer: one of them has died, which is
+    /// why the launcher asks, and MPI would wait for it until the launcher kills. Ranks are given twice the
+    /// longest time that they took so far, and five seconds.
+    pub fn end_if_others_are_gone(&self, stop: &Arc<AtomicBool>) {
+        #[cfg(feature = "mpi")]
+        if let Some(world) = self.world.as_ref().filter(|world| world.size() > 1) {
+            let (waits, stop) = (world.waits(), stop.clone());
+            let watch = move || {
+                while let Some(waits) = waits.upgrade() {
+                    std::thread::sleep(Duration::from_millis(200));
+                    let patience = 2 * waits.longest() + Duration::from_secs(5);
+                    if stop.load(Ordering::Relaxed) && waits.current().is_some_and(|w| w > patience)
+                    {
+                        eprintln!("error: no answer from other ranks: ending without a checkpoint");
+                        // That of SIGTERM, by which launchers ask.
+                        isfm_files::exit(143);
+                    }
+                }
+            };
+            // Without such a thread the launcher kills.
+            _ = std::thread::Builder::new().name("watch".into()).spawn(watch);
+        }
+        _ = stop;
     }
 
     /// Whether this is the one that speaks and writes.

@@ -137,6 +137,7 @@ pub fn run(mut args: Args, ranks: &Ranks) -> Result<Vec<String>> {
     ));
 
     let stop = ranks.agree(stop_after_step(ranks.is_first()).map_err(Into::into))?;
+    ranks.end_if_others_are_gone(&stop);
     let options = RunOptions {
         checkpoint_every: args.checkpoint_minutes,
         stop_after: args.steps.map(|steps| usize::try_from(steps).unwrap_or(usize::MAX)),

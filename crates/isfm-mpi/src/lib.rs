@@ -6,4 +6,4 @@ mod world;
 
 #[cfg(feature = "mpi")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mpi")))]
-pub use world::World;
+pub use world::{Waits, World};

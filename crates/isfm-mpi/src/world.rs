@@ -1,4 +1,6 @@
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use isfm_train::{Collective, Error, Result};
@@ -24,6 +26,46 @@ pub struct World(Arc<Session>);
 /// Between `MPI_Init` and `MPI_Finalize`.
 struct Session {
     universe: Universe,
+    waits: Arc<Waits>,
+}
+
+/// How long this rank has waited for others, for whoever must decide whether they will still answer: to MPI a
+/// rank that is dead and one that computes look the same.
+#[derive(Debug)]
+pub struct Waits {
+    began: Instant,
+    /// Milliseconds from `began` to the exchange that is under way, and 1; 0 if none is.
+    since: AtomicU64,
+    /// Milliseconds that the longest exchange took.
+    longest: AtomicU64,
+}
+
+impl Waits {
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// For how long the exchange that is under way has been.
+    pub fn current(&self) -> Option<Duration> {
+        let since = self.since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.now().saturating_sub(since)))
+    }
+
+    /// The longest one that came to its end.
+    pub fn longest(&self) -> Duration {
+        Duration::from_millis(self.longest.load(Ordering::Relaxed))
+    }
+}
+
+/// An exchange that is under way, until it is dropped.
+struct Wait<'a>(&'a Waits);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let took = self.0.current().unwrap_or_default().as_millis();
+        self.0.longest.fetch_max(took as u64, Ordering::Relaxed);
+        self.0.since.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Session {
@@ -51,7 +93,9 @@ impl World {
         let started = mpi::initialize_with_threading(Threading::Serialized);
         let twice = || Error::Collective("MPI was started in this process before".into());
         let (universe, threading) = started.ok_or_else(twice)?;
-        let world = Self(Arc::new(Session { universe }));
+        let (since, longest) = (AtomicU64::new(0), AtomicU64::new(0));
+        let waits = Arc::new(Waits { began: Instant::now(), since, longest });
+        let world = Self(Arc::new(Session { universe, waits }));
         if !matches!(threading, Threading::Serialized | Threading::Multiple) {
             let problem = format!("{} lets only one thread call it", Self::library());
             return Err(Error::Collective(problem));
@@ -63,6 +107,17 @@ impl World {
     pub fn library() -> String {
         let name = mpi::environment::library_version().unwrap_or_default();
         name.split([',', '\n', '\0']).next().unwrap_or_default().trim().to_owned()
+    }
+
+    /// How long this rank waits for others, as long as any clone of this world is there.
+    pub fn waits(&self) -> Weak<Waits> {
+        Arc::downgrade(&self.0.waits)
+    }
+
+    fn wait(&self) -> Wait<'_> {
+        let waits = &self.0.waits;
+        waits.since.store(waits.now() + 1, Ordering::Relaxed);
+        Wait(waits)
     }
 
     fn all(&self) -> SimpleCommunicator {
@@ -97,6 +152,7 @@ impl Collective for World {
     }
 
     fn broadcast(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
+        let _wait = self.wait();
         let (all, mut length) = (self.all(), bytes.len() as u64);
         let first = all.process_at_rank(0);
         first.broadcast_into(&mut length);
@@ -106,6 +162,7 @@ impl Collective for World {
     }
 
     fn all_gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let _wait = self.wait();
         let all = self.all();
         let mut lengths = vec![0u64; self.size()];
         all.all_gather_into(&(bytes.len() as u64), &mut lengths[..]);
@@ -142,6 +199,7 @@ impl Collective for World {
         let sent = Partition::new(&values[..], counts, starts);
         let (counts, starts) = places(lengths)?;
         let mut received = vec![0f32; lengths.iter().sum()];
+        let _wait = self.wait();
         let into = &mut PartitionMut::new(&mut received[..], counts, starts);
         self.all().all_to_all_varcount_into(&sent, into);
         let received = Tensor::from_vec(received, lengths.iter().sum::<usize>(), &device)?;
