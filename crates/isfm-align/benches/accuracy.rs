@@ -1,6 +1,6 @@
 //! dev harness
 use std::path::{Path, PathBuf};
-use isfm_align::{Homography, Image, Model, Options};
+use isfm_align::{Alignment, Homography, Image, Model, Options};
 use isfm_testing::Numbers;
 
 struct Grey { w: usize, h: usize, v: Vec<u8> }
@@ -81,6 +81,7 @@ fn main() {
     let verbose = args.iter().any(|a| a == "-v");
     let model = match get("--model", "h").as_str() { "s" => Model::Similarity, "a" => Model::Affine, "t" => Model::Shift, _ => Model::Homography };
     let mut options = Options::default();
+    options.largest_error = f64::INFINITY;
     if let Ok(c) = std::env::var("COVER") { options.coverage[0] = c.parse().unwrap(); }
     let mut errors = Vec::new();
     let mut time = 0.;
@@ -90,12 +91,12 @@ fn main() {
         let pairs: Vec<_> = pairs.iter().map(|(v, i)| (v.image(), i.image())).collect();
         let _ = mono;
         let start = std::time::Instant::now();
-        let raw = pool.install(|| isfm_align::estimate::raw(&pairs, model, &options));
+        let raw = pool.install(|| Alignment::estimate(&pairs, model, &options).ok());
         time += start.elapsed().as_secs_f64();
         count += 1;
         let (w, h) = pairs[0].1.size();
         if std::env::var("SHOW").is_ok() && let Some(r) = &raw {
-            let m = Homography::new(r.matrix).unwrap();
+            let m = r.homography();
             let (w, h) = (w as f64 - 1., h as f64 - 1.);
             for p in [[0.,0.],[0.5,0.],[1.,0.],[0.,0.5],[0.5,0.5],[1.,0.5],[0.,1.],[0.5,1.],[1.,1.]] {
                 let p = [p[0]*w, p[1]*h];
@@ -105,7 +106,7 @@ fn main() {
             println!("SHOW");
         }
         let (e, stats) = match raw {
-            Some(r) => (Homography::new(r.matrix).map_or(999., |m| error(&m, &t, w, h)), r.stats),
+            Some(r) => { let c = r.confidence().unwrap(); (error(&r.homography(), &t, w, h), vec![c.significance.unwrap(), c.corner_error]) },
             None => (999., vec![]),
         };
         errors.push(e);
@@ -118,8 +119,8 @@ fn main() {
             let j = i.warped(&t, i.w, i.h);
             let mut t = t;
             if std::env::var("SELF").is_ok() {
-                let raw = pool.install(|| isfm_align::estimate::raw(&[(v.image(), i.image())], Model::Homography, &options));
-                if let Some(r) = raw { t = Homography::new(r.matrix).unwrap().after(&t).unwrap(); }
+                let raw = pool.install(|| Alignment::estimate(&[(v.image(), i.image())], Model::Homography, &options).ok());
+                if let Some(r) = raw { t = r.homography().after(&t).unwrap(); }
             }
             run(n.to_string_lossy().into(), vec![(v, j)], t, &mut errors);
         },

@@ -15,13 +15,13 @@ use super::plane::Plane;
 pub(super) const CHANNELS: usize = 4;
 
 /// The weight of the fourth harmonic's products.
-const FOURTH_: f32 = 0.5;
+const FOURTH: f32 = 0.5;
 
 /// Dense features of a plane.
 #[derive(Clone, Debug)]
 pub(super) struct Features {
-    pub width: usize,
-    pub height: usize,
+    width: usize,
+    height: usize,
     /// [`CHANNELS`] values of each pixel, row by row; 0 where nothing is known.
     pub data: Vec<f32>,
     /// The sum of squares of each pixel.
@@ -60,11 +60,10 @@ impl Features {
         }
         let inside: Vec<f32> = known.iter().map(|&k| f32::from(k)).collect();
         let (near, share) =
-            (boxed(&square, width, height, super::env("AR", AROUND as f64) as usize), boxed(&inside, width, height, super::env("AR", AROUND as f64) as usize));
+            (boxed(&square, width, height, AROUND), boxed(&inside, width, height, AROUND));
         let total: f64 = square.iter().map(|&v| f64::from(v)).sum();
         let pixels = known.iter().filter(|k| **k).count().max(1);
-        let fourth = super::env("FO", f64::from(FOURTH_)) as f32; let around = super::env("AR", AROUND as f64) as usize;
-        let floor = (super::env("FL", 0.02) * total / pixels as f64) as f32 + 1e-6;
+        let floor = (0.1 * total / pixels as f64) as f32 + 1e-6;
         let mut data = vec![0_f32; CHANNELS * count];
         for (at, out) in data.chunks_exact_mut(CHANNELS).enumerate() {
             let [across, down] = gradient[at];
@@ -78,11 +77,30 @@ impl Features {
             let (c2, s2) = (c * c - s * s, 2. * c * s);
             let (c4, s4) = (c2 * c2 - s2 * s2, 2. * c2 * s2);
             *<&mut [f32; 4]>::try_from(out).unwrap_or(&mut [0.; 4]) =
-                [weight * c2, weight * s2, fourth * weight * c4, fourth * weight * s4];
+                [weight * c2, weight * s2, FOURTH * weight * c4, FOURTH * weight * s4];
         }
         let data = binomial_channels(&data, width, height);
         let energy = data.chunks_exact(CHANNELS).map(|p| p.iter().map(|v| v * v).sum()).collect();
         Self { width, height, data, energy, known }
+    }
+}
+
+impl Features {
+    /// Without what the neighbourhood has alike: the local mean of each channel is taken off.
+    pub fn sharpened(mut self, reach: usize) -> Self {
+        let (width, height) = (self.width, self.height);
+        let inside: Vec<f32> = self.known.iter().map(|&k| f32::from(k)).collect();
+        let share = boxed(&inside, width, height, reach);
+        for c in 0..CHANNELS {
+            let one: Vec<f32> = self.data.iter().skip(c).step_by(CHANNELS).copied().collect();
+            let mean = boxed_signed(&one, width, height, reach);
+            for (at, v) in self.data.iter_mut().skip(c).step_by(CHANNELS).enumerate() {
+                *v = if self.known[at] { *v - mean[at] / share[at].max(1e-3) } else { 0. };
+            }
+        }
+        self.energy =
+            self.data.chunks_exact(CHANNELS).map(|p| p.iter().map(|v| v * v).sum()).collect();
+        self
     }
 }
 
@@ -160,6 +178,12 @@ fn smoothed<const C: usize>(data: &[f32], width: usize, height: usize) -> Vec<f3
 
 /// The mean over a square of `reach` pixels each way; beyond the plane there are zeros.
 fn boxed(data: &[f32], width: usize, height: usize, reach: usize) -> Vec<f32> {
+    let mut out = boxed_signed(data, width, height, reach);
+    out.iter_mut().for_each(|v| *v = v.max(0.));
+    out
+}
+
+fn boxed_signed(data: &[f32], width: usize, height: usize, reach: usize) -> Vec<f32> {
     let scale = 1. / (2 * reach + 1) as f64;
     let mut rows = vec![0_f32; data.len()];
     rows.par_chunks_mut(width).zip(data.par_chunks(width)).for_each(|(out, row)| {
@@ -191,7 +215,7 @@ fn boxed(data: &[f32], width: usize, height: usize, reach: usize) -> Vec<f32> {
             add(&mut sums, y - reach - 1, -1.);
         }
         let out = &mut out[y * width..][..width];
-        out.iter_mut().zip(&sums).for_each(|(o, &s)| *o = (s * scale).max(0.) as f32);
+        out.iter_mut().zip(&sums).for_each(|(o, &s)| *o = (s * scale) as f32);
     }
     out
 }

@@ -215,6 +215,24 @@ impl<'a> Field<'a> {
         blocks.map(|((b, &c), w)| w * self.at(b, change.moves(c)).0).sum()
     }
 
+    /// How far the blocks' correlations where a change moves them stand above what they are elsewhere, in standard
+    /// deviations of a sum of blocks that match nowhere.
+    pub fn significance(&self, change: &Change) -> f64 {
+        let side = self.surfaces.side();
+        let (mut above, mut variance) = (0., 0.);
+        for (block, &centre) in self.surfaces.centres.iter().enumerate() {
+            let values = &self.values[block * side * side..][..side * side];
+            let count = values.len() as f64;
+            let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+            let square = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+            if square > 0. {
+                above += self.at(block, change.moves(centre)).0 - mean;
+                variance += square;
+            }
+        }
+        if variance > 0. { above / variance.sqrt() } else { 0. }
+    }
+
     /// Climbs from `start` to the top near it.
     pub fn climb(&self, model: Model, start: Change, prior: &Prior, weights: &[f64]) -> Change {
         let directions = directions(model);

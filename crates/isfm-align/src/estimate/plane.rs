@@ -90,7 +90,7 @@ fn known(value: &[f32], width: usize, height: usize) -> Vec<f32> {
     let mut known: Vec<f32> = value.iter().map(|v| f32::from(v.is_finite())).collect();
     // From the border on, along black pixels.
     let mut open: Vec<usize> = Vec::new();
-    let mut visit = |at: usize, known: &mut [f32], open: &mut Vec<usize>| {
+    let visit = |at: usize, known: &mut [f32], open: &mut Vec<usize>| {
         if known[at] > 0. && value[at] == 0. {
             known[at] = 0.;
             open.push(at);

@@ -39,6 +39,8 @@ const LEAST: f64 = 112.;
 const MOST: f64 = 520.;
 const SCALE_STEP: f64 = 1.10;
 const ROTATION_STEP: f64 = 0.075;
+/// Directions that a whole neighbourhood of so many pixels each way has are no mark of a place.
+const NEAR: usize = 6;
 /// So much of the infrared picture's structure must lie on the visible one.
 const OVERLAP: f32 = 0.4;
 
@@ -54,13 +56,13 @@ pub(super) fn candidates(frames: &[(&Octaves, &Octaves)], space: &Space) -> Vec<
         })
     };
     let [low, high] = space.scales.map(f64::ln);
-    let scales: Vec<f64> = steps(low, high, super::env("SS", SCALE_STEP).ln()).map(f64::exp).collect();
-    let angles: Vec<f64> = steps(-space.rotation, space.rotation, super::env("RS", ROTATION_STEP)).collect();
+    let scales: Vec<f64> = steps(low, high, SCALE_STEP.ln()).map(f64::exp).collect();
+    let angles: Vec<f64> = steps(-space.rotation, space.rotation, ROTATION_STEP).collect();
 
     // Scales that are looked for in a visible picture of one size go together.
     let level = |scale: f64| {
         let covered = scale * infrared.0.max(infrared.1) / visible.0.max(visible.1);
-        let wanted = (super::env("PA", PATCH) / covered).clamp(LEAST, MOST);
+        let wanted = (PATCH / covered).clamp(LEAST, MOST);
         ((wanted / LEAST).ln() / 1.25_f64.ln()).round() as i32
     };
     let mut found = Vec::new();
@@ -133,7 +135,7 @@ impl Ground {
             .map(|(visible, _)| {
                 let plane = visible.full();
                 let (w, h) = (plane.width as f64, plane.height as f64);
-                let features = Features::of(&plane.reduced(0., 0., w, h, (width, height)));
+                let features = Features::of(&plane.reduced(0., 0., w, h, (width, height))).sharpened(NEAR);
                 let spectrum = |value: &dyn Fn(usize) -> C| {
                     let mut plane = transform.padded(width, height, value);
                     transform.forward(&mut plane);
@@ -174,7 +176,7 @@ impl Ground {
         let mut energies = vec![C::default(); count];
         let mut structure = 0.;
         for ((_, infrared), spectra) in frames.iter().zip(&self.frames) {
-            let features = Features::of(&infrared.sampled(&matrix, 1. / own, (width, height)));
+            let features = Features::of(&infrared.sampled(&matrix, 1. / own, (width, height))).sharpened(NEAR);
             structure += features.energy.iter().sum::<f32>();
             let data = |at: usize| &features.data[at * CHANNELS..][..CHANNELS];
             let mut plane =
@@ -213,7 +215,7 @@ impl Ground {
         }
         transform.backward(&mut products);
         transform.backward(&mut energies);
-        let least = super::env("LE", 0.05) as f32 * structure + 1e-9;
+        let least = 0.05 * structure + 1e-9;
         let score = |at: usize| {
             let (v, a) = (energies[at].re, energies[at].im);
             if a < OVERLAP * structure {

@@ -23,6 +23,9 @@ pub(super) struct Surfaces {
     size: (usize, usize),
 }
 
+/// Parts of a plane: four across, three down.
+pub(super) const PARTS: usize = 12;
+
 /// A block counts if so much of it is known.
 const KNOWN: f64 = 0.5;
 
@@ -106,18 +109,6 @@ impl Surfaces {
         });
     }
 
-    /// The sums of both.
-    pub fn merged(mut self, other: &Self) -> Self {
-        for (to, from) in [
-            (&mut self.product, &other.product),
-            (&mut self.visible, &other.visible),
-            (&mut self.infrared, &other.infrared),
-        ] {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
-        }
-        self
-    }
-
     /// The correlation of each block at each displacement; 0 where there is nothing to compare.
     pub fn correlations(&self) -> Vec<f32> {
         let side = self.side();
@@ -134,6 +125,13 @@ impl Surfaces {
             );
         }
         out
+    }
+
+    /// In which of [`PARTS`] rectangles of the plane each block lies.
+    pub fn parts(&self) -> Vec<usize> {
+        let (w, h) = (self.size.0 as f64, self.size.1 as f64);
+        let part = |&[x, y]: &[f64; 2]| (3. * y / h) as usize * 4 + (4. * x / w) as usize;
+        self.centres.iter().map(part).collect()
     }
 
     /// Sums over all blocks at these displacements (one of each, in pixels): products, and squares of the visible
