@@ -66,7 +66,6 @@ impl std::str::FromStr for Model {
 
 /// How an alignment is looked for, and how good it must be.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Options {
     /// Least and greatest share of the visible picture's longer side that the infrared one covers, by its own longer
     /// side; more than 1 where it shows more. 0.17 to 1.35 by default.
@@ -168,10 +167,10 @@ pub(crate) fn find<V: Sample, I: Sample>(
 }
 
 /// Below this pairs of different scenes are found.
-pub(crate) const LEAST_SIGNIFICANCE: f64 = 9.;
+pub(crate) const LEAST_SIGNIFICANCE: f64 = 5.2;
 
 /// From here on other scales are not looked at.
-const CERTAIN: f64 = 14.;
+const CERTAIN: f64 = 7.;
 
 /// How a level is worked on.
 #[derive(Clone, Copy, Debug)]
