@@ -14,9 +14,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use isfm_align::{
-    Alignment, Homography, Image, Interpolation, Model, Options, Reference, Sizes,
-};
+use isfm_align::{Alignment, Homography, Image, Interpolation, Model, Options, Reference, Sizes};
 use isfm_testing::Numbers;
 use serde_json::json;
 
@@ -87,7 +85,8 @@ fn map(
     let (x, y) = ((width as f64 - 1.) / 2., (height as f64 - 1.) / 2.);
     let unit = Homography::new([1. / half, 0., -x / half, 0., 1. / half, -y / half, 0., 0., 1.])?;
     let [g, h] = perspective;
-    let own = Homography::new([scale * cos, -scale * sin, 0., scale * sin, scale * cos, 0., g, h, 1.])?;
+    let own =
+        Homography::new([scale * cos, -scale * sin, 0., scale * sin, scale * cos, 0., g, h, 1.])?;
     let back = Homography::new([half, 0., to[0], 0., half, to[1], 0., 0., 1.])?;
     back.after(&own.after(&unit)?)
 }
@@ -151,9 +150,8 @@ fn summary(errors: &[f64], limits: [f64; 2]) -> String {
     let mut sorted = errors.to_vec();
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2];
-    let share = |limit| {
-        100. * sorted.iter().filter(|e| **e < limit).count() as f64 / sorted.len() as f64
-    };
+    let share =
+        |limit| 100. * sorted.iter().filter(|e| **e < limit).count() as f64 / sorted.len() as f64;
     let [a, b] = limits;
     format!("median {median:.2}, below {a}: {:.0} %, below {b}: {:.0} %", share(a), share(b))
 }
@@ -231,8 +229,7 @@ fn main() -> Outcome<()> {
     let seed: u64 = after("--seed").map_or(Ok(19), |seed| seed.parse())?;
     let write = after("--write").map(PathBuf::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(THREADS).build()?;
-    pool.install(|| all(&data, seed, write.as_deref()))
-        .map_err(|error: String| error.into())
+    pool.install(|| all(&data, seed, write.as_deref())).map_err(|error: String| error.into())
 }
 
 fn all(data: &Path, seed: u64, write: Option<&Path>) -> std::result::Result<(), String> {
@@ -257,8 +254,13 @@ fn each(data: &Path, seed: u64, write: Option<&Path>) -> Outcome<()> {
     };
 
     // All pairs of a case have one size: the middle that all of them have.
-    let case = |name: String, picked: &[&Pair], numbers: &mut Numbers, cover: Option<f64>| -> Outcome<Case> {
-        let least = |side: fn(&Grey) -> usize| picked.iter().map(|p| side(&p.visible)).min().unwrap_or(0);
+    let case = |name: String,
+                picked: &[&Pair],
+                numbers: &mut Numbers,
+                cover: Option<f64>|
+     -> Outcome<Case> {
+        let least =
+            |side: fn(&Grey) -> usize| picked.iter().map(|p| side(&p.visible)).min().unwrap_or(0);
         let size = (least(|g| g.width), least(|g| g.height));
         let (own, truth) = match cover {
             None => (size, alike(size, numbers)?),

@@ -18,7 +18,11 @@ pub(crate) fn homography(points: &[Pair], sizes: Sizes) -> Result<(Homography, O
     for (name, side) in [("infrared", 0), ("visible", 1)] {
         let all: Vec<[f64; 2]> = points.iter().map(|p| if side == 0 { p.0 } else { p.1 }).collect();
         if degenerate(&all) {
-            let which = if points.len() == 4 { "three of them lie" } else { "all of them, or all but one, lie" };
+            let which = if points.len() == 4 {
+                "three of them lie"
+            } else {
+                "all of them, or all but one, lie"
+            };
             return refuse(format!("in the {name} picture {which} on a line, or in one place"));
         }
     }
@@ -41,7 +45,8 @@ pub(crate) fn homography(points: &[Pair], sizes: Sizes) -> Result<(Homography, O
     for k in 0..points.len() {
         let rest: Vec<Pair> =
             points.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, p)| *p).collect();
-        let sides = [0, 1].map(|side| rest.iter().map(|p| if side == 0 { p.0 } else { p.1 }).collect::<Vec<_>>());
+        let sides = [0, 1]
+            .map(|side| rest.iter().map(|p| if side == 0 { p.0 } else { p.1 }).collect::<Vec<_>>());
         if sides.iter().any(|all| degenerate(all)) {
             continue;
         }
@@ -62,7 +67,8 @@ pub(crate) fn homography(points: &[Pair], sizes: Sizes) -> Result<(Homography, O
 fn degenerate(points: &[[f64; 2]]) -> bool {
     let n = points.len() as f64;
     let centre = [0, 1].map(|k| points.iter().map(|p| p[k]).sum::<f64>() / n);
-    let extent = points.iter().map(|p| (p[0] - centre[0]).hypot(p[1] - centre[1])).fold(0., f64::max);
+    let extent =
+        points.iter().map(|p| (p[0] - centre[0]).hypot(p[1] - centre[1])).fold(0., f64::max);
     if !(extent > 0.) {
         return true;
     }
@@ -108,10 +114,8 @@ fn fit(points: &[Pair]) -> Option<[f64; 9]> {
     let (from, from_size) = normal(&mut points.iter().map(|p| p.0));
     let (to, to_size) = normal(&mut points.iter().map(|p| p.1));
     let unit = |p: [f64; 2], c: [f64; 2], s: f64| [(p[0] - c[0]) / s, (p[1] - c[1]) / s];
-    let pairs: Vec<Pair> = points
-        .iter()
-        .map(|(a, b)| (unit(*a, from, from_size), unit(*b, to, to_size)))
-        .collect();
+    let pairs: Vec<Pair> =
+        points.iter().map(|(a, b)| (unit(*a, from, from_size), unit(*b, to, to_size))).collect();
     let mut m = [1., 0., 0., 0., 1., 0., 0., 0., 1.];
     let mut first = true;
     for _ in 0..20 {

@@ -171,8 +171,7 @@ impl Grid {
         let (x, y) = (x as f64, y as f64);
         let m = &self.matrix;
         let w = m[6] * x + m[7] * y + m[8];
-        let (at_x, at_y) =
-            ((m[0] * x + m[1] * y + m[2]) / w, (m[3] * x + m[4] * y + m[5]) / w);
+        let (at_x, at_y) = ((m[0] * x + m[1] * y + m[2]) / w, (m[3] * x + m[4] * y + m[5]) / w);
         let inside = |at: f64, n: usize| at >= -0.5 && at <= n as f64 - 0.5;
         let seen = w * self.sign > 0. && inside(at_x, self.own.0) && inside(at_y, self.own.1);
         seen.then_some([at_x, at_y])
@@ -181,9 +180,8 @@ impl Grid {
     /// By how many pixels the picture moves for one of the grid, rounded down; 1 where it does not shrink by two.
     fn shrinks(&self) -> usize {
         let (x, y) = (self.to.0 / 2, self.to.1 / 2);
-        let at = |x: usize, y: usize| {
-            crate::homography::applied(&self.matrix, [x as f64, y as f64])
-        };
+        let at =
+            |x: usize, y: usize| crate::homography::applied(&self.matrix, [x as f64, y as f64]);
         let (a, b, c) = (at(x, y), at(x + 1, y), at(x, y + 1));
         let area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
         let step = area.abs().sqrt();
@@ -196,7 +194,12 @@ impl Grid {
 enum Source<'a, T> {
     Own(Image<'a, T>),
     /// Means of squares; those at the right and lower border are of what is left.
-    Reduced { data: Vec<f32>, width: usize, height: usize, channels: usize },
+    Reduced {
+        data: Vec<f32>,
+        width: usize,
+        height: usize,
+        channels: usize,
+    },
 }
 
 impl<'a, T: Sample> Source<'a, T> {
@@ -213,9 +216,9 @@ impl<'a, T: Sample> Source<'a, T> {
                 let columns = x * factor..((x + 1) * factor).min(w);
                 let count = (rows.len() * columns.len()) as f32;
                 for (c, out) in pixel.iter_mut().enumerate() {
-                    let values = rows.clone().flat_map(|y| {
-                        columns.clone().map(move |x| (y * w + x) * channels + c)
-                    });
+                    let values = rows
+                        .clone()
+                        .flat_map(|y| columns.clone().map(move |x| (y * w + x) * channels + c));
                     *out = values.map(|at| image.data()[at].to_f32()).sum::<f32>() / count;
                 }
             }

@@ -12,9 +12,7 @@ use clap::Parser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use image::{DynamicImage, GrayImage};
 use isfm::{Picture, Side};
-use isfm_align::{
-    Alignment, Image, Interpolation, Model, Options, Rectangle, Reference, Sizes,
-};
+use isfm_align::{Alignment, Image, Interpolation, Model, Options, Rectangle, Reference, Sizes};
 use isfm_files::pairs::Pair;
 use serde_json::json;
 
@@ -82,7 +80,9 @@ impl AlignArgs {
         let alignment = alignment.for_sizes(sizes)?;
         let laid = lay(&alignment, &infrared)?;
         let mut placed = luminance(&visible);
-        for ((to, from), seen) in placed.iter_mut().zip(laid.iter()).zip(alignment.mask(Reference::Visible)?) {
+        for ((to, from), seen) in
+            placed.iter_mut().zip(laid.iter()).zip(alignment.mask(Reference::Visible)?)
+        {
             *to = if seen { *from } else { *to };
         }
         let cropped = self.common(&alignment, sizes)?;
@@ -234,7 +234,10 @@ fn align(args: &Args, console: Console) -> Result<Vec<LeftOut>> {
     }
     for output in [Some(&args.output), args.sheet.as_ref()].into_iter().flatten() {
         if args.pairs.is_input(output) || output.is_dir() {
-            return Err(Usage::of(anyhow!("{} is an input or a folder: name a file", output.display())));
+            return Err(Usage::of(anyhow!(
+                "{} is an input or a folder: name a file",
+                output.display()
+            )));
         }
     }
     let start = args.start.as_ref().map(Alignment::read).transpose().map_err(Usage::of)?;
@@ -318,11 +321,19 @@ fn stretched(picture: &image::ImageBuffer<image::Luma<f32>, Vec<f32>>) -> GrayIm
     let (low, high) = (at(0.01), at(0.99));
     let scale = if high > low { 255. / (high - low) } else { 0. };
     let (w, h) = picture.dimensions();
-    GrayImage::from_fn(w, h, |x, y| image::Luma([((picture.get_pixel(x, y).0[0] - low) * scale) as u8]))
+    GrayImage::from_fn(w, h, |x, y| {
+        image::Luma([((picture.get_pixel(x, y).0[0] - low) * scale) as u8])
+    })
 }
 
 /// What was found, in words and as a line of JSON.
-fn say(alignment: &Alignment, pairs: usize, seconds: f64, args: &Args, console: Console) -> Result<()> {
+fn say(
+    alignment: &Alignment,
+    pairs: usize,
+    seconds: f64,
+    args: &Args,
+    console: Console,
+) -> Result<()> {
     let homography = alignment.homography();
     let sizes = alignment.sizes().unwrap_or(Sizes { visible: (1, 1), infrared: (1, 1) });
     let (w, h) = (sizes.infrared.0 as f64 - 1., sizes.infrared.1 as f64 - 1.);
@@ -330,7 +341,8 @@ fn say(alignment: &Alignment, pairs: usize, seconds: f64, args: &Args, console: 
     let (x, y) = (b[0] - a[0], b[1] - a[1]);
     let scale = x.hypot(y) / w.max(1.);
     let degrees = y.atan2(x).to_degrees();
-    let middle = [c[0] - (sizes.visible.0 as f64 - 1.) / 2., c[1] - (sizes.visible.1 as f64 - 1.) / 2.];
+    let middle =
+        [c[0] - (sizes.visible.0 as f64 - 1.) / 2., c[1] - (sizes.visible.1 as f64 - 1.) / 2.];
     let common = alignment.common(Reference::Visible)?;
     let model = alignment.model().map_or("map", Model::name);
     let from = if args.points.is_some() { "points".to_owned() } else { format!("{pairs} pairs") };
@@ -343,8 +355,12 @@ fn say(alignment: &Alignment, pairs: usize, seconds: f64, args: &Args, console: 
     ));
     let confidence = alignment.confidence();
     if let Some(c) = confidence {
-        let significance = c.significance.map_or(String::new(), |s| format!("; significance {s:.1}"));
-        console.say(format_args!("  expected error of the corners: {:.1} pixels{significance}", c.corner_error));
+        let significance =
+            c.significance.map_or(String::new(), |s| format!("; significance {s:.1}"));
+        console.say(format_args!(
+            "  expected error of the corners: {:.1} pixels{significance}",
+            c.corner_error
+        ));
     }
     match common {
         Some(r) => console.say(format_args!(

@@ -24,10 +24,8 @@ pub(crate) fn place(
     // What has another sign than the frame's middle is behind the camera.
     let [x, y] = homography.apply([right / 2., bottom / 2.]);
     let sign = m[6] * x + m[7] * y + m[8];
-    out.par_chunks_mut(visible_width)
-        .zip(visible.par_chunks(visible_width))
-        .enumerate()
-        .for_each(|(y, (out, visible))| {
+    out.par_chunks_mut(visible_width).zip(visible.par_chunks(visible_width)).enumerate().for_each(
+        |(y, (out, visible))| {
             let y = y as f64;
             let [row_x, row_y, row_w] = [0, 3, 6].map(|row: usize| m[row + 1] * y + m[row + 2]);
             for (x, (out, &visible)) in out.iter_mut().zip(visible).enumerate() {
@@ -46,7 +44,8 @@ pub(crate) fn place(
                     visible
                 };
             }
-        });
+        },
+    );
 }
 
 /// The value between four pixels; `x` and `y` are inside.

@@ -77,7 +77,8 @@ impl Prior {
         let square = |a: f64, b: f64| a * a + b * b;
         0.5 * self.weight_perspective
             * square(self.perspective[0] + p[6], self.perspective[1] + p[7])
-            + 0.5 * self.weight_shear
+            + 0.5
+                * self.weight_shear
                 * square(self.shear[0] + p[0] - p[4], self.shear[1] + p[1] + p[3])
     }
 

@@ -18,7 +18,9 @@ use search::Space;
 use surface::{PARTS, Surfaces};
 
 /// What may lie between the two cameras.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Model {
     /// A shift.
@@ -91,7 +93,11 @@ impl Options {
         let wrong = |what, got: String, needed| Err(Error::Option { what, got, needed });
         let [low, high] = self.coverage;
         if !(0.1..=10.).contains(&low) || !(low..=10.).contains(&high) {
-            return wrong("the coverage", format!("{low} to {high}"), "0.1 to 10, the lesser first");
+            return wrong(
+                "the coverage",
+                format!("{low} to {high}"),
+                "0.1 to 10, the lesser first",
+            );
         }
         if !(0. ..=45.).contains(&self.rotation) {
             return wrong("the rotation", self.rotation.to_string(), "0 to 45 degrees");
@@ -140,7 +146,11 @@ pub(crate) fn find<V: Sample, I: Sample>(
     let search = |coverage: [f64; 2], keep: usize| {
         let one = model == Model::Shift;
         let space = Space {
-            scales: if one { [rig.visible.0 / rig.infrared.0; 2] } else { coverage.map(|c| c * base) },
+            scales: if one {
+                [rig.visible.0 / rig.infrared.0; 2]
+            } else {
+                coverage.map(|c| c * base)
+            },
             rotation: if one { 0. } else { options.rotation.to_radians() },
             keep,
         };
@@ -158,7 +168,9 @@ pub(crate) fn find<V: Sample, I: Sample>(
         }
     }
     for part in [[low, high.min(ALIKE[0])], [low.max(ALIKE[1]), high]] {
-        if part[0] < part[1] && let Some(found) = search(part, 24) {
+        if part[0] < part[1]
+            && let Some(found) = search(part, 24)
+        {
             let better = best.is_none_or(|b| found.significance > b.significance);
             best = if better { Some(found) } else { best };
         }
@@ -249,9 +261,10 @@ impl Rig {
     fn view(&self, matrix: &[f64; 9], longer: f64) -> Option<View> {
         let corners = self.corners().map(|c| applied(matrix, c));
         let bound = |axis: usize, whole: f64| {
-            let (low, high) = corners
-                .iter()
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), c| (a.min(c[axis]), b.max(c[axis])));
+            let (low, high) =
+                corners.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), c| {
+                    (a.min(c[axis]), b.max(c[axis]))
+                });
             let margin = 0.04 * (high - low);
             ((low - margin).clamp(0., whole), (high + margin + 1.).clamp(0., whole))
         };
@@ -281,7 +294,10 @@ impl Rig {
         // Several starts may lead to one place.
         let mut apart: Vec<[f64; 9]> = Vec::new();
         for one in tried {
-            if apart.iter().all(|other| self.distance(&one.matrix, other) > 0.02 * self.diagonal(other)) {
+            if apart
+                .iter()
+                .all(|other| self.distance(&one.matrix, other) > 0.02 * self.diagonal(other))
+            {
                 apart.push(one.matrix);
             }
         }
@@ -313,11 +329,18 @@ impl Rig {
 
     fn diagonal(&self, matrix: &[f64; 9]) -> f64 {
         let c = self.corners().map(|c| applied(matrix, c));
-        ((c[3][0] - c[0][0]).hypot(c[3][1] - c[0][1]) + (c[2][0] - c[1][0]).hypot(c[2][1] - c[1][1])) / 2.
+        ((c[3][0] - c[0][0]).hypot(c[3][1] - c[0][1])
+            + (c[2][0] - c[1][0]).hypot(c[2][1] - c[1][1]))
+            / 2.
     }
 
     /// Improves a map on one level.
-    fn level(&self, frames: &[(&Octaves, &Octaves)], start: [f64; 9], stage: &Stage) -> Option<Level> {
+    fn level(
+        &self,
+        frames: &[(&Octaves, &Octaves)],
+        start: [f64; 9],
+        stage: &Stage,
+    ) -> Option<Level> {
         let view = self.view(&start, stage.longer)?;
         let (width, height) = (view.kappa * view.size.0 as f64, view.kappa * view.size.1 as f64);
         let visible: Vec<Features> = frames
@@ -349,7 +372,10 @@ impl Rig {
             };
             level.matrix = after(&change);
             let here = self.scale(&level.matrix);
-            if !(here.is_finite() && here > 0.2 * self.scale(&start) && here < 5. * self.scale(&start)) {
+            if !(here.is_finite()
+                && here > 0.2 * self.scale(&start)
+                && here < 5. * self.scale(&start))
+            {
                 return None;
             }
             let [p, v, i] = surfaces.totals(|c| change.moves(c));
@@ -398,7 +424,8 @@ impl Rig {
     fn prior(&self, matrix: &[f64; 9], view: &View, blocks: usize, frames: usize) -> Prior {
         // Held against what the blocks say, whatever their number and the view's size, it weighs the same;
         // frames speak each for themselves.
-        let share = blocks as f64 / 240. * (view.size.0.max(view.size.1) as f64 / 560.).powi(2) / frames as f64;
+        let share = blocks as f64 / 240. * (view.size.0.max(view.size.1) as f64 / 560.).powi(2)
+            / frames as f64;
         let (w, h) = ((self.infrared.0 - 1.) / 2., (self.infrared.1 - 1.) / 2.);
         let from_unit = [w.max(h), 0., w, 0., w.max(h), h, 0., 0., 1.];
         let (vw, vh) = ((view.size.0 as f64 - 1.) / 2., (view.size.1 as f64 - 1.) / 2.);

@@ -43,7 +43,14 @@ impl Plane {
 
     /// The part from (`left`, `top`) of `width`×`height` pixels, averaged to `to` pixels. What lies beyond the
     /// picture is unknown.
-    pub fn reduced(&self, left: f64, top: f64, width: f64, height: f64, to: (usize, usize)) -> Self {
+    pub fn reduced(
+        &self,
+        left: f64,
+        top: f64,
+        width: f64,
+        height: f64,
+        to: (usize, usize),
+    ) -> Self {
         let mut out = Self {
             width: to.0,
             height: to.1,
@@ -73,7 +80,8 @@ impl Plane {
         let half = |data: &[f32]| {
             let mut out = Vec::with_capacity(width * height);
             for y in 0..height {
-                let rows = [2 * y, (2 * y + 1).min(self.height - 1)].map(|y| &data[y * self.width..]);
+                let rows =
+                    [2 * y, (2 * y + 1).min(self.height - 1)].map(|y| &data[y * self.width..]);
                 out.extend((0..width).map(|x| {
                     let (l, r) = (2 * x, (2 * x + 1).min(self.width - 1));
                     0.25 * (rows[0][l] + rows[0][r] + rows[1][l] + rows[1][r])
@@ -149,7 +157,8 @@ impl Octaves {
         let octave = octave.min(self.0.len() - 1);
         let plane = &self.0[octave];
         let shrink = 0.5_f64.powi(octave as i32);
-        let to_octave = [shrink, 0., (shrink - 1.) / 2., 0., shrink, (shrink - 1.) / 2., 0., 0., 1.];
+        let to_octave =
+            [shrink, 0., (shrink - 1.) / 2., 0., shrink, (shrink - 1.) / 2., 0., 0., 1.];
         let m = product(&to_octave, matrix);
         let sign = m[6] * (width as f64 / 2.) + m[7] * (height as f64 / 2.) + m[8];
         let (right, bottom) = ((plane.width - 1) as f64, (plane.height - 1) as f64);

@@ -34,6 +34,8 @@ pub(super) struct Space {
 
 /// The infrared picture is searched for with so many pixels on its longer side.
 const PATCH: f64 = 96.;
+/// It has at least so many each way.
+const LEAST_PATCH: usize = 8;
 /// The visible picture has at least so many on its longer side, where it has them.
 const LEAST: f64 = 112.;
 const MOST: f64 = 520.;
@@ -128,14 +130,18 @@ impl Ground {
         let side = |n: usize| ((n as f64 / kappa).round() as usize).max(1);
         let (width, height) = (side(full.width), side(full.height));
         // A template may stick out by the share that need not overlap.
-        let room = |n: usize, other: usize| smooth(n + (0.6 * reach.min(1.5 * other as f64)).ceil() as usize + 1);
-        let transform = Transform::new(room(width, width), room(height, width));
+        let room = |n: usize| {
+            let beside = (0.6 * reach.min(1.5 * width.max(height) as f64)).ceil() as usize;
+            smooth((n + beside + 1).max(LEAST_PATCH))
+        };
+        let transform = Transform::new(room(width), room(height));
         let frames = frames
             .iter()
             .map(|(visible, _)| {
                 let plane = visible.full();
                 let (w, h) = (plane.width as f64, plane.height as f64);
-                let features = Features::of(&plane.reduced(0., 0., w, h, (width, height))).sharpened(NEAR);
+                let features =
+                    Features::of(&plane.reduced(0., 0., w, h, (width, height))).sharpened(NEAR);
                 let spectrum = |value: &dyn Fn(usize) -> C| {
                     let mut plane = transform.padded(width, height, value);
                     transform.forward(&mut plane);
@@ -160,8 +166,8 @@ impl Ground {
         let own = scale / self.kappa;
         let (sin, cos) = angle.sin_cos();
         let extent = |a: f64, b: f64| (own * (a * cos.abs() + b * sin.abs())).round() as usize;
-        let width = extent(w, h).clamp(8, self.transform.width);
-        let height = extent(h, w).clamp(8, self.transform.height);
+        let width = extent(w, h).clamp(LEAST_PATCH, self.transform.width);
+        let height = extent(h, w).clamp(LEAST_PATCH, self.transform.height);
         // From the template's pixels to infrared ones, centre on centre.
         let centre = |n: f64| (n - 1.) / 2.;
         let (tx, ty) = (centre(width as f64), centre(height as f64));
@@ -176,17 +182,16 @@ impl Ground {
         let mut energies = vec![C::default(); count];
         let mut structure = 0.;
         for ((_, infrared), spectra) in frames.iter().zip(&self.frames) {
-            let features = Features::of(&infrared.sampled(&matrix, 1. / own, (width, height))).sharpened(NEAR);
+            let features =
+                Features::of(&infrared.sampled(&matrix, 1. / own, (width, height))).sharpened(NEAR);
             structure += features.energy.iter().sum::<f32>();
             let data = |at: usize| &features.data[at * CHANNELS..][..CHANNELS];
-            let mut plane =
-                transform.padded(width, height, &|at| C::new(data(at)[0], data(at)[1]));
+            let mut plane = transform.padded(width, height, &|at| C::new(data(at)[0], data(at)[1]));
             transform.forward(&mut plane);
             for ((sum, a), v) in products.iter_mut().zip(&plane).zip(&spectra.second) {
                 *sum += a.conj() * v;
             }
-            let mut plane =
-                transform.padded(width, height, &|at| C::new(data(at)[2], data(at)[3]));
+            let mut plane = transform.padded(width, height, &|at| C::new(data(at)[2], data(at)[3]));
             transform.forward(&mut plane);
             for ((sum, a), v) in products.iter_mut().zip(&plane).zip(&spectra.fourth) {
                 *sum += a.conj() * v;
@@ -204,10 +209,8 @@ impl Ground {
                     let m = plane[mirrored + (transform.width - x) % transform.width].conj();
                     let known = (z + m).scale(0.5);
                     let energy = (z - m) * C::new(0., -0.5);
-                    let (v, a) = (
-                        known.conj() * spectra.energy[at],
-                        energy.conj() * spectra.known[at],
-                    );
+                    let (v, a) =
+                        (known.conj() * spectra.energy[at], energy.conj() * spectra.known[at]);
                     // Real parts of the sum are the one, imaginary parts the other.
                     energies[at] += v + a * C::new(0., 1.);
                 }
@@ -248,17 +251,7 @@ impl Ground {
         let wrapped = |t: usize, n: usize, own: usize| {
             if t >= own.max(1) { t as f64 - n as f64 } else { t as f64 }
         };
-        let to_template = [
-            own * cos,
-            -own * sin,
-            0.,
-            own * sin,
-            own * cos,
-            0.,
-            0.,
-            0.,
-            1.,
-        ];
+        let to_template = [own * cos, -own * sin, 0., own * sin, own * cos, 0., 0., 0., 1.];
         tops.into_iter()
             .map(|(score, at)| {
                 let x = wrapped(at % tw, tw, self.width);

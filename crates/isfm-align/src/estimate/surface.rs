@@ -177,7 +177,8 @@ impl Integral {
         for y in 0..height + 2 * border {
             let mut row = 0.;
             for x in 0..width + 2 * border {
-                let inside = (border..border + width).contains(&x) && (border..border + height).contains(&y);
+                let inside =
+                    (border..border + width).contains(&x) && (border..border + height).contains(&y);
                 if inside {
                     row += f64::from(data[(y - border) * width + x - border]);
                 }

@@ -66,14 +66,29 @@ pub fn scene(seed: u64, (width, height): (usize, usize)) -> (Grey, Grey) {
 }
 
 /// A map that scales and turns about the middle of a picture and moves it; in pixels and degrees.
-pub fn map(size: (usize, usize), to: (f64, f64), scale: f64, degrees: f64, perspective: [f64; 2]) -> Homography {
+pub fn map(
+    size: (usize, usize),
+    to: (f64, f64),
+    scale: f64,
+    degrees: f64,
+    perspective: [f64; 2],
+) -> Homography {
     let (x, y) = ((size.0 as f64 - 1.) / 2., (size.1 as f64 - 1.) / 2.);
     let (sin, cos) = degrees.to_radians().sin_cos();
     let centre = Homography::new([1., 0., -x, 0., 1., -y, 0., 0., 1.]).unwrap();
     let [g, h] = perspective.map(|p| p / x);
-    let own =
-        Homography::new([scale * cos, -scale * sin, to.0, scale * sin, scale * cos, to.1, g, h, 1.])
-            .unwrap();
+    let own = Homography::new([
+        scale * cos,
+        -scale * sin,
+        to.0,
+        scale * sin,
+        scale * cos,
+        to.1,
+        g,
+        h,
+        1.,
+    ])
+    .unwrap();
     own.after(&centre).unwrap()
 }
 

@@ -9,12 +9,11 @@ fn sized(map: Homography, visible: (usize, usize), infrared: (usize, usize)) -> 
 }
 
 fn maps() -> impl Strategy<Value = Homography> {
-    (0.2_f64..5., -3_f64..3., -50_f64..50., -50_f64..50., -2e-3..2e-3_f64, -2e-3..2e-3_f64).prop_map(
-        |(scale, turn, x, y, g, h)| {
+    (0.2_f64..5., -3_f64..3., -50_f64..50., -50_f64..50., -2e-3..2e-3_f64, -2e-3..2e-3_f64)
+        .prop_map(|(scale, turn, x, y, g, h)| {
             let (s, c) = turn.sin_cos();
             Homography::new([scale * c, -scale * s, x, scale * s, scale * c, y, g, h, 1.]).unwrap()
-        },
-    )
+        })
 }
 
 /// The plain way: every rectangle.
@@ -147,7 +146,11 @@ fn channels_go_together_and_a_shrinking_warp_does_not_alias() {
     let quarter = Homography::new([0.25, 0., -0.375, 0., 0.25, -0.375, 0., 0., 1.]).unwrap();
     let one = sized(quarter, (16, 16), (64, 64));
     let warped = one.warp(&image, Reference::Visible, Interpolation::CatmullRom).unwrap();
-    assert!(warped.data.chunks_exact(3).all(|pixel| pixel == [127, 10, 200]), "{:?}", &warped.data[..9]);
+    assert!(
+        warped.data.chunks_exact(3).all(|pixel| pixel == [127, 10, 200]),
+        "{:?}",
+        &warped.data[..9]
+    );
 }
 
 #[test]
@@ -155,9 +158,13 @@ fn pictures_of_one_pixel_and_huge_ones_are_warped() {
     let one = [200_u8];
     let pixel = Image::new(&one, 1, 1).unwrap();
     let big = Homography::new([50., 0., 20., 0., 50., 20., 0., 0., 1.]).unwrap();
-    let warped = sized(big, (60, 40), (1, 1)).warp(&pixel, Reference::Visible, Interpolation::CatmullRom).unwrap();
+    let warped = sized(big, (60, 40), (1, 1))
+        .warp(&pixel, Reference::Visible, Interpolation::CatmullRom)
+        .unwrap();
     assert_eq!(warped.common().unwrap().area(), 46 * 40);
-    assert!(warped.data.iter().zip(&warped.mask).all(|(v, seen)| *v == if *seen { 200 } else { 0 }));
+    assert!(
+        warped.data.iter().zip(&warped.mask).all(|(v, seen)| *v == if *seen { 200 } else { 0 })
+    );
     let wide = vec![3_u16; 20_000 * 3];
     let image = Image::new(&wide, 20_000, 3).unwrap();
     let same = sized(Homography::IDENTITY, (20_000, 3), (20_000, 3));
@@ -168,7 +175,11 @@ fn pictures_of_one_pixel_and_huge_ones_are_warped() {
 
 #[test]
 fn sizes_are_held_and_scaled() {
-    let one = sized(Homography::new([2., 0., 10., 0., 2., 20., 0., 0., 1.]).unwrap(), (640, 480), (320, 240));
+    let one = sized(
+        Homography::new([2., 0., 10., 0., 2., 20., 0., 0., 1.]).unwrap(),
+        (640, 480),
+        (320, 240),
+    );
     let data = vec![0_u8; 640 * 480];
     let large = Image::new(&data, 640, 480).unwrap();
     refused(one.warp(&large, Reference::Visible, Interpolation::Bilinear), &["640x480", "320x240"]);
@@ -179,7 +190,10 @@ fn sizes_are_held_and_scaled() {
     let at = |p: [f64; 2]| [2. * p[0] + 0.5, 2. * p[1] + 0.5];
     let (a, b) = (twice.homography().apply(at([30., 40.])), at(one.homography().apply([30., 40.])));
     assert!((a[0] - b[0]).abs() < 1e-9 && (a[1] - b[1]).abs() < 1e-9);
-    refused(one.for_sizes(Sizes { visible: (640, 360), infrared: (320, 240) }), &["640x360", "640x480"]);
+    refused(
+        one.for_sizes(Sizes { visible: (640, 360), infrared: (320, 240) }),
+        &["640x360", "640x480"],
+    );
     let next = sized(Homography::IDENTITY, (320, 256), (100, 80));
     refused(one.compose(&next), &["320x256"]);
 }

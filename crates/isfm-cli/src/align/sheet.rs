@@ -32,13 +32,10 @@ pub fn sheet(alignment: &Alignment, visible: &GrayImage, infrared: &GrayImage) -
     for (column, infrared) in [&before, &after].into_iter().enumerate() {
         let left = i64::from(column as u32 * (w + GAP));
         let found = edges(infrared);
-        for (row, panel) in [
-            checkerboard(&visible, infrared),
-            overlaid(&seen, &found),
-            difference(&seen, &found),
-        ]
-        .iter()
-        .enumerate()
+        for (row, panel) in
+            [checkerboard(&visible, infrared), overlaid(&seen, &found), difference(&seen, &found)]
+                .iter()
+                .enumerate()
         {
             replace(&mut out, panel, left, i64::from(row as u32 * (h + GAP)));
         }

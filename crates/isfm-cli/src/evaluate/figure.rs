@@ -245,7 +245,12 @@ impl FigureArgs {
         let source = |caption: &str, image: DynamicImage| (caption.to_owned(), Ok(image.to_rgb8()));
         let mut panels = vec![source("Visible", visible), source("Infrared", infrared)];
         for method in methods {
-            let image = report::result(&method.sources[at], &luma[0], &luma[1], cropped.map(|r| (whole, r)));
+            let image = report::result(
+                &method.sources[at],
+                &luma[0],
+                &luma[1],
+                cropped.map(|r| (whole, r)),
+            );
             panels.push((method.name.clone(), image.map(|image| image.to_rgb8())));
         }
         Ok(Figure { regions: &self.regions, files: &self.figure_file, columns: None, panels })

@@ -75,8 +75,8 @@ pub fn score(
     shown: Option<usize>,
     place: &Place<'_>,
 ) -> PairReport {
-    let outcome =
-        score_methods(pair, methods, metrics, convention, shown, place).map_err(|e| format!("{e:#}"));
+    let outcome = score_methods(pair, methods, metrics, convention, shown, place)
+        .map_err(|e| format!("{e:#}"));
     PairReport { name: pair.name.clone(), outcome }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, RgbImage};
 use isfm::{
-    Alignment, Frame, FrameMut, Homography, Isfm, Normalize, PlaneLayout, Side, Stream, StreamRange,
-    VideoFormat, VideoLayout,
+    Alignment, Frame, FrameMut, Homography, Isfm, Normalize, PlaneLayout, Side, Stream,
+    StreamRange, VideoFormat, VideoLayout,
 };
 use isfm_testing::{Numbers, refused};
 use proptest::prelude::*;
@@ -191,10 +191,7 @@ fn a_homography_lays_the_infrared_frame_where_it_says() {
 fn homographies_are_read_and_bad_ones_refused() {
     let text = "[1, 0, 5, 0, 1, -3, 0, 0, 1]";
     let one = Alignment::from_json(text).unwrap();
-    assert_eq!(
-        one,
-        Alignment::from_json(&format!("{{\"matrix\": {text}, \"note\": 1}}")).unwrap()
-    );
+    assert_eq!(one, Alignment::from_json(&format!("{{\"matrix\": {text}, \"note\": 1}}")).unwrap());
     assert_eq!(one.homography().apply([2., 2.]), [7., -1.]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("h.json");
