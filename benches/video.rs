@@ -1,6 +1,8 @@
 //! Frames of two cameras: `cargo bench -p isfm-benches --bench video [-- --frames 10000]` prints latency,
 //! throughput and resident memory as a table of Markdown.
 //!
+//! `--align FRAMES` prints the median with the infrared frame resized and laid by an alignment, in turns.
+//!
 //! `--turns FOLDER SIZE` is one side of `benches/python/video_vs_opencv.py`: I420 frames of SIZE from
 //! `visible.yuv`, GRAY16 frames of 320x256 from `infrared.raw`; for each line on standard input, a number of
 //! frames, a line with their milliseconds is printed.
@@ -8,7 +10,7 @@
 use std::io::{BufRead, stdin};
 use std::time::{Duration, Instant};
 
-use isfm::{Frame, Isfm, Stream, VideoFormat, VideoLayout};
+use isfm::{Frame, Homography, Isfm, Stream, VideoFormat, VideoLayout};
 
 type Outcome<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -23,6 +25,7 @@ fn main() -> Outcome<()> {
             let (width, height) = size.split_once('x').ok_or("a size such as 640x480")?;
             turns(folder, (width.parse()?, height.parse()?))
         }
+        ["--align", frames] => aligned(frames.parse()?),
         ["--frames", frames] => table(frames.parse()?),
         [] => table(10_000),
         _ => Err(format!("{words:?} are no options of this benchmark").into()),
@@ -116,6 +119,30 @@ fn painted(layout: &VideoLayout, infrared: bool) -> Outcome<Vec<Vec<u8>>> {
         data
     };
     Ok((0..30).map(paint).collect())
+}
+
+/// The median milliseconds of frames that are resized and of frames that are laid, one after the other.
+fn aligned(frames: usize) -> Outcome<()> {
+    for size in [(320, 256), (640, 480)] {
+        let mut both = [Bench::new(size, painted)?, Bench::new(size, painted)?];
+        let scale = f64::from(size.0) / f64::from(INFRARED.0);
+        let turned = [scale, -0.02, 4., 0.02, scale, -3., 1e-5, 0., 1.];
+        let [_, laid] = &mut both;
+        let stream = Stream::new(Isfm::builder().threads(THREADS).build()?);
+        laid.stream = stream.alignment(Homography::new(turned)?);
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..frames {
+            for (bench, times) in both.iter_mut().zip(&mut times) {
+                times.push(bench.frame()?);
+            }
+        }
+        let [resized, laid] = times.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
+        println!("{}x{}: {resized:.2} ms resized, {laid:.2} ms laid", size.0, size.1);
+    }
+    Ok(())
 }
 
 fn resident() -> Option<f64> {

@@ -7,6 +7,8 @@ mod pages {
     mod readme {}
     #[doc = include_str!("../../docs/guide/fuse-your-camera.md")]
     mod camera {}
+    #[doc = include_str!("../../docs/guide/two-cameras.md")]
+    mod rig {}
     #[doc = include_str!("../../docs/guide/train-on-your-pairs.md")]
     mod training {}
     #[doc = include_str!("../../docs/guide/compare-methods.md")]

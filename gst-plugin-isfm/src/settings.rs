@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use candle_core::Device;
 use gst::glib;
-use isfm::{Builder, Homography, Isfm, Normalize, Stream, StreamRange};
+use isfm::{Alignment, Builder, Isfm, Normalize, Stream, StreamRange};
 
 /// How the counts of 16-bit infrared frames become black and white.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
@@ -112,8 +112,8 @@ impl Settings {
         let Some(homography) = given(&self.homography) else { return Ok(stream) };
         let inline = homography.trim_start().starts_with(['[', '{']);
         let read =
-            if inline { Homography::from_json(homography) } else { Homography::read(homography) };
-        Ok(stream.homography(read.map_err(|error| chain(&error))?))
+            if inline { Alignment::from_json(homography) } else { Alignment::read(homography) };
+        Ok(stream.alignment(read.map_err(|error| chain(&error))?))
     }
 
     fn device(&self) -> Result<Device, String> {

@@ -25,9 +25,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use image::DynamicImage;
 use isfm_metrics::{Convention, Metric};
 use rayon::prelude::*;
 
+use crate::align::AlignArgs;
 use crate::options::{named, on_threads, threads};
 use crate::pairs::{Found, PairArgs};
 use crate::{Console, Usage};
@@ -69,6 +71,9 @@ pub struct Args {
     /// The pairs.
     #[command(flatten)]
     pub pairs: PairArgs,
+    /// Where infrared pictures lie. With --crop results may be cropped already, or of the visible picture's size.
+    #[command(flatten)]
+    pub align: AlignArgs,
     /// A method's name and the folder of its results, or of one pair the result; once for each method
     #[arg(long, value_name = "NAME=DIR", value_parser = named("NAME=DIR, such as ISFM=out/isfm"),
         required_unless_present_any = ["baseline", "methods"])]
@@ -280,7 +285,12 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
         .chain(pairing.ambiguous.iter().map(|ambiguous| ambiguous.name()))
         .collect();
     let plan = args.outputs.analysis.plan(&names, &known, args.pairs.shard.is_some())?;
-    let figure = args.figure.prepare(pairs, &methods)?;
+    let alignment = args.align.read()?;
+    let place = |visible: DynamicImage, infrared: DynamicImage| match &alignment {
+        Some(alignment) => args.align.placed(alignment, visible, &infrared),
+        None => report::unplaced(visible, infrared),
+    };
+    let figure = args.figure.prepare(pairs, &methods, &place)?;
     let start = Instant::now();
 
     let bar = console.bar(pairs.len(), "pairs");
@@ -288,7 +298,7 @@ fn evaluate(args: &Args, console: Console) -> Result<Vec<Problem>> {
     let shown = args.outputs.html.as_ref().map(|_| pictures::budget(pairs.len(), methods.len()));
     let scored = pairs.par_iter().enumerate().map(|(at, pair)| {
         let sources: Vec<&Source> = methods.iter().map(|m| &m.sources[at]).collect();
-        let scored = report::score(pair, &sources, &metrics, args.convention, shown);
+        let scored = report::score(pair, &sources, &metrics, args.convention, shown, &place);
         bar.inc(1);
         scored
     });

@@ -12,12 +12,13 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use image::DynamicImage;
-use isfm::{Config, Isfm, Normalize, Picture, PictureFormat, Preset, Side, Tiling};
+use isfm::{Alignment, Config, Isfm, Normalize, Picture, PictureFormat, Preset, Side, Tiling};
 use isfm_files::is_stream;
 use isfm_files::pairs::Pair;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::align::{AlignArgs, crop, sizes};
 use crate::options::{DeviceName, ElementType, low_high, preset, threads};
 use crate::pairs::{Found, PairArgs};
 use crate::{Console, ConsoleArgs, Usage};
@@ -91,8 +92,11 @@ pub struct Args {
     #[arg(long, value_name = "LOW,HIGH", value_parser = low_high, allow_hyphen_values = true)]
     pub visible_range: Option<(f64, f64)>,
     /// Resize infrared pictures of another size than the visible ones; both must show the same view
-    #[arg(long)]
+    #[arg(long, conflicts_with = "align")]
     pub resize_infrared: bool,
+    /// Where infrared pictures lie.
+    #[command(flatten)]
+    pub align: AlignArgs,
     /// Spread each fused luma so that the values at these two percentiles (0 to 100, nearest rank)
     /// become black and white, such as 0.5,99.5; by default it stays as the network gives it
     #[arg(long, value_name = "LOW,HIGH", value_parser = low_high)]
@@ -136,13 +140,14 @@ pub fn run(args: &Args) -> Result<Vec<Failed>> {
     let found = args.pairs.find()?;
     let format = args.format_of(&found).map_err(Usage::of)?;
     let jobs = args.jobs(&found);
-    let isfm = args.network(jobs)?;
+    let alignment = args.align.read()?;
+    let isfm = args.network(jobs, alignment)?;
     if let Some((low, high)) = args.stretch {
         let text =
             format_args!("each fused luma is spread from its {low} to its {high} percentile");
         console.say(text);
     }
-    let fuser = Fuser { args, isfm, format, console };
+    let fuser = Fuser { args, isfm, alignment, format, console };
     if found.single { fuser.files(&found.pairing.pairs[0]) } else { fuser.many(found, jobs) }
 }
 
@@ -201,7 +206,7 @@ impl Args {
         }
     }
 
-    fn network(&self, jobs: usize) -> Result<Isfm> {
+    fn network(&self, jobs: usize, alignment: Option<Alignment>) -> Result<Isfm> {
         let mut builder = Isfm::builder()
             .device(self.device.open()?)
             .dtype(self.dtype.into())
@@ -209,6 +214,9 @@ impl Args {
             .normalize_visible(self.normalize(Side::Visible))
             .normalize_infrared(self.normalize(Side::Infrared))
             .resize_infrared(self.resize_infrared);
+        if let Some(alignment) = alignment {
+            builder = builder.alignment(alignment);
+        }
         if let Some(path) = &self.config {
             builder = builder.config(Config::read(path).map_err(Usage::of)?);
         } else if let Some(preset) = self.preset {
@@ -271,6 +279,7 @@ impl Args {
 struct Fuser<'a> {
     args: &'a Args,
     isfm: Isfm,
+    alignment: Option<Alignment>,
     format: PictureFormat,
     console: Console,
 }
@@ -297,6 +306,13 @@ impl Fuser<'_> {
         let fused = self.isfm.fuse(&visible, &infrared).with_context(|| {
             format!("{} and {}", pair.visible.display(), pair.infrared.display())
         })?;
+        let size = |image: &DynamicImage| (image.width(), image.height());
+        let sizes = sizes(size(&visible), size(&infrared));
+        let common = self.alignment.map(|a| self.args.align.common(&a, sizes)).transpose()?;
+        let fused = match common.flatten() {
+            Some(part) => crop(&fused, part),
+            None => fused,
+        };
         let seconds = start.elapsed().as_secs_f64();
         isfm::write_image_as(&fused, to, self.format)?;
         Ok(((fused.width(), fused.height()), seconds))

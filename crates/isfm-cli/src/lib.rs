@@ -2,6 +2,7 @@
 //! made of changes with the program: to fuse, score or train from Rust take the crates `isfm`,
 //! `isfm-metrics` and `isfm-train`.
 
+pub mod align;
 mod console;
 pub mod convert;
 pub mod evaluate;
@@ -27,7 +28,7 @@ use clap::{Parser, Subcommand};
 pub use console::{Console, ConsoleArgs, Failures, Usage, end};
 pub use interrupt::{on_interrupt, stop_after_step};
 
-/// Fuse infrared and visible pictures into one, score fused pictures, train the network, make the tables and
+/// Align infrared and visible pictures, fuse them into one, score fused pictures, train the network, make the tables and
 /// figures of its paper.
 ///
 /// Exit codes: 0 if all is done, 1 if something failed (it is named at the end, the rest is done), 2 if
@@ -45,6 +46,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 #[expect(missing_docs, reason = "their arguments have them")]
 pub enum Command {
+    Align(Box<align::Args>),
     Fuse(Box<fuse::Args>),
     Evaluate(Box<evaluate::Args>),
     Live(Box<live::Args>),
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
 /// Does what was asked, and says what failed.
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
+        Command::Align(args) => end(align::run(&args), "were left out"),
         Command::Fuse(args) => end(fuse::run(&args), "failed"),
         Command::Evaluate(args) => end(evaluate::run(&args), "problems; everything else is scored"),
         Command::Live(args) => end(live::run(&args), ""),

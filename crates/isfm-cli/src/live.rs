@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
-use isfm::{Frame, FrameMut, Homography, Isfm, Normalize, Stream, StreamRange, VideoFormat};
+use isfm::{Alignment, Frame, FrameMut, Isfm, Normalize, Stream, StreamRange, VideoFormat};
 use serde_json::json;
 
 use crate::options::{low_high, size, threads};
@@ -24,7 +24,7 @@ use source::{LumaRange, Raw, Source};
 /// given. They come from files, FIFOs or, for one of them, standard input (-); the result goes to a file, a FIFO or
 /// standard output (-), as the visible stream with other luma: its format, its size, its chroma.
 ///
-/// The infrared stream may have another size: it is resized, or laid where --homography says. Counts of 16 bits
+/// The infrared stream may have another size: it is resized, or laid where --align says. Counts of 16 bits
 /// are spread over a range that is followed without flicker.
 ///
 /// Frames are read and written beside the fusing. With --drop a frame that comes while another is being fused
@@ -80,10 +80,10 @@ pub struct Args {
     /// Seconds in which two thirds of a change of the infrared range are followed
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds)]
     pub time_constant: Duration,
-    /// Where infrared frames lie on visible ones: JSON, nine numbers row by row that take an infrared pixel to
-    /// its visible one, or an object with them as "matrix"
-    #[arg(long, value_name = "FILE")]
-    pub homography: Option<PathBuf>,
+    /// Where infrared frames lie on visible ones: what `isfm align` writes, or JSON of nine numbers row by row that
+    /// take an infrared pixel to its visible one
+    #[arg(long, value_name = "H.json", alias = "homography")]
+    pub align: Option<PathBuf>,
     /// Weights (.safetensors or .pth) instead of those inside the program
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
@@ -349,9 +349,8 @@ fn begin(args: &Args, output: &Path) -> Result<(Stream, Source, Source)> {
         None => StreamRange::Steady { time_constant: args.time_constant },
     };
     let mut stream = Stream::new(builder.build()?).range(range)?;
-    if let Some(path) = &args.homography {
-        let homography = Homography::read(path);
-        stream = stream.homography(homography.with_context(|| path.display().to_string())?);
+    if let Some(path) = &args.align {
+        stream = stream.alignment(Alignment::read(path)?);
     }
     let rate = (args.rate, 1);
     let raw = |format: Option<VideoFormat>, size: Option<(u32, u32)>| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use candle_core::Device;
 use clap::Parser;
+use isfm_align::Alignment;
 use isfm_model::{Checkpoint, Config, Preset};
 use isfm_train::{
     Corrupt, DataSet, Outcome, PairFolder, RunFile, RunOptions, State, TrainConfig, Trainer,
@@ -45,6 +46,10 @@ pub struct Args {
     /// Folder with vi/NAME and ir/NAME, or with train/vi and train/ir; instead of the run file's
     #[arg(long, value_name = "DIR", required_unless_present_any = ["run", "resume"])]
     pub data: Option<PathBuf>,
+    /// Where infrared pictures lie on visible ones, if they do not line up: what `isfm align` writes. Of each pair the
+    /// largest rectangle that both cover is trained on
+    #[arg(long, value_name = "H.json", requires = "data")]
+    pub align: Option<PathBuf>,
     /// A configuration by name
     #[arg(
         long,
@@ -224,7 +229,13 @@ fn prepare(
     };
     let cache = args.cache.saturating_mul(1 << 20);
     let data: DataSet = match (&args.data, &file) {
-        (Some(folder), _) => PairFolder::open(folder)?.cache_bytes(cache).into(),
+        (Some(folder), _) => {
+            let folder = match &args.align {
+                Some(path) => PairFolder::open_aligned(folder, Alignment::read(path)?)?,
+                None => PairFolder::open(folder)?,
+            };
+            folder.cache_bytes(cache).into()
+        }
         (None, Some(file)) => file.open_data(cache)?,
         (None, None) => bail!("needs --data, or --run with a section [[data]]"),
     };

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use isfm::{Normalize, Picture, Side, to_8_bits};
+use isfm_align::{Alignment, Image, Interpolation, Rectangle, Reference, Sizes};
 use isfm_files::Pairing;
 use isfm_files::pairs::{Ambiguous, Skipped};
 
@@ -32,6 +33,7 @@ struct Entry {
     name: String,
     visible: PathBuf,
     infrared: PathBuf,
+    alignment: Option<Arc<Alignment>>,
     decoded: OnceLock<Arc<Pair>>,
 }
 
@@ -74,7 +76,19 @@ impl PairFolder {
     /// # Errors
     /// If the folders are not there or hold no pair.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::open_as(dir.as_ref(), None)
+    }
+
+    /// The same of pairs that do not line up: infrared images are laid on their visible ones, and of both the largest
+    /// rectangle that both cover is taken.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). A pair with other proportions than the alignment's is a problem of that pair.
+    pub fn open_aligned(dir: impl AsRef<Path>, alignment: Alignment) -> Result<Self> {
+        Self::open_as(dir.as_ref(), Some(Arc::new(alignment)))
+    }
+
+    fn open_as(dir: &Path, alignment: Option<Arc<Alignment>>) -> Result<Self> {
         let wrong = |problem: String| Error::Folder { dir: dir.to_path_buf(), problem };
         if !dir.is_dir() {
             return Err(wrong("no such folder".into()));
@@ -100,7 +114,8 @@ impl PairFolder {
         let (mut names, mut fingerprint) = (Fnv::default(), Fnv::default());
         let (mut entries, mut problems) = (Vec::with_capacity(pairs.len()), Vec::new());
         for (name, visible, infrared) in pairs {
-            let entry = Entry { name, visible, infrared, decoded: OnceLock::new() };
+            let alignment = alignment.clone();
+            let entry = Entry { name, visible, infrared, alignment, decoded: OnceLock::new() };
             let (width, height) = entry.size().unwrap_or_else(|problem| {
                 problems.push((entries.len(), problem));
                 (0, 0)
@@ -113,6 +128,9 @@ impl PairFolder {
                 fingerprint.word(std::fs::metadata(path).map_or(0, |file| file.len()));
             }
             entries.push(entry);
+        }
+        if let Some(alignment) = &alignment {
+            alignment.homography().matrix().iter().for_each(|v| fingerprint.word(v.to_bits()));
         }
         Ok(Self {
             entries,
@@ -214,7 +232,30 @@ impl Entry {
     fn size(&self) -> Result<(u32, u32)> {
         let visible = Picture::size(&self.visible, Side::Visible)?;
         let infrared = Picture::size(&self.infrared, Side::Infrared)?;
-        self.same(visible, infrared)
+        match self.common(visible, infrared)? {
+            Some((_, common)) => Ok((common.width as u32, common.height as u32)),
+            None => self.same(visible, infrared),
+        }
+    }
+
+    /// The alignment for these sizes, and what both cover of the visible image.
+    fn common(
+        &self,
+        visible: (u32, u32),
+        infrared: (u32, u32),
+    ) -> Result<Option<(Alignment, Rectangle)>> {
+        let Some(alignment) = &self.alignment else { return Ok(None) };
+        let both = |(w, h): (u32, u32)| (w as usize, h as usize);
+        let wrong = |source: isfm_align::Error| {
+            let path = self.infrared.clone();
+            Error::Pixels { path, source: isfm::Error::from(source).into() }
+        };
+        let sizes = Sizes { visible: both(visible), infrared: both(infrared) };
+        let alignment = alignment.for_sizes(sizes).map_err(wrong)?;
+        let common = alignment.common(Reference::Visible).map_err(wrong)?;
+        let (visible, infrared) = (self.visible.clone(), self.infrared.clone());
+        let nothing = Error::NothingCommon { visible, infrared };
+        Ok(Some((alignment, common.ok_or(nothing)?)))
     }
 
     fn same(&self, visible_size: (u32, u32), infrared_size: (u32, u32)) -> Result<(u32, u32)> {
@@ -232,6 +273,22 @@ impl Entry {
         };
         let visible = decode(&self.visible, Side::Visible)?.into_rgb8();
         let infrared = decode(&self.infrared, Side::Infrared)?.into_luma8();
+        if let Some((alignment, part)) = self.common(visible.dimensions(), infrared.dimensions())? {
+            let wrong = |source: isfm_align::Error| {
+                let path = self.infrared.clone();
+                Error::Pixels { path, source: isfm::Error::from(source).into() }
+            };
+            let (w, h) = infrared.dimensions();
+            let image = Image::new(infrared.as_raw(), w as usize, h as usize).map_err(wrong)?;
+            let laid = alignment.warp(&image, Reference::Visible, Interpolation::CatmullRom);
+            let laid = laid.map_err(wrong)?;
+            return Ok(Pair {
+                width: part.width,
+                height: part.height,
+                visible: part.of(visible.as_raw(), laid.width, 3),
+                infrared: part.of(&laid.data, laid.width, 1),
+            });
+        }
         let (width, height) = self.same(visible.dimensions(), infrared.dimensions())?;
         let (width, height) = (width as usize, height as usize);
         Ok(Pair { width, height, visible: visible.into_raw(), infrared: infrared.into_raw() })

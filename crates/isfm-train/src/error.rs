@@ -30,6 +30,17 @@ pub enum Error {
         /// Its width and height.
         infrared_size: (u32, u32),
     },
+    /// Two images that an alignment lays side by side, not on each other.
+    #[error(
+        "by the alignment {} and {} have nothing in common: it is not theirs",
+        visible.display(), infrared.display()
+    )]
+    NothingCommon {
+        /// The visible image.
+        visible: PathBuf,
+        /// The infrared image.
+        infrared: PathBuf,
+    },
     /// Folders of which no pairs can be made.
     #[error(transparent)]
     Files(#[from] isfm_files::Error),
@@ -251,6 +262,7 @@ mod tests {
                 infrared: path(),
                 infrared_size: (3, 4),
             },
+            Error::NothingCommon { visible: path(), infrared: path() },
             Error::Files(isfm_files::Error::List { folder: path(), source: list }),
             isfm::Error::Read { path: path(), problem: read }.into(),
             Error::Pixels {
@@ -305,7 +317,8 @@ mod tests {
                 Error::Model(_) => "huge",
                 Error::Candle(_) => "no kernel",
                 Error::Corrupt { .. } => "cut off",
-                Error::Folder { .. } | Error::PairSize { .. } | Error::Setting { .. }
+                Error::Folder { .. } | Error::PairSize { .. } | Error::NothingCommon { .. }
+                | Error::Setting { .. }
                 | Error::OutputNotEmpty(_) | Error::OutputInUse(_) | Error::NoCheckpoint { .. }
                 | Error::Checkpoint { .. } | Error::Differs { .. } | Error::NonFinite { .. }
                 | Error::Stuck { .. } | Error::Optimiser(_) | Error::Resize { .. }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use isfm_align::Alignment;
 use isfm_model::{Checkpoint, Config, Pyramid, PyramidFusion};
 
 use crate::batch::Batches;
@@ -52,6 +53,7 @@ pub(crate) struct Options {
     pub(crate) normalize_visible: Normalize,
     pub(crate) normalize_infrared: Normalize,
     pub(crate) resize_infrared: bool,
+    pub(crate) alignment: Option<Alignment>,
     pub(crate) stretch: Option<(f64, f64)>,
     pub(crate) batch: Option<usize>,
 }
@@ -96,6 +98,14 @@ impl Builder {
     /// or from the shapes of its tensors.
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// Where infrared pictures lie on visible ones. Outside of them the visible picture stays what it is, as
+    /// nearly as the weights give back two equal pictures. Pictures of other sizes than the alignment's must have its
+    /// proportions.
+    pub fn alignment(mut self, alignment: impl Into<Alignment>) -> Self {
+        self.options.alignment = Some(alignment.into());
         self
     }
 

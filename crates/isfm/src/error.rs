@@ -187,6 +187,9 @@ pub enum Error {
     /// An error of the network's or its weights' (with the file's name).
     #[error(transparent)]
     Model(#[from] isfm_model::Error),
+    /// An alignment that cannot be read, or is for pictures of other sizes.
+    #[error(transparent)]
+    Alignment(#[from] isfm_align::Error),
     /// An error of Candle's.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -233,6 +236,7 @@ mod tests {
             Error::Format(path),
             Error::Threads { threads: 1, problem: threads.build().unwrap_err() },
             Error::Model(isfm_model::Error::UnknownPreset(text("huge"))),
+            Error::Alignment(isfm_align::Error::Channels(7)),
             Error::Candle(candle_core::Error::Msg(text("no kernel"))),
         ]
     }
@@ -247,6 +251,7 @@ mod tests {
                 Error::Write { .. } => "disk full",
                 Error::Threads { .. } => "no thread",
                 Error::Model(_) => "huge",
+                Error::Alignment(_) => "7 values",
                 Error::Candle(_) => "no kernel",
                 Error::Empty { .. } | Error::SizeMismatch { .. } | Error::NotFinite { .. }
                 | Error::OutOfRange { .. } | Error::TensorShape { .. } | Error::TensorShapes { .. }

@@ -5,6 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use fast_image_resize::Resizer;
 use image::DynamicImage;
+use isfm_align::Sizes;
 use isfm_model::{Config, PyramidFusion};
 use rayon::prelude::*;
 
@@ -136,7 +137,8 @@ impl Isfm {
     ///   treated as it does (see [`Builder::borders`]).
     ///
     /// # Errors
-    /// [`Error::SizeMismatch`] if the sizes differ and [`Builder::resize_infrared`] is off;
+    /// [`Error::SizeMismatch`] if the sizes differ and neither [`Builder::resize_infrared`] nor
+    /// [`Builder::alignment`] was asked for; [`Error::Alignment`] if they do not have that one's proportions;
     /// [`Error::Empty`] for an image without pixels; [`Error::NotFinite`] for a NaN in a float
     /// image; [`Error::MemoryLimit`] if a limit was set that cannot be kept; [`Error::Memory`] if the
     /// system has too little left.
@@ -147,12 +149,25 @@ impl Isfm {
             let visible = Samples::new(visible, Side::Visible)?;
             let infrared = Samples::new(infrared, Side::Infrared)?;
             let (size, infrared_size) = (visible.size(), infrared.size());
-            if size != infrared_size && !self.options.resize_infrared {
+            let sizes = Sizes { visible: size, infrared: infrared_size };
+            let alignment = self.options.alignment.map(|a| a.for_sizes(sizes)).transpose()?;
+            if size != infrared_size && !self.options.resize_infrared && alignment.is_none() {
                 return Err(Error::SizeMismatch { visible: size, infrared: infrared_size });
             }
             let luma = visible.luma(Side::Visible, self.options.normalize_visible)?;
             let heat = infrared.luma(Side::Infrared, self.options.normalize_infrared)?;
+            let placed = alignment.map(|alignment| {
+                let whole = |channel: &dyn Channel, (w, h)| channel.window(0, 0, w, h);
+                let (seen, heat) = (whole(&luma, size), whole(&heat, infrared_size));
+                let mut placed = Plane::zeros(size.0, size.1);
+                let (heat, seen) = (&heat.data, &seen.data);
+                placement::place(&alignment, heat, infrared_size, seen, size.0, &mut placed.data);
+                placed
+            });
             visible.with_luma(luma.span, |rows| {
+                if let Some(placed) = &placed {
+                    return self.fuse_channels(&luma, &placed.view(), rows);
+                }
                 if size == infrared_size {
                     self.fuse_channels(&luma, &heat, rows)
                 } else {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use fast_image_resize::Resizer;
+use isfm_align::{Alignment, Sizes};
 use rayon::prelude::*;
 
 use crate::colour::recoloured;
 use crate::normalize::{Depth, Span};
-use crate::placement::{self, Homography};
+use crate::placement;
 use crate::plane::View;
 use crate::steady::Steady;
 use crate::video::{Frame, FrameMut, VideoFormat};
@@ -41,7 +42,7 @@ impl Default for StreamRange {
 ///
 /// Of the visible frame only the luma is read and replaced: of I420 and NV12 the first plane, of RGB and its
 /// relatives the colour stays and the luma changes. The infrared frame is grey, of any size: it is resized to the
-/// visible one (Catmull-Rom), or laid where a [`Homography`] says.
+/// visible one (Catmull-Rom), or laid where an [`Alignment`] says.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -64,7 +65,7 @@ impl Default for StreamRange {
 pub struct Stream {
     isfm: Isfm,
     range: StreamRange,
-    homography: Option<Homography>,
+    alignment: Option<Alignment>,
     steady: Steady,
     buffers: Buffers,
     span: Option<Span>,
@@ -93,7 +94,7 @@ impl Stream {
         Self {
             isfm,
             range: StreamRange::default(),
-            homography: None,
+            alignment: None,
             steady: Steady::default(),
             buffers: Buffers::default(),
             span: None,
@@ -115,9 +116,11 @@ impl Stream {
     /// Where the infrared frames lie on the visible ones. Outside of them the visible frame stays what it
     /// is, as nearly as the weights give back two equal pictures (with the embedded ones: within a level or
     /// two).
+    ///
+    /// One with sizes serves frames of other sizes with the same proportions too.
     #[must_use]
-    pub fn homography(mut self, homography: Homography) -> Self {
-        self.homography = Some(homography);
+    pub fn alignment(mut self, alignment: impl Into<Alignment>) -> Self {
+        self.alignment = Some(alignment.into());
         self
     }
 
@@ -146,7 +149,8 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::Option`] for a buffer that is shorter than its layout, for visible frames of 16 bits and for
-    /// infrared ones with colour; and as [`Isfm::fuse`].
+    /// infrared ones with colour; [`Error::Alignment`] for frames that do not have its proportions; and as
+    /// [`Isfm::fuse`].
     pub fn fuse_in_place(
         &mut self,
         visible: FrameMut<'_>,
@@ -162,12 +166,14 @@ impl Stream {
         let black_and_white = Span::of_levels(layout.is_limited());
         // Rows may be finished while others are still to be read.
         isfm.install(|| luma_of(seen, black_and_white, &mut buffers.luma));
+        let sizes = Sizes { visible: (width, height), infrared: size(infrared) };
+        let alignment = self.alignment.map(|a| a.for_sizes(sizes)).transpose()?;
         let span = self.span_of(infrared, time)?;
         self.span = Some(span);
-        let Self { isfm, buffers, homography, .. } = self;
+        let Self { isfm, buffers, .. } = self;
         isfm.install(|| {
             heat_of(infrared, span, &mut buffers.heat);
-            buffers.place((width, height), size(infrared), homography.as_ref())?;
+            buffers.place((width, height), size(infrared), alignment.as_ref())?;
             let placed = if buffers.placed.is_empty() { &buffers.heat } else { &buffers.placed };
             let view = |data| View { width, height, data };
             let (luma, heat) = (view(&buffers.luma), view(placed));
@@ -230,16 +236,17 @@ impl Buffers {
         &mut self,
         visible: (usize, usize),
         infrared: (usize, usize),
-        homography: Option<&Homography>,
+        alignment: Option<&Alignment>,
     ) -> Result<()> {
-        if homography.is_none() && visible == infrared {
+        if alignment.is_none() && visible == infrared {
             self.placed.clear();
             return Ok(());
         }
         self.placed.resize(visible.0 * visible.1, 0.);
-        match homography {
-            Some(homography) => {
-                homography.place(&self.heat, infrared, &self.luma, visible.0, &mut self.placed);
+        match alignment {
+            Some(alignment) => {
+                let (heat, luma) = (&self.heat, &self.luma);
+                placement::place(alignment, heat, infrared, luma, visible.0, &mut self.placed);
                 Ok(())
             }
             None => placement::resize(

@@ -141,8 +141,8 @@ fn a_homography_and_a_thread() {
         element.set_property("homography", homography);
         element.set_property("threads", 1_u32);
         let out = run(element, &visible, &heat).unwrap();
-        let homography = isfm::Homography::from_json(text).unwrap();
-        let mut stream = fixed_stream().homography(homography);
+        let homography = isfm::Alignment::from_json(text).unwrap();
+        let mut stream = fixed_stream().alignment(homography);
         for ((out, visible), heat) in out.iter().zip(&visible).zip(&heat) {
             assert_eq!(pixels(out), expected_of(&mut stream, visible, heat));
         }

@@ -24,6 +24,7 @@ use maud::html;
 use super::inputs::{self, Method, luminance};
 use super::latex::line;
 use super::report;
+use crate::align::Placed;
 use crate::{Console, Usage};
 
 /// A figure of one pair.
@@ -191,12 +192,23 @@ impl FigureArgs {
     ///
     /// # Errors
     /// [`Usage`], if there is no such pair, it cannot be read, or a region is outside of its pictures.
-    pub fn prepare(&self, pairs: &[Pair], methods: &[Method]) -> Result<Option<Figure<'_>>> {
+    pub fn prepare(
+        &self,
+        pairs: &[Pair],
+        methods: &[Method],
+        place: &report::Place<'_>,
+    ) -> Result<Option<Figure<'_>>> {
         let Some(name) = &self.figure else { return Ok(None) };
-        self.read(name, pairs, methods).map(Some).map_err(Usage::of)
+        self.read(name, pairs, methods, place).map(Some).map_err(Usage::of)
     }
 
-    fn read(&self, name: &str, pairs: &[Pair], methods: &[Method]) -> Result<Figure<'_>> {
+    fn read(
+        &self,
+        name: &str,
+        pairs: &[Pair],
+        methods: &[Method],
+        place: &report::Place<'_>,
+    ) -> Result<Figure<'_>> {
         let at = pairs.iter().position(|pair| pair.name == name);
         let Some(at) = at else {
             let some = pairs.first().map_or("", |pair| &pair.name);
@@ -206,6 +218,8 @@ impl FigureArgs {
         let pair = &pairs[at];
         let visible = inputs::read_source(&pair.visible, Side::Visible)?;
         let infrared = inputs::read_source(&pair.infrared, Side::Infrared)?;
+        let whole = (visible.width(), visible.height());
+        let Placed { visible, infrared, cropped } = place(visible, infrared)?;
         let size = (visible.width(), visible.height());
         let other = (infrared.width(), infrared.height());
         ensure!(
@@ -231,7 +245,12 @@ impl FigureArgs {
         let source = |caption: &str, image: DynamicImage| (caption.to_owned(), Ok(image.to_rgb8()));
         let mut panels = vec![source("Visible", visible), source("Infrared", infrared)];
         for method in methods {
-            let image = report::result(&method.sources[at], &luma[0], &luma[1]);
+            let image = report::result(
+                &method.sources[at],
+                &luma[0],
+                &luma[1],
+                cropped.map(|r| (whole, r)),
+            );
             panels.push((method.name.clone(), image.map(|image| image.to_rgb8())));
         }
         Ok(Figure { regions: &self.regions, files: &self.figure_file, columns: None, panels })

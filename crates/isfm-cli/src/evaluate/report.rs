@@ -8,6 +8,10 @@ use image::{DynamicImage, GrayImage};
 use isfm::Side;
 use isfm_metrics::{Convention, Direction, Metric, Plane, Scores, Triple, average_rank};
 
+use isfm_align::Rectangle;
+
+use crate::align::{Placed, crop};
+
 use super::certainty::{Comparison, Intervals};
 use super::inputs::{self, Source, luminance};
 use super::pictures;
@@ -69,9 +73,10 @@ pub fn score(
     metrics: &[Metric],
     convention: Convention,
     shown: Option<usize>,
+    place: &Place<'_>,
 ) -> PairReport {
-    let outcome =
-        score_methods(pair, methods, metrics, convention, shown).map_err(|e| format!("{e:#}"));
+    let outcome = score_methods(pair, methods, metrics, convention, shown, place)
+        .map_err(|e| format!("{e:#}"));
     PairReport { name: pair.name.clone(), outcome }
 }
 
@@ -81,6 +86,7 @@ fn score_methods(
     metrics: &[Metric],
     convention: Convention,
     shown: Option<usize>,
+    place: &Place<'_>,
 ) -> Result<Outcome> {
     let embed = |image: &DynamicImage| match shown {
         Some(budget) => pictures::data_uri(image, budget),
@@ -88,13 +94,16 @@ fn score_methods(
     };
     let visible_image = inputs::read_source(&pair.visible, Side::Visible)?;
     let infrared_image = inputs::read_source(&pair.infrared, Side::Infrared)?;
+    let whole = (visible_image.width(), visible_image.height());
+    let Placed { visible: visible_image, infrared: infrared_image, cropped } =
+        place(visible_image, infrared_image)?;
     let (visible, infrared) = (luminance(&visible_image), luminance(&infrared_image));
     let (v, i) = (visible.dimensions(), infrared.dimensions());
     ensure!(v == i, "the visible picture is {}x{} but the infrared one {}x{}", v.0, v.1, i.0, i.1);
     let sources = [embed(&visible_image)?, embed(&infrared_image)?];
     drop((visible_image, infrared_image));
     let methods = methods.iter().map(|source| {
-        let fused_image = result(source, &visible, &infrared)?;
+        let fused_image = result(source, &visible, &infrared, cropped.map(|r| (whole, r)))?;
         let fused = luminance(&fused_image);
         let triple = Triple::new(plane(&visible)?, plane(&infrared)?, plane(&fused)?)?;
         let scores = Scores::evaluate_as(&triple, metrics, convention);
@@ -104,9 +113,26 @@ fn score_methods(
     Ok(Outcome { size: v, sources, methods })
 }
 
-/// A method's picture for a pair of these luminances, of their size.
-pub fn result(source: &Source, visible: &GrayImage, infrared: &GrayImage) -> Result<DynamicImage> {
-    let image = match source {
+/// What lays an infrared picture on its visible one.
+pub type Place<'a> = dyn Fn(DynamicImage, DynamicImage) -> Result<Placed> + Sync + 'a;
+
+/// Of pairs that lie on each other already.
+///
+/// # Errors
+/// Never.
+pub fn unplaced(visible: DynamicImage, infrared: DynamicImage) -> Result<Placed> {
+    Ok(Placed { visible, infrared, cropped: None })
+}
+
+/// A method's picture for a pair of these luminances, of their size. Where these are cropped out of a `whole` picture,
+/// so is a result of its size.
+pub fn result(
+    source: &Source,
+    visible: &GrayImage,
+    infrared: &GrayImage,
+    cropped: Option<((u32, u32), Rectangle)>,
+) -> Result<DynamicImage> {
+    let mut image = match source {
         Source::File(path) => inputs::read(path, Side::Visible)?,
         Source::Made(baseline) => baseline.fuse(visible, infrared).into(),
         Source::Missing(folder) => bail!("no result in {}", folder.display()),
@@ -115,6 +141,11 @@ pub fn result(source: &Source, visible: &GrayImage, infrared: &GrayImage) -> Res
             bail!("which of these is the result: {}?", names.join(", "))
         }
     };
+    if let Some((whole, r)) = cropped
+        && (image.width(), image.height()) == whole
+    {
+        image = crop(&image, r);
+    }
     let (f, v) = ((image.width(), image.height()), visible.dimensions());
     ensure!(f == v, "the result is {}x{} but the pair {}x{}", f.0, f.1, v.0, v.1);
     Ok(image)

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::series::{METRICS, Row, Series, Value};
 use crate::evaluate::inputs::{self, Baseline, Method, Source, subfolders};
 use crate::evaluate::latex;
-use crate::evaluate::report::{Problem, Report, marks, score};
+use crate::evaluate::report::{Problem, Report, marks, score, unplaced};
 use crate::evaluate::table::{blocks, marked, rank};
 use crate::options::{on_threads, threads};
 use crate::{Console, Usage};
@@ -117,7 +117,7 @@ fn compare(args: &Args, console: Console) -> Result<Vec<Problem>> {
     for Set { name, pairing, methods } in &sets {
         let scored = pairing.pairs.par_iter().enumerate().map(|(at, pair)| {
             let sources: Vec<&Source> = methods.iter().map(|m| &m.sources[at]).collect();
-            let scored = score(pair, &sources, METRICS, Convention::Released, None);
+            let scored = score(pair, &sources, METRICS, Convention::Released, None, &unplaced);
             bar.inc(1);
             scored
         });

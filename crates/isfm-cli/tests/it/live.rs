@@ -116,7 +116,7 @@ fn streams_become_a_stream() {
 
     // Where they lie one on the other already.
     std::fs::write(folder.path().join("h.json"), "{\"matrix\": [1,0,0,0,1,0,0,0,1]}").unwrap();
-    run(folder.path(), 0, &[&raw[..], &RANGE, &["--homography", "h.json"]].concat());
+    run(folder.path(), 0, &[&raw[..], &RANGE, &["--align", "h.json"]].concat());
     assert!(read("f.yuv") == want);
 }
 

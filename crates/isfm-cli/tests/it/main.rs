@@ -1,5 +1,6 @@
 //! The programs, from their arguments to the files they write.
 
+mod align;
 mod certainty;
 mod common;
 mod evaluate;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, RgbImage};
 use isfm::{
-    Frame, FrameMut, Homography, Isfm, Normalize, PlaneLayout, Side, Stream, StreamRange,
-    VideoFormat, VideoLayout,
+    Alignment, Frame, FrameMut, Homography, Isfm, Normalize, PlaneLayout, Side, Stream,
+    StreamRange, VideoFormat, VideoLayout,
 };
 use isfm_testing::{Numbers, refused};
 use proptest::prelude::*;
@@ -167,7 +167,7 @@ fn a_homography_lays_the_infrared_frame_where_it_says() {
     };
     let heat = bytes(layout.bytes(), 2);
     let identity = Homography::new([3., 0., 0., 0., 3., 0., 0., 0., 3.]).unwrap();
-    let same = run(&mut stream().homography(identity), &layout, &heat);
+    let same = run(&mut stream().alignment(identity), &layout, &heat);
     assert_eq!(same, run(&mut stream(), &layout, &heat));
 
     // A small frame in the middle: beyond it and what the pyramid carries from it nothing changes.
@@ -179,7 +179,7 @@ fn a_homography_lays_the_infrared_frame_where_it_says() {
     let mut frame = scene.clone();
     let visible = FrameMut { layout: &big, data: &mut frame };
     let infrared = Frame { layout: &small, data: &white };
-    stream().homography(there).fuse_in_place(visible, infrared, Duration::ZERO).unwrap();
+    stream().alignment(there).fuse_in_place(visible, infrared, Duration::ZERO).unwrap();
     let at = |frame: &[u8], x: usize, y: usize| frame[y * 256 + x];
     assert!(at(&frame, 124, 93) > at(&scene, 124, 93));
     for (x, y) in [(2, 2), (250, 5), (10, 180), (245, 188)] {
@@ -190,17 +190,14 @@ fn a_homography_lays_the_infrared_frame_where_it_says() {
 #[test]
 fn homographies_are_read_and_bad_ones_refused() {
     let text = "[1, 0, 5, 0, 1, -3, 0, 0, 1]";
-    let one = Homography::from_json(text).unwrap();
-    assert_eq!(
-        one,
-        Homography::from_json(&format!("{{\"matrix\": {text}, \"model\": 1}}")).unwrap()
-    );
-    assert_eq!(one.apply([2., 2.]), [7., -1.]);
+    let one = Alignment::from_json(text).unwrap();
+    assert_eq!(one, Alignment::from_json(&format!("{{\"matrix\": {text}, \"note\": 1}}")).unwrap());
+    assert_eq!(one.homography().apply([2., 2.]), [7., -1.]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("h.json");
     std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
-    assert_eq!(Homography::read(&path).unwrap(), one);
-    refused(Homography::read(folder.path().join("gone")), &["gone"]);
+    assert_eq!(Alignment::read(&path).unwrap(), one);
+    refused(Alignment::read(folder.path().join("gone")), &["gone"]);
     for (text, word) in [
         ("[1,2,3]", "3 numbers"),
         ("{}", "nine numbers"),
@@ -210,7 +207,7 @@ fn homographies_are_read_and_bad_ones_refused() {
         ("[1,0,0,0,1e-300,0,0,0,1]", ""),
         ("[1,0,0,1,0,0,0,0,1]", "inverted"),
     ] {
-        match Homography::from_json(text) {
+        match Alignment::from_json(text) {
             Err(error) => assert!(error.to_string().contains(word), "{text}: {error}"),
             Ok(_) => assert_eq!(word, "", "{text}"),
         }
