@@ -98,7 +98,8 @@ impl Alignment {
             return refused(Refusal::NoAgreement { significance: found.significance });
         }
         let largest = options.largest_error * found.diagonal;
-        if !(found.error <= largest) && !lax {
+        // Not a number where the picture runs away to infinity.
+        if (found.error.is_nan() || found.error > largest) && !lax {
             return refused(Refusal::Uncertain { error: found.error, largest });
         }
         Ok(Self {

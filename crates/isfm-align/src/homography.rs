@@ -78,7 +78,7 @@ impl Homography {
     pub fn after(&self, first: &Self) -> Result<Self> {
         let mut product = product(&self.matrix, &first.matrix);
         let largest = product.iter().fold(0_f64, |most, v| most.max(v.abs()));
-        if largest > 1e100 || largest < 1e-100 {
+        if !(1e-100..=1e100).contains(&largest) {
             product = product.map(|v| v / largest);
         }
         Self::new(product)

@@ -55,7 +55,7 @@ impl Alignment {
             return Err(refuse(format!("sizes of {}x{} and {}x{}", v.0, v.1, i.0, i.1)));
         }
         if let Some(c) = confidence
-            && !(c.corner_error >= 0.)
+            && (c.corner_error.is_nan() || c.corner_error < 0.)
         {
             return Err(refuse(format!("a corner error of {}", c.corner_error)));
         }
@@ -64,7 +64,7 @@ impl Alignment {
 
     /// The JSON text that [`from_json`](Self::from_json) reads, the numbers to the last bit.
     pub fn to_json(&self) -> String {
-        let numbers: Vec<String> = self.homography.matrix().map(|v| number(v)).into();
+        let numbers: Vec<String> = self.homography.matrix().map(number).into();
         let rows: Vec<String> = numbers.chunks(3).map(|row| row.join(", ")).collect();
         let mut out = format!("{{\n  \"matrix\": [\n    {}\n  ]", rows.join(",\n    "));
         if let Some(Sizes { visible, infrared }) = self.sizes {

@@ -69,7 +69,7 @@ fn degenerate(points: &[[f64; 2]]) -> bool {
     let centre = [0, 1].map(|k| points.iter().map(|p| p[k]).sum::<f64>() / n);
     let extent =
         points.iter().map(|p| (p[0] - centre[0]).hypot(p[1] - centre[1])).fold(0., f64::max);
-    if !(extent > 0.) {
+    if extent.is_nan() || extent <= 0. {
         return true;
     }
     // How far the others lie from a line through two of them.

@@ -350,17 +350,16 @@ pub(crate) fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Option<Vec<f64>> {
     let n = b.len();
     for k in 0..n {
         let pivot = (k..n).max_by(|&i, &j| a[i][k].abs().total_cmp(&a[j][k].abs()))?;
-        if !(a[pivot][k].abs() > 1e-300) {
+        if a[pivot][k].is_nan() || a[pivot][k].abs() <= 1e-300 {
             return None;
         }
         a.swap(k, pivot);
         b.swap(k, pivot);
-        for i in k + 1..n {
-            let factor = a[i][k] / a[k][k];
-            for j in k..n {
-                a[i][j] -= factor * a[k][j];
-            }
-            b[i] -= factor * b[k];
+        let (above, below) = a.split_at_mut(k + 1);
+        for (i, row) in below.iter_mut().enumerate() {
+            let factor = row[k] / above[k][k];
+            row.iter_mut().zip(&above[k]).skip(k).for_each(|(v, p)| *v -= factor * p);
+            b[k + 1 + i] -= factor * b[k];
         }
     }
     for k in (0..n).rev() {

@@ -102,7 +102,7 @@ impl Options {
         if !(0. ..=45.).contains(&self.rotation) {
             return wrong("the rotation", self.rotation.to_string(), "0 to 45 degrees");
         }
-        if !(self.largest_error > 0.) {
+        if self.largest_error.is_nan() || self.largest_error <= 0. {
             return wrong("the largest error", self.largest_error.to_string(), "more than 0");
         }
         Ok(())
