@@ -299,15 +299,26 @@ pub fn gather<T: Serialize + DeserializeOwned>(
     group: &mut dyn Collective,
     mine: std::result::Result<T, String>,
 ) -> Result<Vec<T>> {
-    let all = exchange(group, &mine)?.into_iter().enumerate();
-    all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
+    values(exchange(group, &mine)?)
+}
+
+/// A rank's value, of whatever type the place of the program that it is at has, or its error.
+type Given = std::result::Result<serde_json::Value, String>;
+
+/// The values, or the first error.
+fn values<T: DeserializeOwned>(all: Vec<Given>) -> Result<Vec<T>> {
+    let value = |(rank, of): (usize, Given)| {
+        let value = of.map_err(|problem| Error::OnRank { rank, problem })?;
+        serde_json::from_value(value).map_err(|_| out_of_step())
+    };
+    all.into_iter().enumerate().map(value).collect()
 }
 
 /// What each rank gives, on all of them.
-fn exchange<T: Serialize + DeserializeOwned>(
+fn exchange<T: Serialize>(
     group: &mut dyn Collective,
     mine: &std::result::Result<T, String>,
-) -> Result<Vec<std::result::Result<T, String>>> {
+) -> Result<Vec<Given>> {
     let mine = serde_json::to_vec(mine).map_err(|e| Error::Collective(e.to_string()))?;
     let all = group.all_gather(&mine)?.into_iter();
     all.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| out_of_step())).collect()
@@ -351,13 +362,11 @@ impl Group {
             Err(error) => (Err(error.chain()), Some(error)),
         };
         let all = exchange(&mut self.inner, &mine).and_then(|all| {
-            let same =
-                |of: &std::result::Result<T, String>| of.as_ref().err() == mine.as_ref().err();
-            if let Some(error) = error.filter(|_| all.iter().all(same)) {
-                return Err(error);
+            let same = |of: &Given| of.as_ref().err() == mine.as_ref().err();
+            match error.filter(|_| all.iter().all(same)) {
+                Some(error) => Err(error),
+                None => values(all),
             }
-            let all = all.into_iter().enumerate();
-            all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem })).collect()
         });
         self.told |= all.is_err();
         all
