@@ -20,7 +20,7 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
-/// `cpu`, `cuda` (this process's own, [`own_gpu`]) or `cuda:N`.
+/// `cpu`, `cuda` (this process's own) or `cuda:N`.
 impl FromStr for DeviceName {
     type Err = String;
 

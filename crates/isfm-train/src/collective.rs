@@ -4,7 +4,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use candle_core::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -300,26 +299,29 @@ pub fn gather<T: Serialize + DeserializeOwned>(
     group: &mut dyn Collective,
     mine: std::result::Result<T, String>,
 ) -> Result<Vec<T>> {
-    all_values(exchange(group, &mine)?)
+    values(exchange(group, &mine)?)
 }
 
-/// What each rank gives, on all of them: values, of whatever kind, or why there are none.
+/// A rank's value, of whatever type the place of the program that it is at has, or its error.
+type Given = std::result::Result<serde_json::Value, String>;
+
+/// The values, or the first error.
+fn values<T: DeserializeOwned>(all: Vec<Given>) -> Result<Vec<T>> {
+    let value = |(rank, of): (usize, Given)| {
+        let value = of.map_err(|problem| Error::OnRank { rank, problem })?;
+        serde_json::from_value(value).map_err(|_| out_of_step())
+    };
+    all.into_iter().enumerate().map(value).collect()
+}
+
+/// What each rank gives, on all of them.
 fn exchange<T: Serialize>(
     group: &mut dyn Collective,
     mine: &std::result::Result<T, String>,
-) -> Result<Vec<std::result::Result<Value, String>>> {
+) -> Result<Vec<Given>> {
     let mine = serde_json::to_vec(mine).map_err(|e| Error::Collective(e.to_string()))?;
     let all = group.all_gather(&mine)?.into_iter();
     all.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| out_of_step())).collect()
-}
-
-/// The values, if each rank has one. The error of one that failed comes first: it may have been told where others
-/// were at another place of the program, whose values are of another kind.
-fn all_values<T: DeserializeOwned>(all: Vec<std::result::Result<Value, String>>) -> Result<Vec<T>> {
-    let all = all.into_iter().enumerate();
-    let all = all.map(|(rank, of)| of.map_err(|problem| Error::OnRank { rank, problem }));
-    let all = all.collect::<Result<Vec<Value>>>()?.into_iter();
-    all.map(|value| serde_json::from_value(value).map_err(|_| out_of_step())).collect()
 }
 
 /// The group of a [`Trainer`](crate::Trainer), and whether all of it knows how the run ends.
@@ -360,11 +362,10 @@ impl Group {
             Err(error) => (Err(error.chain()), Some(error)),
         };
         let all = exchange(&mut self.inner, &mine).and_then(|all| {
-            let same =
-                |of: &std::result::Result<Value, String>| of.as_ref().err() == mine.as_ref().err();
+            let same = |of: &Given| of.as_ref().err() == mine.as_ref().err();
             match error.filter(|_| all.iter().all(same)) {
                 Some(error) => Err(error),
-                None => all_values(all),
+                None => values(all),
             }
         });
         self.told |= all.is_err();

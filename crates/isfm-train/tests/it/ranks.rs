@@ -284,7 +284,8 @@ fn what_one_rank_cannot_do_ends_all() {
             let options = RunOptions { checkpoint_steps: 1, stop_after, ..one_thread() };
             trainer.run(&options).map(drop)
         }));
-        assert!(text.starts_with("rank 0: cannot") && text.contains(".safetensors: "), "{text}");
+        // Which of its files is the first depends on where the epoch ends.
+        assert!(text.starts_with("rank 0: cannot") && text.contains(".safetensors"), "{text}");
     }
     // One asks for what cannot be had.
     let text = same_error(on_ranks(2, |group| {
