@@ -362,7 +362,7 @@ fn marks_and_table() {
         inputs::methods(&Args::try_parse_from(args).unwrap(), &found.pairs, false).unwrap();
     let score = |(at, pair)| {
         let sources: Vec<_> = methods.iter().map(|m| &m.sources[at]).collect();
-        report::score(pair, &sources, Metric::ALL, Convention::Released, None)
+        report::score(pair, &sources, Metric::ALL, Convention::Released, None, &report::unplaced)
     };
     let pairs = found.pairs.iter().enumerate().map(score).collect();
     let names = methods.iter().map(|m| m.name.clone()).collect();
