@@ -9,9 +9,8 @@ use isfm_cli::live::source::Source;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(alignment) = std::str::from_utf8(bytes)
-        .map_err(drop)
-        .and_then(|t| Alignment::from_json(t).map_err(drop))
+    if let Ok(alignment) =
+        std::str::from_utf8(bytes).map_err(drop).and_then(|t| Alignment::from_json(t).map_err(drop))
     {
         // A point of the infrared frame, or one at infinity.
         _ = alignment.homography().apply([0., 0.]);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 use image::{DynamicImage, GrayImage};
 use isfm::Side;
-use isfm_cli::align::Placed;
 use isfm_cli::evaluate::{Args, inputs, laplacian, pictures, report, table};
 use isfm_files::Pairing;
 use isfm_metrics::{Convention, Metric, Plane, Scores, Triple};
@@ -363,8 +362,7 @@ fn marks_and_table() {
         inputs::methods(&Args::try_parse_from(args).unwrap(), &found.pairs, false).unwrap();
     let score = |(at, pair)| {
         let sources: Vec<_> = methods.iter().map(|m| &m.sources[at]).collect();
-        let as_they_are = |visible, infrared| Ok(Placed { visible, infrared, cropped: None });
-        report::score(pair, &sources, Metric::ALL, Convention::Released, None, &as_they_are)
+        report::score(pair, &sources, Metric::ALL, Convention::Released, None, &report::unplaced)
     };
     let pairs = found.pairs.iter().enumerate().map(score).collect();
     let names = methods.iter().map(|m| m.name.clone()).collect();
