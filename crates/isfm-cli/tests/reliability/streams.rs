@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use image::ImageFormat;
@@ -65,14 +66,25 @@ pub(crate) fn results_go_to_standard_output() {
     }
 }
 
+/// A command that heeds the signals which this process may have been started to ignore, as a shell's `&` does.
+fn heeding_signals(command: &mut Command) -> &mut Command {
+    let heed = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: `signal` may be called between fork and exec, and SIG_DFL is no function of ours.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec nothing but `signal` is called.
+    unsafe { command.pre_exec(heed) }
+}
+
 /// Ctrl-C and SIGTERM in the middle of a file.
 pub(crate) fn interrupted_programs_leave_nothing() {
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = command("wait", &[folder.path().to_str().unwrap()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command("wait", &[folder.path().to_str().unwrap()]);
+        let mut child = heeding_signals(&mut command).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
