@@ -3,7 +3,6 @@
 mod points;
 mod sheet;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -17,6 +16,7 @@ use isfm_files::pairs::Pair;
 use serde_json::json;
 
 use crate::evaluate::inputs::luminance;
+use crate::fuse::Failed;
 use crate::options::{low_high, on_threads, threads};
 use crate::pairs::PairArgs;
 use crate::{Console, ConsoleArgs, Usage};
@@ -100,7 +100,8 @@ pub fn crop(image: &DynamicImage, r: Rectangle) -> DynamicImage {
     image.crop_imm(r.left as u32, r.top as u32, r.width as u32, r.height as u32)
 }
 
-fn size(image: &DynamicImage) -> (u32, u32) {
+/// Width and height.
+pub(crate) fn size(image: &DynamicImage) -> (u32, u32) {
     (image.width(), image.height())
 }
 
@@ -185,21 +186,6 @@ fn model() -> impl TypedValueParser<Value = Model> {
     PossibleValuesParser::new(Model::ALL.map(Model::name)).try_map(|name| name.parse::<Model>())
 }
 
-/// A pair that was left out.
-#[derive(Debug)]
-pub struct LeftOut {
-    /// The pair's name.
-    pub pair: String,
-    /// Why.
-    pub error: anyhow::Error,
-}
-
-impl fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:#}", self.pair, self.error)
-    }
-}
-
 /// The brightness of a pair's pictures, on whatever scale.
 struct Seen {
     visible: image::ImageBuffer<image::Luma<f32>, Vec<f32>>,
@@ -222,13 +208,13 @@ impl Seen {
 ///
 /// # Errors
 /// [`Usage`] if it cannot be begun; if no alignment can be trusted, or a file cannot be written.
-pub fn run(args: &Args) -> Result<Vec<LeftOut>> {
+pub fn run(args: &Args) -> Result<Vec<Failed>> {
     let outputs = [Some(args.output.as_path()), args.sheet.as_deref()].into_iter().flatten();
     let console = Console::new(args.console, outputs);
     on_threads(args.threads, || align(args, console))
 }
 
-fn align(args: &Args, console: Console) -> Result<Vec<LeftOut>> {
+fn align(args: &Args, console: Console) -> Result<Vec<Failed>> {
     if args.pairs.shard.is_some() {
         return Err(Usage::of(anyhow!("--shard: a rig's alignment takes its pairs together")));
     }
@@ -264,7 +250,7 @@ fn align(args: &Args, console: Console) -> Result<Vec<LeftOut>> {
         });
         match read {
             Ok(pictures) => seen.push(pictures),
-            Err(error) => left_out.push(LeftOut { pair: pair.name, error }),
+            Err(error) => left_out.push(Failed { pair: pair.name, error }),
         }
     }
     let Some(first) = seen.first() else {

@@ -18,7 +18,7 @@ use isfm_files::pairs::Pair;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::align::{AlignArgs, crop, sizes};
+use crate::align::{AlignArgs, crop, size, sizes};
 use crate::options::{DeviceName, ElementType, low_high, preset, threads};
 use crate::pairs::{Found, PairArgs};
 use crate::{Console, ConsoleArgs, Usage};
@@ -118,7 +118,7 @@ pub struct Args {
     pub console: ConsoleArgs,
 }
 
-/// A pair that could not be fused.
+/// A pair that could not be used.
 #[derive(Debug)]
 pub struct Failed {
     /// The pair's name.
@@ -306,7 +306,6 @@ impl Fuser<'_> {
         let fused = self.isfm.fuse(&visible, &infrared).with_context(|| {
             format!("{} and {}", pair.visible.display(), pair.infrared.display())
         })?;
-        let size = |image: &DynamicImage| (image.width(), image.height());
         let sizes = sizes(size(&visible), size(&infrared));
         let common = self.alignment.map(|a| self.args.align.common(&a, sizes)).transpose()?;
         let fused = match common.flatten() {

@@ -246,16 +246,18 @@ impl Entry {
     ) -> Result<Option<(Alignment, Rectangle)>> {
         let Some(alignment) = &self.alignment else { return Ok(None) };
         let both = |(w, h): (u32, u32)| (w as usize, h as usize);
-        let wrong = |source: isfm_align::Error| {
-            let path = self.infrared.clone();
-            Error::Pixels { path, source: isfm::Error::from(source).into() }
-        };
+        let wrong = |source| self.misaligned(source);
         let sizes = Sizes { visible: both(visible), infrared: both(infrared) };
         let alignment = alignment.for_sizes(sizes).map_err(wrong)?;
         let common = alignment.common(Reference::Visible).map_err(wrong)?;
         let (visible, infrared) = (self.visible.clone(), self.infrared.clone());
         let nothing = Error::NothingCommon { visible, infrared };
         Ok(Some((alignment, common.ok_or(nothing)?)))
+    }
+
+    fn misaligned(&self, source: isfm_align::Error) -> Error {
+        let path = self.infrared.clone();
+        Error::Pixels { path, source: isfm::Error::from(source).into() }
     }
 
     fn same(&self, visible_size: (u32, u32), infrared_size: (u32, u32)) -> Result<(u32, u32)> {
@@ -274,10 +276,7 @@ impl Entry {
         let visible = decode(&self.visible, Side::Visible)?.into_rgb8();
         let infrared = decode(&self.infrared, Side::Infrared)?.into_luma8();
         if let Some((alignment, part)) = self.common(visible.dimensions(), infrared.dimensions())? {
-            let wrong = |source: isfm_align::Error| {
-                let path = self.infrared.clone();
-                Error::Pixels { path, source: isfm::Error::from(source).into() }
-            };
+            let wrong = |source| self.misaligned(source);
             let (w, h) = infrared.dimensions();
             let image = Image::new(infrared.as_raw(), w as usize, h as usize).map_err(wrong)?;
             let laid = alignment.warp(&image, Reference::Visible, Interpolation::CatmullRom);

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use fast_image_resize::Resizer;
 use image::DynamicImage;
-use isfm_align::Sizes;
+use isfm_align::{Alignment, Sizes};
 use isfm_model::{Config, PyramidFusion};
 use rayon::prelude::*;
 
@@ -156,23 +156,14 @@ impl Isfm {
             }
             let luma = visible.luma(Side::Visible, self.options.normalize_visible)?;
             let heat = infrared.luma(Side::Infrared, self.options.normalize_infrared)?;
-            let placed = alignment.map(|alignment| {
-                let whole = |channel: &dyn Channel, (w, h)| channel.window(0, 0, w, h);
-                let (seen, heat) = (whole(&luma, size), whole(&heat, infrared_size));
-                let mut placed = Plane::zeros(size.0, size.1);
-                let (heat, seen) = (&heat.data, &seen.data);
-                placement::place(&alignment, heat, infrared_size, seen, size.0, &mut placed.data);
-                placed
-            });
-            visible.with_luma(luma.span, |rows| {
-                if let Some(placed) = &placed {
-                    return self.fuse_channels(&luma, &placed.view(), rows);
-                }
-                if size == infrared_size {
-                    self.fuse_channels(&luma, &heat, rows)
-                } else {
-                    self.fuse_channels(&luma, &resized(&heat, size)?.view(), rows)
-                }
+            let placed = match alignment {
+                Some(alignment) => Some(laid(&alignment, &heat, &luma)),
+                None if size != infrared_size => Some(resized(&heat, size)?),
+                None => None,
+            };
+            visible.with_luma(luma.span, |rows| match &placed {
+                Some(placed) => self.fuse_channels(&luma, &placed.view(), rows),
+                None => self.fuse_channels(&luma, &heat, rows),
             })
         })
     }
@@ -422,6 +413,19 @@ impl Steps {
             Self::Pyramid(plan) => plan.bytes(),
         }
     }
+}
+
+/// The infrared plane where it lies on the visible one ([`placement::place`]).
+fn laid(alignment: &Alignment, infrared: &dyn Channel, visible: &dyn Channel) -> Plane {
+    let whole = |channel: &dyn Channel| {
+        let (width, height) = channel.size();
+        channel.window(0, 0, width, height)
+    };
+    let (heat, seen) = (whole(infrared), whole(visible));
+    let mut laid = Plane::zeros(seen.width, seen.height);
+    let size = (heat.width, heat.height);
+    placement::place(alignment, &heat.data, size, &seen.data, seen.width, &mut laid.data);
+    laid
 }
 
 /// The infrared plane in another size ([`placement::resize`]).

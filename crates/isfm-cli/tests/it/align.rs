@@ -5,8 +5,9 @@ use std::path::Path;
 use clap::{CommandFactory, Parser};
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, RgbImage};
 use isfm_align::{Alignment, Homography, Sizes};
-use isfm_cli::align::{Args, LeftOut, run as align};
+use isfm_cli::align::{Args, run as align};
 use isfm_cli::fuse;
+use isfm_cli::fuse::Failed;
 use isfm_testing::Numbers;
 use isfm_train::PairFolder;
 
@@ -55,7 +56,7 @@ fn pairs(folder: &Path, count: u64) {
     }
 }
 
-fn run(folder: &Path, args: &[&str]) -> anyhow::Result<Vec<LeftOut>> {
+fn run(folder: &Path, args: &[&str]) -> anyhow::Result<Vec<Failed>> {
     let args = args.iter().map(|arg| arg.replace('@', text(folder)));
     align(&parsed(Args::try_parse_from(std::iter::once("align".to_owned()).chain(args)))?)
 }
